@@ -1,0 +1,1 @@
+"""Faces: each contract's routes, and the server's own."""

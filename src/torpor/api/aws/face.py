@@ -1,0 +1,181 @@
+"""Requests of the AWS Lambda API in, answers out; no sockets."""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+from uuid import uuid4
+
+from torpor.api.aws.call import Call, render_reply
+from torpor.api.aws.code_links import PREFIX, CodeLinks
+from torpor.api.aws.functions import FunctionOperations
+from torpor.api.aws.objects import ObjectSource
+from torpor.api.aws.resources import ResourceOperations
+from torpor.contracts.lambda_ import limits
+from torpor.contracts.lambda_.failures_api import ApiFailure, function_not_found, is_expected, not_built, render_failure
+from torpor.contracts.lambda_.invoking import InvokeRequest, invocation_of, new_trace, parse_invoke, render_outcome
+from torpor.contracts.lambda_.names import Place, require_latest
+from torpor.contracts.lambda_.operations import Route, api_model
+from torpor.contracts.lambda_.reading import read_input
+from torpor.contracts.lambda_.signature import region_of, verify
+from torpor.contracts.lambda_.validation import check
+from torpor.contracts.lambda_.wire import ApiRequest, ApiResponse
+from torpor.model.clock import Clock
+from torpor.model.errors import NotFound
+from torpor.model.function import FunctionRecord, FunctionVersion
+from torpor.model.invocation import Invocation, Outcome
+from torpor.service.functions import Functions
+
+_LOG = logging.getLogger(__name__)
+_LARGE = 256 * 1024
+"""Bodies from this size on, in bytes, are checked and decoded in a thread, so that other calls go on meanwhile."""
+
+
+class Dispatcher(Protocol):
+    """The single way to run a function."""
+
+    async def invoke(self, version: FunctionVersion, invocation: Invocation, reserved: int | None) -> Outcome:
+        """Run it once. Raises Throttled, ShuttingDown and other errors of the platform."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AwsSettings:
+    """What a server's owner decides about this API."""
+
+    account: str = "000000000000"
+    region: str = "us-east-1"
+    """For requests that are not signed for any."""
+    keys: Mapping[str, str] = field(default_factory=dict)
+    """Secrets by access key id; with none, signatures are not verified."""
+    public_url: str = ""
+    """How callers reach the server, for links; by default what the request's Host field says."""
+    secret: bytes = field(default_factory=lambda: secrets.token_bytes(32))
+    """Signs links to packages."""
+    objects: ObjectSource = field(default_factory=ObjectSource)
+
+
+class AwsFace:
+    """The whole API: authenticates, routes, checks, calls the services and words the answers."""
+
+    def __init__(self, functions: Functions, dispatcher: Dispatcher, settings: AwsSettings, clock: Clock) -> None:
+        self._functions = functions
+        self._dispatcher = dispatcher
+        self._settings = settings
+        self._clock = clock
+        self._model = api_model()
+        self._links = CodeLinks(settings.secret, clock.wall)
+        self._places: dict[str, Place] = {}
+        control = FunctionOperations(functions, self._model.shapes, settings.objects, self._links)
+        self._handlers = control.handlers() | ResourceOperations(functions).handlers()
+
+    async def handle(self, request: ApiRequest) -> ApiResponse:
+        """Answer one request. Never raises: what goes wrong is answered in the API's own form."""
+        request_id = str(uuid4())
+        try:
+            response = await self._answer(request, request_id)
+        except Exception as error:
+            if not is_expected(error):
+                _LOG.exception("request %s (%s %s) failed", request_id, request.method, request.path)
+            response = render_failure(error, request_id)
+        if request.method == "HEAD":
+            return ApiResponse(status=response.status, headers=response.headers)
+        return response
+
+    async def _answer(self, request: ApiRequest, request_id: str) -> ApiResponse:
+        if request.path.startswith(PREFIX):
+            return await self._package(request, request_id)
+        if self._settings.keys:
+            await self._verify(request)
+        place = self._place(request)
+        invoke = parse_invoke(request.method, request.path, request.query, request.headers, request.body, place)
+        if invoke is not None:
+            return await self._invoke(invoke, place, request_id)
+        return await self._control(request, place, request_id)
+
+    async def _invoke(self, request: InvokeRequest, place: Place, request_id: str) -> ApiResponse:
+        record = self._invoked(request, place)
+        trace = request.trace or new_trace(self._clock.wall())
+        if request.kind == "DryRun":
+            return ApiResponse(status=204, headers=(("x-amzn-RequestId", request_id), ("X-Amzn-Trace-Id", trace)))
+        if request.kind == "Event":
+            raise not_built("Asynchronous invocation (invocation type Event)")
+        version = record.latest.version
+        invocation = invocation_of(request, request_id, version.resource, trace)
+        outcome = await self._dispatcher.invoke(version, invocation, record.reserved_concurrency)
+        return render_outcome(outcome, request_id, trace, wants_log=request.wants_log)
+
+    def _invoked(self, request: InvokeRequest, place: Place) -> FunctionRecord:
+        named = request.function
+        try:
+            record = self._functions.get(named.name)
+        except NotFound as error:
+            raise function_not_found(place.function_arn(named.name, named.qualifier)) from error
+        if named.qualifier:
+            require_latest(named, place)
+        if request.tenant:
+            raise not_built("Tenant isolation (X-Amz-Tenant-Id)")
+        return record
+
+    async def _control(self, request: ApiRequest, place: Place, request_id: str) -> ApiResponse:
+        route = self._model.find(request.method, request.path, request.query)
+        if route is None:
+            raise self._unknown(request)
+        name = route.operation.name
+        handler = self._handlers.get(name)
+        if handler is None:
+            raise not_built(f"The operation {name}")
+        if len(request.body) > limits.CREATE_REQUEST_MAX:
+            message = f"Request must be smaller than {limits.CREATE_REQUEST_MAX} bytes for the {name} operation"
+            raise ApiFailure("RequestEntityTooLargeException", message)
+        values = await self._values(route, request)
+        call = Call(values=values, place=place, base_url=self._base_url(request))
+        return render_reply(await handler(call), request_id)
+
+    async def _values(self, route: Route, request: ApiRequest) -> dict[str, Any]:
+        if len(request.body) < _LARGE:
+            return self._checked(route, request)
+        return await asyncio.to_thread(self._checked, route, request)
+
+    def _checked(self, route: Route, request: ApiRequest) -> dict[str, Any]:
+        values = read_input(self._model, route, request)
+        if route.operation.input_shape:
+            check(route.operation.input_shape, values, self._model.shapes)
+        return values
+
+    async def _verify(self, request: ApiRequest) -> None:
+        now = self._clock.wall()
+        if len(request.body) < _LARGE:
+            verify(request, self._settings.keys, now)
+        else:
+            await asyncio.to_thread(verify, request, self._settings.keys, now)
+
+    async def _package(self, request: ApiRequest, request_id: str) -> ApiResponse:
+        if request.method != "GET":
+            raise self._unknown(request)
+        name, digest = self._links.open(request.path, request.query)
+        if self._functions.get(name).latest.version.code.digest != digest:
+            raise NotFound("The function has other code by now; ask for a new link with GetFunction.")
+        archive = await self._functions.archive_of(name)
+        headers = (("Content-Type", "application/zip"), ("x-amzn-RequestId", request_id))
+        return ApiResponse(status=200, headers=headers, body=archive)
+
+    def _place(self, request: ApiRequest) -> Place:
+        region = region_of(request, self._settings.region)
+        place = self._places.get(region)
+        if place is None:
+            place = Place(account=self._settings.account, region=region)
+            if len(self._places) < 64:
+                self._places[region] = place
+        return place
+
+    def _base_url(self, request: ApiRequest) -> str:
+        return self._settings.public_url.rstrip("/") or f"http://{request.headers.get('host', 'localhost')}"
+
+    def _unknown(self, request: ApiRequest) -> ApiFailure:
+        allowed = self._model.allowed_methods(request.path)
+        hint = f"; it answers to {', '.join(allowed)}" if allowed else ""
+        message = f"There is no operation {request.method} {request.path}{hint}."
+        return ApiFailure("UnknownOperationException", message)

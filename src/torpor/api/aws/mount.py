@@ -1,0 +1,58 @@
+"""The thin shell between the HTTP server and the face."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from uuid import uuid4
+
+from torpor.api.aws.face import AwsFace
+from torpor.contracts.lambda_ import limits
+from torpor.contracts.lambda_.wire import JSON, ApiRequest
+from torpor.transport import Application, Exchange
+
+_SLACK = 1024 * 1024
+_CODES = {413: "RequestTooLargeException", 503: "ServiceException"}
+
+
+def mount(face: AwsFace) -> Application:
+    """An application that answers every request through the face.
+
+    A caller that goes away does not stop its function (9.8), so nothing here is ever cancelled.
+    """
+    running: set[asyncio.Task[None]] = set()
+
+    def application(exchange: Exchange) -> None:
+        task = asyncio.get_running_loop().create_task(_serve(face, exchange))
+        running.add(task)
+        task.add_done_callback(running.discard)
+
+    return application
+
+
+def body_limit(_method: str, path: str) -> int:
+    """The largest body the server reads for a path, in bytes: enough for the API to word its own refusal."""
+    if path.endswith("/invocations"):
+        return 2 * limits.REQUEST_MAX
+    if path.rstrip("/").endswith(("/functions", "/code")):
+        return limits.CREATE_REQUEST_MAX + _SLACK
+    return _SLACK
+
+
+def error_face(status: int, reason: str) -> tuple[Sequence[tuple[str, str]], bytes]:
+    """The API's form for requests that the server refuses before the API sees them."""
+    code = _CODES.get(status, "InvalidRequestContentException" if status < 500 else "ServiceException")
+    headers = (("Content-Type", JSON), ("x-amzn-RequestId", str(uuid4())), ("x-amzn-ErrorType", code))
+    body = {"Type": "User" if status < 500 else "Service", "message" if status < 500 else "Message": reason}
+    return headers, json.dumps(body).encode()
+
+
+async def _serve(face: AwsFace, exchange: Exchange) -> None:
+    request = ApiRequest(
+        method=exchange.method,
+        path=exchange.path,
+        query=exchange.query,
+        headers=exchange.headers,
+        body=exchange.body,
+    )
+    response = await face.handle(request)
+    exchange.reply(response.status, response.headers, response.body)

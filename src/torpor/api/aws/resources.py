@@ -1,0 +1,79 @@
+"""Operations on what belongs to a function or the account as a whole: tags, reserved concurrency, limits."""
+
+from torpor.api.aws.call import Call, Handler, Reply, about
+from torpor.contracts.lambda_ import rendering
+from torpor.contracts.lambda_.configuration import check_tags
+from torpor.contracts.lambda_.names import FunctionName, require_unqualified, taggable_function
+from torpor.service.functions import Functions
+
+
+class ResourceOperations:
+    """Tags, concurrency and account settings."""
+
+    def __init__(self, functions: Functions) -> None:
+        self._functions = functions
+
+    def handlers(self) -> dict[str, Handler]:
+        """By operation name."""
+        return {
+            "TagResource": self.tag,
+            "UntagResource": self.untag,
+            "ListTags": self.list_tags,
+            "PutFunctionConcurrency": self.put_concurrency,
+            "GetFunctionConcurrency": self.get_concurrency,
+            "DeleteFunctionConcurrency": self.delete_concurrency,
+            "GetAccountSettings": self.account_settings,
+        }
+
+    async def tag(self, call: Call) -> Reply:
+        named = _tagged(call)
+        with about(call, named):
+            tags = self._functions.tags(named.name)
+            check_tags({**tags, **call.values["Tags"]})
+            self._functions.tag(named.name, call.values["Tags"])
+        return Reply(204)
+
+    async def untag(self, call: Call) -> Reply:
+        named = _tagged(call)
+        with about(call, named):
+            self._functions.untag(named.name, call.values["TagKeys"])
+        return Reply(204)
+
+    async def list_tags(self, call: Call) -> Reply:
+        named = _tagged(call)
+        with about(call, named):
+            return Reply(200, {"Tags": dict(self._functions.tags(named.name))})
+
+    async def put_concurrency(self, call: Call) -> Reply:
+        named = _whole_function(call)
+        wanted = call.values["ReservedConcurrentExecutions"]
+        with about(call, named):
+            self._functions.reserve(named.name, wanted)
+        return Reply(200, {"ReservedConcurrentExecutions": wanted})
+
+    async def get_concurrency(self, call: Call) -> Reply:
+        named = _whole_function(call)
+        with about(call, named):
+            reserved = self._functions.reserved(named.name)
+        return Reply(200, {} if reserved is None else {"ReservedConcurrentExecutions": reserved})
+
+    async def delete_concurrency(self, call: Call) -> Reply:
+        named = _whole_function(call)
+        with about(call, named):
+            self._functions.reserve(named.name, None)
+        return Reply(204)
+
+    async def account_settings(self, _call: Call) -> Reply:
+        code_bytes, count = self._functions.code_usage()
+        reserved = self._functions.total_reserved()
+        return Reply(200, rendering.account_settings(reserved=reserved, code_bytes=code_bytes, functions=count))
+
+
+def _whole_function(call: Call) -> FunctionName:
+    named = call.function
+    require_unqualified(named)
+    return named
+
+
+def _tagged(call: Call) -> FunctionName:
+    return FunctionName(name=taggable_function(call.values["Resource"], call.place))

@@ -1,0 +1,315 @@
+"""The composition root: builds a server out of its parts and runs it until it is told to stop."""
+
+import asyncio
+import fcntl
+import logging
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torpor import __version__
+from torpor.api.admin import PREFIX as ADMIN_PREFIX
+from torpor.api.admin import AdminFace, AdminParts
+from torpor.api.aws import AwsFace, AwsSettings, ObjectSource, mount
+from torpor.api.aws.code_links import PREFIX as CODE_PREFIX
+from torpor.api.aws.guard import operator_guard
+from torpor.contracts.lambda_ import limits
+from torpor.contracts.lambda_.contract import LambdaContract
+from torpor.contracts.lambda_.environment import Credentials
+from torpor.contracts.lambda_.platform_log import Billing, LogStyle, PlatformLog
+from torpor.engine.dispatcher import Dispatcher
+from torpor.engine.environment import Surroundings
+from torpor.engine.pool import Pool, PoolLimits
+from torpor.model.account import PackageLimits, ReservationLimits
+from torpor.model.errors import PlatformError, RuntimeMissing, TorporError
+from torpor.model.function import FunctionVersion
+from torpor.sandbox.images import ImageCatalog
+from torpor.sandbox.interpreters import discover
+from torpor.sandbox.ladder import ladder, strongest
+from torpor.sandbox.port import Capability, Isolation, SandboxProvider
+from torpor.service.functions import Functions
+from torpor.settings import Settings
+from torpor.store.code import DiskCodeStore
+from torpor.store.metadata import SqlMetadataStore
+from torpor.telemetry import History, Journal
+from torpor.transport import Application, Exchange, HttpLimits, HttpServer, listen
+
+log = logging.getLogger("torpor")
+_MIB = 1024 * 1024
+_MEMORY_SHARE = 0.8
+_SWEEP_EVERY = 0.5
+_CODE_SWEEP_EVERY = 300.0
+_RUNTIME_BODY_MAX = 32 * _MIB
+"""Above the contract's limit for answers, so that an answer that is too large still gets the contract's own error."""
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    monotonic = staticmethod(time.monotonic)
+    wall = staticmethod(time.time)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stores:
+    folder: Path
+    metadata: SqlMetadataStore
+    code: DiskCodeStore
+    journal: Journal
+    lock: int
+
+
+class Server:
+    """Everything that one process serves, started and stopped in order."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.images = ImageCatalog(str(settings.runtimes), discover(), any_node=settings.any_node)
+        self.history = History()
+        self._clock = SystemClock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._http: HttpServer | None = None
+
+    async def start(self) -> None:
+        """Open the data folder, the sandboxes and the port. Raises PlatformError with what to do."""
+        settings = self.settings
+        self._stores = _open_stores(settings)
+        self.provider = strongest(settings, self._stores.folder, self.images)
+        await self.provider.open()
+        contract = _contract(settings)
+        around = Surroundings(
+            provider=self.provider,
+            journal=self._stores.journal,
+            history=self.history,
+            clock=self._clock,
+            loop=asyncio.get_running_loop(),
+            limits=HttpLimits(body_bytes=_RUNTIME_BODY_MAX, head_timeout=60.0, idle_timeout=86_400.0),
+            code_folder=self._stores.code.folder,
+        )
+        self.functions = Functions(
+            self._stores.metadata,
+            self._stores.code,
+            clock=self._clock,
+            packages=PackageLimits(zipped=settings.max_package, unpacked=settings.max_unpacked),
+            reservations=ReservationLimits(
+                account=settings.account_concurrency, unreserved_minimum=settings.unreserved_minimum
+            ),
+            on_change=self._changed,
+        )
+        self.pool = Pool(around, {"lambda": contract}, self.images, _pool_limits(settings), self._reserved)
+        self._http = await listen(
+            self._application(), host=settings.host, port=settings.port, limits=HttpLimits(body_bytes=settings.max_body)
+        )
+        self._spawn(self._housekeeping())
+        for runtime in {self.functions.get(name).latest.version.runtime for name in self.functions.names()}:
+            self._spawn(self._warm(runtime))
+
+    @property
+    def url(self) -> str:
+        """Where it is reached."""
+        host = self.settings.host
+        port = self._http.port if self._http is not None else 0
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+    async def stop(self) -> None:
+        """Drain: running invocations finish within the bound, new ones are refused; then nothing is left."""
+        timeout = self.settings.drain_timeout
+        await self.pool.drain(timeout)
+        if self._http is not None:
+            await self._http.drain(2.0)
+            self._http.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.provider.close()
+        self._stores.journal.flush()
+        self._stores.metadata.close()
+        os.close(self._stores.lock)
+
+    def _application(self) -> Application:
+        settings = self.settings
+        face = AwsFace(
+            self.functions,
+            Dispatcher(self.pool),
+            AwsSettings(
+                account=settings.account,
+                region=settings.region,
+                keys=settings.access_keys,
+                objects=ObjectSource(endpoint=settings.aws_endpoint_url),
+                secret=secrets.token_bytes(32),
+            ),
+            self._clock,
+        )
+        admin = AdminFace(
+            AdminParts(
+                functions=self.functions,
+                pool=self.pool,
+                journal=self._stores.journal,
+                history=self.history,
+                provider=self.provider,
+                clock=self._clock,
+                capabilities=lambda: tuple(diagnose(settings)),
+                allowed=operator_guard(settings.access_keys, self._clock),
+            )
+        )
+        aws = mount(face)
+
+        def application(exchange: Exchange) -> None:
+            own = exchange.path.startswith(ADMIN_PREFIX) and not exchange.path.startswith(CODE_PREFIX)
+            (admin.handle if own else aws)(exchange)
+
+        return application
+
+    def _reserved(self) -> int:
+        return self.functions.total_reserved()
+
+    def _changed(self, old: FunctionVersion | None, new: FunctionVersion | None) -> None:
+        if old is not None:
+            self.pool.retire(old)
+        if new is not None:
+            self._spawn(self._warm(new.runtime))
+
+    async def _warm(self, runtime: str) -> None:
+        try:
+            await self.provider.warm(runtime)
+        except TorporError as error:
+            log.warning("%s", error)
+
+    async def _housekeeping(self) -> None:
+        swept = self._clock.monotonic()
+        while True:
+            await asyncio.sleep(_SWEEP_EVERY)
+            self.pool.reclaim()
+            try:
+                self._stores.journal.flush()
+                if self._clock.monotonic() - swept > _CODE_SWEEP_EVERY:
+                    swept = self._clock.monotonic()
+                    await self.functions.sweep_code(self.pool.code_in_use)
+            except TorporError as error:
+                log.warning("%s", error)
+
+    def _spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def serve(settings: Settings, ready: Callable[[str], None] | None = None) -> int:
+    """Serve until SIGTERM or SIGINT; the exit code. Raises PlatformError if the server cannot start."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(message)s")
+    run = _runner()
+    return run(_serve(settings, ready or _announce))
+
+
+def _runner() -> Callable[..., int]:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run
+    return uvloop.run
+
+
+async def _serve(settings: Settings, ready: Callable[[str], None]) -> int:
+    server = Server(settings)
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    await server.start()
+    runtimes = " ".join(name for name in server.images.present() if not name.startswith("provided"))
+    ready(
+        f"Torpor {__version__} serves Lambda at {server.url} "
+        f"(isolation: {server.provider.isolation}; {runtimes or 'provided runtimes only'})"
+    )
+    if server.provider.isolation is Isolation.PROCESS:
+        ready("Functions run WITHOUT isolation, as this user: run only code you trust. `torpor doctor` says why.")
+    await stopping.wait()
+    await server.stop()
+    return 0
+
+
+def _announce(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def diagnose(settings: Settings) -> list[Capability]:
+    """What this host offers: the isolation ladder with a reason for each missing rung, and the runtimes found."""
+    images = ImageCatalog(str(settings.runtimes), discover(), any_node=settings.any_node)
+    runtimes = [
+        Capability(name=name, available=images.installed(name), detail=_runtime_detail(images, name))
+        for name in images.present()
+    ]
+    return [*ladder(settings, images), *runtimes]
+
+
+def _runtime_detail(images: ImageCatalog, name: str) -> str:
+    try:
+        image = images.resolve(name)
+    except RuntimeMissing as error:
+        return str(error)
+    return f"{image.version} at {image.host_executable}" if image.host_executable else "bootstrap of the package"
+
+
+def _contract(settings: Settings) -> LambdaContract:
+    return LambdaContract(
+        credentials=_credentials(settings),
+        init_limit=settings.init_limit,
+        single_use=settings.single_use,
+        clone=settings.clone,
+        log=PlatformLog(style=LogStyle(settings.log_style), billing=Billing(settings.billing)),
+        endpoint_url=settings.aws_endpoint_url if settings.pass_endpoint_url else "",
+    )
+
+
+def _credentials(settings: Settings) -> Credentials:
+    """Functions sign with a key that opens nothing by itself; the server's own keys are never given to them."""
+    return Credentials(
+        access_key="ASIA" + settings.account + "TORP",
+        secret_key=secrets.token_urlsafe(30),
+        session_token=secrets.token_urlsafe(60),
+    )
+
+
+def _pool_limits(settings: Settings) -> PoolLimits:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // _MIB
+    return PoolLimits(
+        account_concurrency=settings.account_concurrency,
+        memory_budget_mb=settings.memory_budget_mb or int(total * _MEMORY_SHARE),
+        memory_wait=settings.memory_wait,
+        idle_timeout=settings.idle_timeout,
+        max_age=settings.max_age,
+    )
+
+
+def _open_stores(settings: Settings) -> _Stores:
+    folder = settings.data
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise PlatformError(
+            f"The data folder {folder} cannot be used ({error.strerror}); name another with --data."
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise PlatformError(
+            f"Another Torpor server uses the data folder {folder}; stop it, or name another with --data."
+        ) from None
+    return _Stores(
+        folder=folder,
+        metadata=SqlMetadataStore(str(folder / "torpor.db")),
+        code=DiskCodeStore(str(folder / "code")),
+        journal=Journal(str(folder / "logs")),
+        lock=lock,
+    )
+
+
+__all__ = ["Server", "SystemClock", "diagnose", "limits", "serve"]

@@ -1,0 +1,64 @@
+"""`torpor list` and `torpor delete`."""
+
+from typing import Any
+
+from torpor.cli.client import FUNCTIONS, Client, client, function_path
+from torpor.cli.output import bytes_text, show, show_columns, show_json, working
+from torpor.model.errors import NotFound
+
+_HEAD = ("NAME", "RUNTIME", "HANDLER", "MEMORY", "TIMEOUT", "CODE", "MODIFIED")
+
+
+def list_functions(*, endpoint: str | None, as_json: bool) -> int:
+    """Print every function."""
+    with working("Asking for the functions"):
+        found = _all(client(endpoint))
+    if as_json:
+        show_json({"functions": found})
+    elif found:
+        show_columns(_HEAD, [_row(function) for function in found])
+    else:
+        show("There are no functions yet: `torpor deploy PATH` makes one.")
+    return 0
+
+
+def delete(name: str, *, endpoint: str | None, as_json: bool) -> int:
+    """Delete a function. Raises NotFound."""
+    try:
+        with working(f"Deleting {name}"):
+            client(endpoint).request("DELETE", function_path(name))
+    except NotFound as error:
+        raise missing(name) from error
+    if as_json:
+        show_json({"deleted": name})
+    else:
+        show(f"Deleted {name}.")
+    return 0
+
+
+def missing(name: str) -> NotFound:
+    """The error for a function that does not exist."""
+    return NotFound(f"There is no function {name}: `torpor list` shows those there are.")
+
+
+def _all(server: Client) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    query: dict[str, str] = {}
+    while True:
+        page = server.get(f"{FUNCTIONS}/", **query)
+        found += page["Functions"]
+        if not page.get("NextMarker"):
+            return found
+        query = {"Marker": page["NextMarker"]}
+
+
+def _row(function: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        function["FunctionName"],
+        function.get("Runtime", "-"),
+        function.get("Handler", "-"),
+        f"{function['MemorySize']} MB",
+        f"{function['Timeout']} s",
+        bytes_text(function["CodeSize"]),
+        function["LastModified"][:19].replace("T", " "),
+    )

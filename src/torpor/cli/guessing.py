@@ -1,0 +1,127 @@
+"""Which runtime and handler a package is meant for, read from its files. A guess comes with its reason."""
+
+import ast
+import re
+import stat
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import PurePosixPath
+
+from torpor.model.errors import InvalidPackage, InvalidRequest
+
+BOOTSTRAP = "bootstrap"
+_PROVIDED = "provided.al2023"
+_PYTHON = "python3.12"
+_NODE = "nodejs20.x"
+_MODULES = ("lambda_function", "app", "main", "index", "handler", "function")
+_HANDLERS = ("lambda_handler", "handler", "main")
+_NODE_SUFFIXES = (".mjs", ".js", ".cjs")
+_NODE_EXPORT = re.compile(
+    rb"exports\.(\w+)\s*=|export\s+(?:const|let|var|async\s+function|function)\s+(\w+)", re.MULTILINE
+)
+_CALLED_WITH = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guess:
+    """What a package seems to be."""
+
+    runtime: str
+    handler: str
+    reason: str
+
+
+def guess(archive: bytes, runtime: str | None = None, served: Iterable[str] = ()) -> Guess:
+    """The best guess for a package, within `runtime` if one is given and among `served` runtimes if it names any.
+
+    Raises InvalidRequest if nothing in the package looks like a handler, InvalidPackage for a broken archive.
+    """
+    try:
+        with zipfile.ZipFile(BytesIO(archive)) as package:
+            found = next(_guesses(package, runtime or "", tuple(served)), None)
+    except zipfile.BadZipFile as error:
+        raise InvalidPackage(f"The package is not a readable zip archive: {error}.") from error
+    if found is None:
+        raise InvalidRequest(
+            "No handler is to be seen in this package: name one, for example --runtime python3.12 "
+            "--handler app.handler for the function `handler` in app.py."
+        )
+    return found
+
+
+def _guesses(package: zipfile.ZipFile, runtime: str, served: Sequence[str]) -> Iterator[Guess]:
+    names = [name for name in package.namelist() if "/" not in name]
+    if BOOTSTRAP in names and runtime.startswith(("provided", "")[not runtime]):
+        _require_executable(package)
+        yield Guess(runtime=runtime or _PROVIDED, handler=BOOTSTRAP, reason="it brings its own `bootstrap`")
+    if runtime.startswith("python") or not runtime:
+        for name in _ordered(names, (".py",)):
+            if found := _python_handler(package.read(name)):
+                yield _guess(runtime or newest("python", served) or _PYTHON, name, found)
+    if runtime.startswith("nodejs") or not runtime:
+        for name in _ordered(names, _NODE_SUFFIXES):
+            if found := _node_handler(package.read(name)):
+                yield _guess(runtime or newest("nodejs", served) or _NODE, name, found)
+
+
+def newest(family: str, served: Iterable[str]) -> str:
+    """The newest runtime of a family among those served; empty if there is none."""
+    fitting = [name for name in served if name.startswith(family)]
+    return max(fitting, key=lambda name: [int(part) for part in re.findall(r"\d+", name)], default="")
+
+
+def _guess(runtime: str, file: str, handler: str) -> Guess:
+    return Guess(
+        runtime=runtime, handler=f"{PurePosixPath(file).stem}.{handler}", reason=f"{file} defines `{handler}`"
+    )
+
+
+def _require_executable(package: zipfile.ZipFile) -> None:
+    mode = package.getinfo(BOOTSTRAP).external_attr >> 16
+    if not mode & stat.S_IXUSR:
+        raise InvalidRequest("The file `bootstrap` is not executable: run `chmod +x bootstrap` and deploy again.")
+
+
+def _ordered(names: Iterable[str], suffixes: Sequence[str]) -> list[str]:
+    """Files of a language, those with customary names first."""
+
+    def rank(name: str) -> tuple[int, str]:
+        stem = PurePosixPath(name).stem
+        return (_MODULES.index(stem) if stem in _MODULES else len(_MODULES), name)
+
+    return sorted((name for name in names if name.endswith(tuple(suffixes))), key=rank)
+
+
+def _python_handler(source: bytes) -> str:
+    try:
+        module = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return ""
+    names = [name for node in module.body for name in _names_of(node)]
+    callable_pairs = [
+        node.name
+        for node in module.body
+        if isinstance(node, ast.FunctionDef) and len(node.args.args) == _CALLED_WITH and not node.name.startswith("_")
+    ]
+    return _preferred([*names, *callable_pairs], fallback=callable_pairs)
+
+
+def _names_of(node: ast.stmt) -> list[str]:
+    if isinstance(node, ast.FunctionDef):
+        return [node.name]
+    if isinstance(node, ast.Assign):
+        return [target.id for target in node.targets if isinstance(target, ast.Name)]
+    return []
+
+
+def _node_handler(source: bytes) -> str:
+    names = [(common or module).decode() for common, module in _NODE_EXPORT.findall(source)]
+    return _preferred(names, fallback=names)
+
+
+def _preferred(names: Sequence[str], *, fallback: Sequence[str]) -> str:
+    """The customary name among those found; else the only candidate, if there is just one."""
+    customary = next((name for name in _HANDLERS if name in names), "")
+    return customary or (fallback[0] if len(fallback) == 1 else "")

@@ -1,0 +1,158 @@
+"""The commands and their options; what they do stands beside, imported when a command is used."""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from torpor.settings import FILE_NAME, Setting, table
+
+_CONTEXT = {"help_option_names": ["-h", "--help"]}
+
+Endpoint = Annotated[
+    str | None,
+    typer.Option("--endpoint", envvar="TORPOR_ENDPOINT", show_envvar=True, metavar="URL", help="The server to talk to."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The function's name.")]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help=f"Settings file (default ./{FILE_NAME}, if there).")
+]
+
+
+def program() -> typer.Typer:
+    """The whole command line."""
+    app = typer.Typer(
+        help="Run AWS Lambda functions on this machine: real sandboxes, the real life cycle, the real API.",
+        add_completion=False,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings=_CONTEXT,
+    )
+    app.callback()(_start)
+    for name, command in _COMMANDS.items():
+        app.command(name, context_settings=_CONTEXT)(command)
+    return app
+
+
+def _start(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version and stop.")] = False,
+) -> None:
+    if version:
+        from torpor import __version__
+
+        print(f"torpor {__version__}")
+        raise typer.Exit
+
+
+def deploy(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A folder with the code, or a zip archive of it.")],
+    name: Annotated[str | None, typer.Option("--name", help="Function name (default: from PATH).")] = None,
+    runtime: Annotated[str | None, typer.Option("--runtime", help="For example python3.12 (default: guessed).")] = None,
+    handler: Annotated[str | None, typer.Option("--handler", help="For example app.handler (default: guessed).")] = None,
+    memory: Annotated[int | None, typer.Option("--memory", metavar="MB", help="Memory size.")] = None,
+    timeout: Annotated[int | None, typer.Option("--timeout", metavar="SECONDS", help="Longest invocation.")] = None,
+    env: Annotated[list[str] | None, typer.Option("--env", metavar="KEY=VALUE", help="Variable; may repeat.")] = None,
+    endpoint: Endpoint = None,
+    json: Json = False,
+) -> int:
+    """Create a function from a folder or zip archive, or update it."""
+    from torpor.cli.deploying import Wishes, deploy
+
+    wishes = Wishes(name=name, runtime=runtime, handler=handler, memory=memory, timeout=timeout, env=tuple(env or ()))
+    return deploy(path, wishes, endpoint=endpoint, as_json=json)
+
+
+def invoke(
+    name: Name,
+    payload: Annotated[str, typer.Option("--payload", "-p", help="JSON, @FILE, or - for standard input.")] = "{}",
+    tail: Annotated[bool, typer.Option("--tail", help="Show the invocation's log lines too (standard error).")] = False,
+    endpoint: Endpoint = None,
+    json: Json = False,
+) -> int:
+    """Run a function once and print its result."""
+    from torpor.cli.invoking import invoke
+
+    return invoke(name, payload, tail=tail, endpoint=endpoint, as_json=json)
+
+
+def list_functions(endpoint: Endpoint = None, json: Json = False) -> int:
+    """List all functions."""
+    from torpor.cli.functions import list_functions
+
+    return list_functions(endpoint=endpoint, as_json=json)
+
+
+def delete(name: Name, endpoint: Endpoint = None, json: Json = False) -> int:
+    """Delete a function."""
+    from torpor.cli.functions import delete
+
+    return delete(name, endpoint=endpoint, as_json=json)
+
+
+def logs(
+    name: Name,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on printing as lines arrive.")] = False,
+    endpoint: Endpoint = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+) -> int:
+    """Print a function's log."""
+    from torpor.cli.watching import logs
+
+    return logs(name, follow=follow, endpoint=endpoint, as_json=json)
+
+
+def ps(endpoint: Endpoint = None, json: Json = False) -> int:
+    """List the execution environments that exist now."""
+    from torpor.cli.watching import environments
+
+    return environments(endpoint=endpoint, as_json=json)
+
+
+def doctor(config: ConfigFile = None, json: Json = False) -> int:
+    """Say what this host offers: isolation, and the interpreters found."""
+    from torpor.cli.serving import doctor
+
+    return doctor(config, as_json=json)
+
+
+def serve(config: ConfigFile = None, json: Json = False, **flags: Any) -> int:
+    """Run the server until it is told to stop (Ctrl-C or SIGTERM)."""
+    from torpor.cli.serving import serve
+
+    return serve(config, flags, as_json=json)
+
+
+def _with_settings(command: Callable[..., int]) -> Callable[..., int]:
+    """The command with one option for each setting in place of its `flags`."""
+    signature = inspect.signature(command)
+    own = [entry for entry in signature.parameters.values() if entry.kind is not inspect.Parameter.VAR_KEYWORD]
+    options = [_option(row) for row in table()]
+    keyword = [entry.replace(kind=inspect.Parameter.KEYWORD_ONLY) for entry in own]
+    command.__signature__ = signature.replace(parameters=[*options, *keyword])  # type: ignore[attr-defined]
+    command.__annotations__.pop("flags", None)
+    return command
+
+
+def _option(row: Setting) -> inspect.Parameter:
+    shown = f"{row.help} [{row.variable}]"
+    if row.kind is bool:
+        annotation: Any = Annotated[bool | None, typer.Option(f"{row.flag}/--no-{row.flag[2:]}", help=shown)]
+    else:
+        metavar = "|".join(row.choices) or row.unit.upper().split(" ")[0] or "VALUE"
+        annotation = Annotated[str | None, typer.Option(row.flag, metavar=metavar, help=shown)]
+    return inspect.Parameter(row.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+_COMMANDS: dict[str, Callable[..., int]] = {
+    "serve": _with_settings(serve),
+    "deploy": deploy,
+    "invoke": invoke,
+    "list": list_functions,
+    "delete": delete,
+    "logs": logs,
+    "ps": ps,
+    "doctor": doctor,
+}

@@ -1,0 +1,86 @@
+"""`torpor logs` and `torpor ps`."""
+
+from datetime import datetime
+from typing import Any
+
+from torpor.cli.client import ADMIN, Client, client, function_path
+from torpor.cli.functions import missing
+from torpor.cli.output import bytes_text, seconds_text, show, show_columns, show_json, working
+from torpor.model.errors import NotFound
+
+_PAGE = 500
+_WAIT = 10
+_PATIENCE = 30.0
+_HEAD = ("ID", "FUNCTION", "VERSION", "PHASE", "AGE", "IDLE", "MEMORY", "INVOCATIONS", "PIDS")
+
+
+def logs(name: str, *, follow: bool, endpoint: str | None, as_json: bool) -> int:
+    """Print a function's log; with `follow`, until interrupted. Raises NotFound for a function that never existed."""
+    server = client(endpoint)
+    cursor, shown = "", 0
+    while True:
+        page = _page(server, name, cursor, wait=follow)
+        for event in page["events"]:
+            _show_event(event, as_json)
+        shown += len(page["events"])
+        cursor = str(page["cursor"])
+        if not page["events"] and not follow:
+            break
+    if not shown:
+        _require(server, name)
+    return 0
+
+
+def environments(*, endpoint: str | None, as_json: bool) -> int:
+    """Print the environments that exist now."""
+    with working("Asking for the environments"):
+        value = client(endpoint).get(f"{ADMIN}/environments")
+    if as_json:
+        show_json(value)
+    elif value["environments"]:
+        show_columns(_HEAD, [_row(entry) for entry in value["environments"]])
+    else:
+        show("No environment exists now: the next invocation makes one.")
+    return 0
+
+
+def _page(server: Client, name: str, cursor: str, *, wait: bool) -> dict[str, Any]:
+    query = {"function": name, "limit": str(_PAGE)}
+    query |= {"after": cursor} if cursor else {}
+    query |= {"wait": str(_WAIT)} if wait else {}
+    label = f"Waiting for {name} to log" if wait else f"Reading the log of {name}"
+    try:
+        with working(label):
+            page: dict[str, Any] = server.get(f"{ADMIN}/logs", patience=_PATIENCE, **query)
+    except NotFound as error:
+        raise missing(name) from error
+    return page
+
+
+def _require(server: Client, name: str) -> None:
+    try:
+        server.get(function_path(name))
+    except NotFound as error:
+        raise missing(name) from error
+
+
+def _show_event(event: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        show_json(event)
+        return
+    time = datetime.fromtimestamp(event["time"] / 1000)
+    show(f"{time:%Y-%m-%d %H:%M:%S}.{time.microsecond // 1000:03d}  {event['message'].rstrip()}")
+
+
+def _row(entry: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        entry["id"],
+        entry["function"],
+        entry["version"],
+        entry["phase"],
+        seconds_text(entry.get("age_s")),
+        seconds_text(entry.get("idle_s")),
+        bytes_text(entry.get("memory_bytes")),
+        str(entry.get("invocations", "-")),
+        ",".join(map(str, entry.get("pids", ()))) or "-",
+    )

@@ -1,0 +1,1 @@
+"""The clouds' contracts: data and translation, without sockets."""

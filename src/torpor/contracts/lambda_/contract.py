@@ -1,0 +1,102 @@
+"""The standard Lambda contract as the engine sees it: one object that answers for policy, program, variables and words."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from torpor.contracts.lambda_ import environment, failures, limits, policy, runtime_api
+from torpor.contracts.lambda_.environment import Credentials
+from torpor.contracts.lambda_.platform_log import LogFacts, LogStyle, PlatformLog, stamp
+from torpor.model.failure import Failure, FailureKind
+from torpor.model.function import FunctionVersion
+from torpor.model.policy import LifecyclePolicy
+from torpor.model.records import Record
+
+BOOTSTRAPS = ("/var/runtime/bootstrap", "/var/task/bootstrap", "/opt/bootstrap")
+
+
+class Image(Protocol):
+    """What a runtime's image tells about starting it."""
+
+    @property
+    def argv(self) -> tuple[str, ...]: ...
+
+    @property
+    def environment(self) -> Mapping[str, str]: ...
+
+    @property
+    def version(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LambdaContract:
+    """Standard Lambda, with this server's slice of the settings. Times in seconds."""
+
+    credentials: Credentials
+    init_limit: float = limits.INIT_LIMIT
+    single_use: bool = False
+    clone: bool = True
+    log: PlatformLog = field(default_factory=PlatformLog)
+    endpoint_url: str = ""
+    """Given to functions as their AWS endpoint if not empty."""
+
+    wire = runtime_api
+    files_max = limits.FILES_MAX
+    processes_max = limits.PROCESSES_MAX
+
+    def policy(self, version: FunctionVersion) -> LifecyclePolicy:
+        return policy.standard_policy(init_limit=self.init_limit, single_use=self.single_use)
+
+    def cpu_share(self, version: FunctionVersion) -> float:
+        return policy.cpu_share(version)
+
+    def may_clone(self, version: FunctionVersion) -> bool:
+        """A wrapper program in front of the runtime needs a real start."""
+        return self.clone and "AWS_LAMBDA_EXEC_WRAPPER" not in version.environment
+
+    def program(self, version: FunctionVersion, image: Image, exists: Callable[[str], bool]) -> tuple[str, ...]:
+        """The managed runtime's own program, or the first `bootstrap` found (contract 1.1)."""
+        if image.argv:
+            return image.argv
+        return (next((path for path in BOOTSTRAPS if exists(path)), BOOTSTRAPS[1]),)
+
+    def variables(
+        self, version: FunctionVersion, image: Image, *, paths: Mapping[str, str], api_address: str, log_stream: str
+    ) -> dict[str, str]:
+        return environment.runtime_variables(
+            version,
+            image=image.environment,
+            paths=paths,
+            api_address=api_address,
+            log_stream=log_stream,
+            credentials=self.credentials,
+            endpoint_url=self.endpoint_url,
+        )
+
+    def framed_log_variable(self, version: FunctionVersion) -> str:
+        return "" if version.runtime.startswith("provided") else environment.FRAMED_LOG_VARIABLE
+
+    def log_stream(self, version: FunctionVersion, environment_id: str, wall: float) -> str:
+        return environment.log_stream(version, environment_id, wall)
+
+    def log_lines(
+        self, version: FunctionVersion, image: Image, record: Record, *, wall: float, memory_mb: int
+    ) -> list[str]:
+        name, resource = environment.runtime_version(version, image.version)
+        facts = LogFacts(
+            version=version.version,
+            memory_mb=version.memory_mb,
+            memory_used_mb=memory_mb,
+            runtime_version=name,
+            runtime_resource=resource,
+        )
+        return self.log.render(record, facts, wall)
+
+    def log_tail(self, lines: bytes) -> bytes:
+        return lines[-limits.TAIL_LOG :]
+
+    def failure(self, failure: Failure, request_id: str, wall: float) -> tuple[str, bytes]:
+        if failure.kind is FailureKind.TIMEOUT and self.log.style is LogStyle.OLD:
+            body = failures.old_timeout_payload(request_id, stamp(wall), failure.limit)
+            return failures.SANDBOX_TIMEOUT, body
+        return failures.error_type(failure), failures.payload(failure, request_id)

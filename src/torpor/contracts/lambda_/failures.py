@@ -1,0 +1,101 @@
+"""How a failure looks to the caller of an invocation and in the platform's lines (contract 5.4, 5.6).
+
+One mapping from facts to error type and payload; nothing else words a failure.
+"""
+
+import signal as signals
+
+import msgspec
+
+from torpor.contracts.lambda_ import limits
+from torpor.model.failure import Failure, FailureKind
+
+EXIT_ERROR = "Runtime.ExitError"
+INVALID_ENTRYPOINT = "Runtime.InvalidEntrypoint"
+EXTENSION_CRASH = "Extension.Crash"
+SANDBOX_TIMEOUT = "Sandbox.Timedout"
+RESPONSE_TOO_LARGE = "Function.ResponseSizeTooLarge"
+UNKNOWN_ERROR = "Runtime.Unknown"
+BOOTSTRAPS = ("/var/task/bootstrap", "/opt/bootstrap")
+
+_SIGNAL_TEXTS = {
+    signals.SIGHUP: "hangup",
+    signals.SIGINT: "interrupt",
+    signals.SIGQUIT: "quit",
+    signals.SIGILL: "illegal instruction",
+    signals.SIGTRAP: "trace/breakpoint trap",
+    signals.SIGABRT: "aborted",
+    signals.SIGBUS: "bus error",
+    signals.SIGFPE: "floating point exception",
+    signals.SIGKILL: "killed",
+    signals.SIGSEGV: "segmentation fault",
+    signals.SIGPIPE: "broken pipe",
+    signals.SIGALRM: "alarm clock",
+    signals.SIGTERM: "terminated",
+}
+
+
+def error_type(failure: Failure) -> str:
+    """The error type that names this failure."""
+    match failure.kind:
+        case FailureKind.TIMEOUT:
+            return SANDBOX_TIMEOUT
+        case FailureKind.EXIT:
+            return EXIT_ERROR if failure.agent == "runtime" else EXTENSION_CRASH
+        case FailureKind.START:
+            return INVALID_ENTRYPOINT if failure.agent == "runtime" else "Extension.LaunchError"
+        case FailureKind.OVERSIZE:
+            return RESPONSE_TOO_LARGE
+        case FailureKind.INIT_ERROR | FailureKind.MALFORMED:
+            return failure.error_type or UNKNOWN_ERROR
+    return "Sandbox.Failure"
+
+
+def exit_text(failure: Failure) -> str:
+    """Why a runtime process ended, in the daemon's words."""
+    if failure.signal is not None:
+        number = failure.signal
+        text = _SIGNAL_TEXTS.get(signals.Signals(number), f"signal {number}") if number in _KNOWN else f"signal {number}"
+        return f"Runtime exited with error: signal: {text}"
+    if failure.code:
+        return f"Runtime exited with error: exit status {failure.code}"
+    return "Runtime exited without providing a reason"
+
+
+_KNOWN = {int(number) for number in signals.Signals}
+
+
+def error_text(failure: Failure) -> str:
+    """One line that says what went wrong, without the request id."""
+    match failure.kind:
+        case FailureKind.TIMEOUT:
+            return f"Task timed out after {failure.limit:.2f} seconds"
+        case FailureKind.EXIT if failure.agent == "runtime":
+            return exit_text(failure)
+        case FailureKind.EXIT:
+            return f"exit code {failure.code}" if failure.signal is None else f"signal {failure.signal}"
+        case FailureKind.START:
+            return f"Couldn't find valid bootstrap(s): [{' '.join(BOOTSTRAPS)}]"
+        case FailureKind.STOPPED:
+            return "The execution environment was stopped"
+    return failure.detail or "The runtime reported an error"
+
+
+def payload(failure: Failure, request_id: str) -> bytes:
+    """The body a caller gets for this failure; what the runtime itself posted is passed on as it is."""
+    if failure.kind is FailureKind.INIT_ERROR and failure.payload:
+        return failure.payload
+    if failure.kind is FailureKind.OVERSIZE:
+        message = f"Response payload size exceeded maximum allowed payload size ({limits.RESPONSE_MAX} bytes)."
+        return _encode({"errorMessage": message, "errorType": RESPONSE_TOO_LARGE})
+    message = f"RequestId: {request_id} Error: {error_text(failure)}"
+    return _encode({"errorType": error_type(failure), "errorMessage": message})
+
+
+def old_timeout_payload(request_id: str, stamp: str, limit: float) -> bytes:
+    """The body of a time-out before the new style."""
+    return _encode({"errorMessage": f"{stamp} {request_id} Task timed out after {limit:.2f} seconds"})
+
+
+def _encode(body: dict[str, str]) -> bytes:
+    return msgspec.json.encode(body)

@@ -1,0 +1,60 @@
+"""Every number of the Lambda contract, once. Section numbers are those of the contract page.
+
+Sizes are in bytes unless the name says otherwise, times in seconds.
+"""
+
+MIB = 1024 * 1024
+
+# Environment life cycle (1.1, 1.3, 1.4)
+INIT_LIMIT = 10.0
+EXTENDED_INIT_FLOOR = 130.0
+EXTENDED_INIT_CEILING = 900.0
+SHUTDOWN_INTERNAL_EXTENSION = 0.5
+SHUTDOWN_EXTERNAL_EXTENSION = 2.0
+SHUTDOWN_RUNTIME_SHARE = 0.3
+EXTENSIONS_MAX = 10
+
+# Payloads (2.4, 2.9)
+RESPONSE_MAX = 6 * MIB + 100
+REQUEST_MAX = 6 * MIB
+"""A synchronous request's payload; the service counts 6 MiB plus the same 100 bytes as for responses."""
+CLIENT_CONTEXT_MAX = 3_583
+TAIL_LOG = 4 * 1024
+ERROR_BODY_MAX = MIB
+XRAY_CAUSE_MAX = 64 * 1024
+
+# Function configuration (7, 9.7)
+MEMORY_MIN_MB = 128
+MEMORY_MAX_MB = 10_240
+MEMORY_DEFAULT_MB = 128
+MEMORY_PER_CPU_MB = 1_769
+TIMEOUT_MIN = 1
+TIMEOUT_MAX = 900
+TIMEOUT_DEFAULT = 3
+TMP_MIN_MB = 512
+TMP_MAX_MB = 10_240
+TMP_DEFAULT_MB = 512
+FILES_MAX = 1_024
+PROCESSES_MAX = 1_024
+ENVIRONMENT_MAX = 4 * 1024
+LAYERS_MAX = 5
+TAGS_MAX = 50
+NAME_MAX = 64
+
+# Packages and account (7, 9.7)
+ZIPPED_MAX = 52_428_800
+UNZIPPED_MAX = 262_144_000
+CREATE_REQUEST_MAX = 70_167_211
+CODE_STORAGE_MAX = 80_530_636_800
+
+# Concurrency (8)
+ACCOUNT_CONCURRENCY = 1_000
+UNRESERVED_MINIMUM = 100
+
+# Lists (9.1)
+PAGE_DEFAULT = 50
+
+# Signatures (9.2)
+CLOCK_SKEW = 300.0
+PRESIGNED_MAX = 604_800.0
+CODE_LINK_LIFETIME = 600.0

@@ -1,0 +1,112 @@
+"""The platform's own log lines in text format, old and new style (contract 5.1, 5.2)."""
+
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from torpor.contracts.lambda_ import failures
+from torpor.model.failure import Failure, FailureKind
+from torpor.model.invocation import OutcomeStatus
+from torpor.model.records import InitEnded, InitStarted, InvocationEnded, InvocationStarted, Record
+
+
+class LogStyle(StrEnum):
+    NEW = "new"
+    OLD = "old"
+
+
+class Billing(StrEnum):
+    STANDARD = "standard"
+    """Init is billed with the cold invocation; rounded up to whole milliseconds."""
+    SAMPLES = "samples"
+    """As the vendor's older samples show: without Init; failures cut to whole milliseconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogFacts:
+    """What the lines say beside the record itself."""
+
+    version: str
+    memory_mb: int
+    memory_used_mb: int
+    runtime_version: str = ""
+    runtime_resource: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlatformLog:
+    """Renders records as log events; each returned string is one event and ends with a newline."""
+
+    style: LogStyle = LogStyle.NEW
+    billing: Billing = Billing.STANDARD
+
+    def render(self, record: Record, facts: LogFacts, wall: float) -> list[str]:
+        """The log events of one record, at the wall-clock time `wall`; most records have none."""
+        if isinstance(record, InvocationStarted):
+            return [f"START RequestId: {record.id} Version: {facts.version}\n"]
+        if isinstance(record, InvocationEnded):
+            return [*self._failure_lines(record, wall), f"END RequestId: {record.id}\n", self._report(record, facts)]
+        if isinstance(record, InitStarted) and not record.within_invocation and facts.runtime_version:
+            return [
+                f"INIT_START Runtime Version: {facts.runtime_version}\t"
+                f"Runtime Version ARN: {facts.runtime_resource}\n"
+            ]
+        if isinstance(record, InitEnded) and not record.within_invocation and record.failure is not None:
+            return [_init_report(record, record.failure)]
+        return []
+
+    def _failure_lines(self, record: InvocationEnded, wall: float) -> list[str]:
+        failure = record.failure
+        if self.style is LogStyle.NEW or failure is None:
+            return []
+        if failure.kind is FailureKind.TIMEOUT:
+            return [f"{stamp(wall)} {record.id} {failures.error_text(failure)}\n"]
+        if failure.kind in (FailureKind.EXIT, FailureKind.START):
+            text = failures.error_text(failure)
+            return [f"RequestId: {record.id} Error: {text}\n{failures.error_type(failure)}\n"]
+        return []
+
+    def _report(self, record: InvocationEnded, facts: LogFacts) -> str:
+        used = facts.memory_used_mb
+        if record.failure is not None and record.failure.out_of_memory:
+            used = facts.memory_mb
+        fields = (
+            f"REPORT RequestId: {record.id}\tDuration: {record.duration * 1000:.2f} ms\t"
+            f"Billed Duration: {self.billed(record)} ms\tMemory Size: {facts.memory_mb} MB\t"
+            f"Max Memory Used: {min(used, facts.memory_mb)} MB\t"
+        )
+        if record.init_duration is not None:
+            fields += f"Init Duration: {record.init_duration * 1000:.2f} ms\t"
+        return fields + self._status_fields(record) + "\n"
+
+    def _status_fields(self, record: InvocationEnded) -> str:
+        failure = record.failure
+        if self.style is LogStyle.OLD or failure is None:
+            return ""
+        if failure.kind is FailureKind.TIMEOUT:
+            return "Status: timeout\t"
+        return f"Status: error\tError Type: {failures.error_type(failure)}\t"
+
+    def billed(self, record: InvocationEnded) -> int:
+        """Whole milliseconds that this invocation is billed for."""
+        timed_out = record.status is OutcomeStatus.TIMEOUT
+        if timed_out and self.style is LogStyle.OLD:
+            return round(record.limit * 1000)
+        duration = round(record.duration * 1000, 2)
+        if self.billing is Billing.SAMPLES:
+            failed_new = record.failure is not None and self.style is LogStyle.NEW
+            return math.floor(duration) if failed_new else math.ceil(duration)
+        return math.ceil(duration + round((record.init_duration or 0.0) * 1000, 2))
+
+
+def _init_report(record: InitEnded, failure: Failure) -> str:
+    line = f"INIT_REPORT Init Duration: {record.duration * 1000:.2f} ms\tPhase: init\t"
+    if failure.kind is FailureKind.TIMEOUT:
+        return line + "Status: timeout\t\n"
+    return line + f"Status: error\tError Type: {failures.error_type(failure)}\t\n"
+
+
+def stamp(wall: float) -> str:
+    """ISO 8601 in UTC with milliseconds."""
+    return datetime.fromtimestamp(wall, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{int(wall * 1000) % 1000:03d}Z"

@@ -1,0 +1,40 @@
+"""The standard Lambda environment as a policy value (contract 1.1 to 1.3)."""
+
+from torpor.contracts.lambda_ import limits
+from torpor.model.function import FunctionVersion
+from torpor.model.policy import (
+    FailureScope,
+    Freezing,
+    InitFailure,
+    LifecyclePolicy,
+    RuntimeKind,
+    ShutdownBudget,
+)
+
+_SHUTDOWN = ShutdownBudget(
+    runtime_only=0.0,
+    with_internal_extension=limits.SHUTDOWN_INTERNAL_EXTENSION,
+    with_external_extension=limits.SHUTDOWN_EXTERNAL_EXTENSION,
+    runtime_share=limits.SHUTDOWN_RUNTIME_SHARE,
+)
+
+
+def standard_policy(*, init_limit: float = limits.INIT_LIMIT, single_use: bool = False) -> LifecyclePolicy:
+    """On-demand environments: one invocation at a time, frozen between invocations, reset after a failure."""
+    return LifecyclePolicy(
+        runtime_kind=RuntimeKind.POLLER,
+        init_limit=init_limit,
+        init_failure=InitFailure.RETRY_IN_INVOCATION,
+        slots=1,
+        timeout_scope=FailureScope.ENVIRONMENT,
+        runtime_exit_scope=FailureScope.ENVIRONMENT,
+        extension_exit_scope=FailureScope.ENVIRONMENT,
+        freezing=Freezing.WHEN_IDLE,
+        shutdown=_SHUTDOWN,
+        single_use=single_use,
+    )
+
+
+def cpu_share(version: FunctionVersion) -> float:
+    """CPUs that a memory size stands for (contract 7)."""
+    return version.memory_mb / limits.MEMORY_PER_CPU_MB

@@ -1,0 +1,161 @@
+"""Functions as the API shows them (9.7)."""
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any
+
+from torpor.contracts.lambda_ import limits
+from torpor.contracts.lambda_.names import partition_of
+from torpor.model.function import LATEST, FunctionRecord, FunctionVersion, VersionRecord
+
+_IN_PROGRESS = "The function is being created."
+
+
+class Moment(Enum):
+    """When a configuration is shown; the reply to a change shows it before it has taken effect."""
+
+    CREATED = "created"
+    UPDATED = "updated"
+    SETTLED = "settled"
+    LISTED = "listed"
+
+
+def configuration(record: VersionRecord, moment: Moment, qualifier: str = "") -> dict[str, Any]:
+    """A FunctionConfiguration; the ARN carries the qualifier the caller asked with."""
+    version = record.version
+    shown = _identity(record, qualifier) | _resources(version) | _stored(record) | _state(moment)
+    return {name: value for name, value in shown.items() if value is not None}
+
+
+def function(record: FunctionRecord, location: str, qualifier: str = "") -> dict[str, Any]:
+    """The reply of GetFunction; `location` is where the package can be fetched."""
+    reply: dict[str, Any] = {
+        "Configuration": configuration(record.latest, Moment.SETTLED, qualifier),
+        "Code": {"RepositoryType": "S3", "Location": location},
+    }
+    if record.tags:
+        reply["Tags"] = dict(record.tags)
+    if record.reserved_concurrency is not None:
+        reply["Concurrency"] = {"ReservedConcurrentExecutions": record.reserved_concurrency}
+    return reply
+
+
+def account_settings(*, reserved: int, code_bytes: int, functions: int) -> dict[str, Any]:
+    """The reply of GetAccountSettings: the account's limits and what is used of them."""
+    return {
+        "AccountLimit": {
+            "TotalCodeSize": limits.CODE_STORAGE_MAX,
+            "CodeSizeUnzipped": limits.UNZIPPED_MAX,
+            "CodeSizeZipped": limits.ZIPPED_MAX,
+            "ConcurrentExecutions": limits.ACCOUNT_CONCURRENCY,
+            "UnreservedConcurrentExecutions": limits.ACCOUNT_CONCURRENCY - reserved,
+        },
+        "AccountUsage": {"TotalCodeSize": code_bytes, "FunctionCount": functions},
+    }
+
+
+def sha256_text(digest: str) -> str:
+    """A hex digest the way the API shows it."""
+    return base64.b64encode(bytes.fromhex(digest)).decode()
+
+
+def date_text(moment: float) -> str:
+    """Seconds since the epoch the way the API shows dates of functions."""
+    shown = datetime.fromtimestamp(moment, UTC)
+    return shown.strftime("%Y-%m-%dT%H:%M:%S.") + f"{shown.microsecond // 1000:03d}+0000"
+
+
+def _identity(record: VersionRecord, qualifier: str) -> dict[str, Any]:
+    version = record.version
+    return {
+        "FunctionName": version.function,
+        "FunctionArn": f"{version.resource}:{qualifier}" if qualifier else version.resource,
+        "Runtime": version.runtime,
+        "Role": version.role,
+        "Handler": version.handler,
+        "CodeSize": version.code.packed_bytes,
+        "Description": record.description,
+        "LastModified": date_text(record.modified),
+        "CodeSha256": sha256_text(version.code.digest),
+        "Version": version.version,
+        "RevisionId": version.revision,
+        "PackageType": "Zip",
+    }
+
+
+def _resources(version: FunctionVersion) -> dict[str, Any]:
+    return {
+        "Timeout": int(version.timeout_s),
+        "MemorySize": version.memory_mb,
+        "EphemeralStorage": {"Size": version.tmp_mb},
+        "Environment": {"Variables": dict(version.environment)} if version.environment else None,
+        "TracingConfig": {"Mode": version.tracing},
+        "RuntimeVersionConfig": {"RuntimeVersionArn": _runtime_arn(version)},
+    }
+
+
+def _stored(record: VersionRecord) -> dict[str, Any]:
+    settings = record.settings
+    snap_start = settings.get("SnapStart", {}).get("ApplyOn", "None")
+    return {
+        "Architectures": list(settings.get("Architectures", ["x86_64"])),
+        "SnapStart": {"ApplyOn": snap_start, "OptimizationStatus": "Off"},
+        "LoggingConfig": _logging(record),
+        "VpcConfig": _vpc(settings.get("VpcConfig")),
+        "DeadLetterConfig": _without_empty(settings.get("DeadLetterConfig", {})) or None,
+        "KMSKeyArn": settings.get("KMSKeyArn") or None,
+    }
+
+
+def _logging(record: VersionRecord) -> dict[str, Any]:
+    shown: dict[str, Any] = {"LogFormat": record.version.log_format, "LogGroup": record.version.log_group}
+    if record.version.log_format == "JSON":
+        levels = record.settings.get("LogLevels", {})
+        shown["ApplicationLogLevel"] = levels.get("ApplicationLogLevel", "INFO")
+        shown["SystemLogLevel"] = levels.get("SystemLogLevel", "INFO")
+    return shown
+
+
+def _vpc(given: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if given is None:
+        return None
+    return {
+        "SubnetIds": list(given.get("SubnetIds", [])),
+        "SecurityGroupIds": list(given.get("SecurityGroupIds", [])),
+        "VpcId": "",
+        "Ipv6AllowedForDualStack": given.get("Ipv6AllowedForDualStack", False),
+    }
+
+
+def _state(moment: Moment) -> dict[str, Any]:
+    match moment:
+        case Moment.CREATED:
+            return {"State": "Pending", "StateReason": _IN_PROGRESS, "StateReasonCode": "Creating"}
+        case Moment.UPDATED:
+            return {
+                "State": "Active",
+                "LastUpdateStatus": "InProgress",
+                "LastUpdateStatusReason": _IN_PROGRESS,
+                "LastUpdateStatusReasonCode": "Creating",
+            }
+        case Moment.SETTLED:
+            return {"State": "Active", "LastUpdateStatus": "Successful"}
+        case Moment.LISTED:
+            return {}
+
+
+def _runtime_arn(version: FunctionVersion) -> str:
+    digest = hashlib.sha256(version.runtime.encode()).hexdigest()
+    return f"arn:{partition_of(version.region)}:lambda:{version.region}::runtime:{digest}"
+
+
+def _without_empty(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value != ""}
+
+
+def listed(record: FunctionRecord, *, qualified: bool) -> dict[str, Any]:
+    """One item of ListFunctions; with every version asked for, the names carry theirs."""
+    return configuration(record.latest, Moment.LISTED, LATEST if qualified else "")

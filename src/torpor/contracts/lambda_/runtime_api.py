@@ -1,0 +1,102 @@
+"""The Runtime API's wire form: routes, headers, error bodies, checks on what runtimes send (contract 2)."""
+
+import re
+
+import msgspec
+
+from torpor.contracts.lambda_ import limits
+from torpor.lifecycle import AgentCall, AgentState, TransitionRefused
+from torpor.model.invocation import Invocation
+from torpor.model.runtime_calls import RuntimeCall
+
+PREFIX = "/2018-06-01/runtime/"
+_INVOCATION = PREFIX + "invocation/"
+NEXT_PATH = _INVOCATION + "next"
+INIT_ERROR_PATH = PREFIX + "init/error"
+JSON = ("Content-Type", "application/json")
+ACCEPTED = b'{"status":"OK"}\n'
+ERROR_TYPE_HEADER = "Lambda-Runtime-Function-Error-Type"
+RESPONSE_MODE_HEADER = "Lambda-Runtime-Function-Response-Mode"
+
+RESPONSE_MODES = frozenset({"streaming"})
+RESPONSE_MAX = limits.RESPONSE_MAX
+
+_ERROR_TYPE = re.compile(r"(Runtime|Function)\.[A-Z][a-zA-Z]+")
+
+
+def parse_call(method: str, path: str) -> tuple[RuntimeCall, str]:
+    """Which call a request is, and the invocation id in its path (empty where there is none)."""
+    if path == NEXT_PATH:
+        return (RuntimeCall.NEXT if method == "GET" else RuntimeCall.UNKNOWN), ""
+    if method == "POST":
+        if path == INIT_ERROR_PATH:
+            return RuntimeCall.INIT_ERROR, ""
+        if path.startswith(_INVOCATION):
+            invocation_id, _, action = path[len(_INVOCATION) :].partition("/")
+            if action == "response":
+                return RuntimeCall.RESPONSE, invocation_id
+            if action == "error":
+                return RuntimeCall.ERROR, invocation_id
+    if method == "GET" and path in ("/ping", "/2018-06-01/ping"):
+        return RuntimeCall.PING, ""
+    return RuntimeCall.UNKNOWN, ""
+
+
+def event_headers(invocation: Invocation, deadline_ms: int) -> list[tuple[str, str]]:
+    """The headers of an event handed to the runtime; empty ones are left out (2.2)."""
+    headers = [
+        ("Content-Type", invocation.content_type),
+        ("Lambda-Runtime-Aws-Request-Id", invocation.id),
+        ("Lambda-Runtime-Deadline-Ms", str(deadline_ms)),
+        ("Lambda-Runtime-Invoked-Function-Arn", invocation.resource),
+    ]
+    if invocation.trace:
+        headers.append(("Lambda-Runtime-Trace-Id", invocation.trace))
+    if invocation.client_context:
+        headers.append(("Lambda-Runtime-Client-Context", invocation.client_context))
+    if invocation.identity:
+        headers.append(("Lambda-Runtime-Cognito-Identity", invocation.identity))
+    if invocation.tenant:
+        headers.append(("Lambda-Runtime-Aws-Tenant-Id", invocation.tenant))
+    return headers
+
+
+_STATE_NAMES = {
+    AgentState.STARTED: "Started",
+    AgentState.READY: "Ready",
+    AgentState.RUNNING: "Running",
+    AgentState.ANSWERING: "InvocationResponse",
+    AgentState.ANSWERED: "RuntimeResponseSentState",
+    AgentState.FAILED: "InitError",
+    AgentState.EXITED: "Exited",
+}
+_TARGET_NAMES = {AgentCall.NEXT: "Ready", AgentCall.FAIL: "InitError"}
+
+
+def refusal(refused: TransitionRefused, *, error: bool = False) -> bytes:
+    """The body of a 403 for a call that the runtime's state does not allow (2.4)."""
+    target = _TARGET_NAMES.get(refused.call) or ("InvocationErrorResponse" if error else "InvocationResponse")
+    return error_body(
+        f"State transition from {_STATE_NAMES.get(refused.state, 'Started')} to {target} failed for runtime. "
+        "Error: State transition is not allowed",
+        "InvalidStateTransition",
+    )
+
+
+def error_body(message: str, kind: str) -> bytes:
+    return msgspec.json.encode({"errorMessage": message, "errorType": kind}) + b"\n"
+
+
+INVALID_REQUEST_ID = error_body("Invalid request ID", "InvalidRequestID")
+INVALID_MODE = error_body("Invalid function response mode", "InvalidFunctionResponseMode")
+TOO_LARGE = error_body(
+    f"Exceeded maximum allowed payload size ({limits.RESPONSE_MAX} bytes).", "RequestEntityTooLarge"
+)
+NOT_FOUND = error_body("The Runtime API has no such path", "InvalidRequest")
+
+
+def checked_error_type(value: str) -> str:
+    """The runtime's own error type, or the stand-in for one that is not well formed (2.3)."""
+    if _ERROR_TYPE.fullmatch(value):
+        return value
+    return "Function.Unknown" if value.startswith("Function.") else "Runtime.Unknown"

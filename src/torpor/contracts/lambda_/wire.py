@@ -1,0 +1,39 @@
+"""A request to the API and its answer, free of any transport."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+JSON = "application/json"
+
+
+class RequestHeaders(Protocol):
+    """Header fields of a request; names in any case."""
+
+    def get(self, name: str, default: str = "", /) -> str:
+        """The field's value, or the default when the request has none."""
+        ...
+
+    def items(self) -> Iterable[tuple[str, str]]:
+        """Every field as it came, repeated ones one by one."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiRequest:
+    """One HTTP request. `path` and `query` are raw: percent-encoding as the client sent it."""
+
+    method: str
+    path: str
+    query: str
+    headers: RequestHeaders
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiResponse:
+    """One HTTP answer; the transport adds the length."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes = b""

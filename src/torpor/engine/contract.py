@@ -1,0 +1,103 @@
+"""What the engine asks of a contract. Contracts satisfy this shape without knowing it."""
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from torpor.lifecycle import TransitionRefused
+from torpor.model.failure import Failure
+from torpor.model.function import FunctionVersion
+from torpor.model.invocation import Invocation
+from torpor.model.policy import LifecyclePolicy
+from torpor.model.records import Record
+from torpor.model.runtime_calls import RuntimeCall
+
+
+class PollerWire(Protocol):
+    """The wire form of the API that runtimes poll."""
+
+    ACCEPTED: bytes
+    INVALID_REQUEST_ID: bytes
+    INVALID_MODE: bytes
+    TOO_LARGE: bytes
+    NOT_FOUND: bytes
+    JSON: tuple[str, str]
+    ERROR_TYPE_HEADER: str
+    RESPONSE_MODE_HEADER: str
+    RESPONSE_MAX: int
+    RESPONSE_MODES: frozenset[str]
+
+    def parse_call(self, method: str, path: str) -> tuple[RuntimeCall, str]: ...
+
+    def event_headers(self, invocation: Invocation, deadline_ms: int) -> list[tuple[str, str]]: ...
+
+    def refusal(self, refused: TransitionRefused, *, error: bool = False) -> bytes: ...
+
+    def checked_error_type(self, value: str) -> str: ...
+
+
+class Image(Protocol):
+    """What a contract needs to know of a runtime's image."""
+
+    @property
+    def argv(self) -> tuple[str, ...]: ...
+
+    @property
+    def environment(self) -> Mapping[str, str]: ...
+
+    @property
+    def version(self) -> str: ...
+
+
+class Contract(Protocol):
+    """How one cloud's functions are run, worded and reported."""
+
+    @property
+    def wire(self) -> PollerWire: ...
+
+    @property
+    def files_max(self) -> int: ...
+
+    @property
+    def processes_max(self) -> int: ...
+
+    def policy(self, version: FunctionVersion) -> LifecyclePolicy: ...
+
+    def cpu_share(self, version: FunctionVersion) -> float:
+        """CPUs that the version may use once it is initialised."""
+        ...
+
+    def may_clone(self, version: FunctionVersion) -> bool:
+        """May its runtime be a fork of a warm interpreter?"""
+        ...
+
+    def program(self, version: FunctionVersion, image: Image, exists: Callable[[str], bool]) -> tuple[str, ...]:
+        """The runtime's program and arguments; `exists` tells whether a path inside is there."""
+        ...
+
+    def variables(
+        self,
+        version: FunctionVersion,
+        image: Image,
+        *,
+        paths: Mapping[str, str],
+        api_address: str,
+        log_stream: str,
+    ) -> dict[str, str]: ...
+
+    def framed_log_variable(self, version: FunctionVersion) -> str:
+        """The variable that names the framed log pipe; empty if the runtime gets none."""
+        ...
+
+    def log_stream(self, version: FunctionVersion, environment_id: str, wall: float) -> str: ...
+
+    def log_lines(
+        self, version: FunctionVersion, image: Image, record: Record, *, wall: float, memory_mb: int
+    ) -> list[str]: ...
+
+    def log_tail(self, lines: bytes) -> bytes:
+        """As much of an invocation's log as its caller may have."""
+        ...
+
+    def failure(self, failure: Failure, request_id: str, wall: float) -> tuple[str, bytes]:
+        """Error type and payload that the caller of the failed invocation gets."""
+        ...

@@ -1,0 +1,347 @@
+"""The driver of one environment: performs what the machine asks for, tells it what happens.
+
+Effects are performed inline, in the order given: between the last byte of a request and its delivery to a parked runtime
+there is no task switch and no queue. The driver decides nothing; where it seems to, it only orders what the machine, the
+pool and the sandbox each know.
+"""
+
+import asyncio
+import logging
+import os
+import signal as signals
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torpor.engine.contract import Contract
+from torpor.engine.polling import PollingEndpoint
+from torpor.engine.transcript import Transcript
+from torpor.lifecycle import RUNTIME, EnvironmentMachine, IllegalEvent, PhaseName
+from torpor.lifecycle import effects as fx
+from torpor.lifecycle import events as ev
+from torpor.model.clock import Clock
+from torpor.model.errors import TorporError
+from torpor.model.failure import Answer, Failure, FailureKind
+from torpor.model.function import CodeRef, FunctionVersion
+from torpor.model.invocation import Invocation, Outcome, OutcomeStatus
+from torpor.model.records import InitEnded, InvocationEnded
+from torpor.sandbox.images import RuntimeImage
+from torpor.sandbox.port import (
+    ProcessExit,
+    ProcessSpec,
+    Sandbox,
+    SandboxProvider,
+    SandboxSpec,
+    SandboxStatistics,
+    Stream,
+)
+from torpor.telemetry import History, Journal
+from torpor.transport import HttpLimits, HttpServer, listen
+
+log = logging.getLogger(__name__)
+_SIGNALS = {fx.SignalName.TERMINATE: signals.SIGTERM, fx.SignalName.KILL: signals.SIGKILL}
+_MIB = 1024 * 1024
+_FAILED = {
+    FailureKind.TIMEOUT: OutcomeStatus.TIMEOUT,
+    FailureKind.SANDBOX: OutcomeStatus.FAILURE,
+    FailureKind.STOPPED: OutcomeStatus.FAILURE,
+}
+
+
+class Owner(Protocol):
+    """The pool, as its environments see it."""
+
+    def settled(self, environment: "Environment") -> None:
+        """The environment has room again, or has ended; give it work or leave it."""
+        ...
+
+
+Done = Callable[[Outcome], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What every environment of a server shares."""
+
+    provider: SandboxProvider
+    journal: Journal
+    history: History
+    clock: Clock
+    loop: asyncio.AbstractEventLoop
+    limits: HttpLimits
+    code_folder: Callable[[CodeRef], str]
+
+
+class Environment:
+    """One environment: a machine, a sandbox, an endpoint and their timers."""
+
+    def __init__(
+        self,
+        identity: str,
+        version: FunctionVersion,
+        contract: Contract,
+        image: RuntimeImage,
+        around: Surroundings,
+        owner: Owner,
+    ) -> None:
+        self.id = identity
+        self.version = version
+        self.created = self.last_used = around.clock.monotonic()
+        self.invocations = 0
+        self.retired = False
+        """A newer revision of its function exists: it takes no new work."""
+        self.charged_mb = 0
+        """Its part of the host's memory budget now; kept by the pool."""
+        self._contract = contract
+        self._image = image
+        self._around = around
+        self._owner = owner
+        self._clock = around.clock
+        self.machine = EnvironmentMachine(contract.policy(version))
+        self._code = around.code_folder(version.code)
+        self._layers = tuple(around.code_folder(layer) for layer in version.layers)
+        self._done: dict[str, Done] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._sandbox: Sandbox | None = None
+        self._server: HttpServer | None = None
+        self._endpoint = PollingEndpoint(self, contract.wire, self._epoch_ms)
+        self.log_stream = contract.log_stream(version, identity, around.clock.wall())
+        self._transcript = Transcript(around.journal, version, self.log_stream, contract, image)
+        self._ended = asyncio.Event()
+        self._perform: Mapping[type, Callable[[Any], None]] = {
+            fx.Deliver: self._deliver,
+            fx.Complete: self._complete,
+            fx.Emit: self._emit,
+            fx.ArmTimer: self._arm,
+            fx.CancelTimer: self._cancel,
+            fx.Freeze: self._freeze,
+            fx.Thaw: self._thaw,
+            fx.LimitCpu: self._limit_cpu,
+            fx.StartAgents: self._start_agents,
+            fx.SignalAgent: self._signal_agent,
+            fx.KillAgents: self._kill_agents,
+            fx.Destroy: self._destroy,
+        }
+
+    # -- what the pool asks ---------------------------------------------------------------------------------------------
+
+    @property
+    def phase(self) -> PhaseName:
+        return self.machine.phase.name
+
+    @property
+    def free_slots(self) -> int:
+        return 0 if self.retired else self.machine.free_slots
+
+    @property
+    def is_busy(self) -> bool:
+        """Does an invocation run or wait in it?"""
+        return bool(self._done)
+
+    async def provision(self) -> None:
+        """Make the sandbox and start Init. Failures are told to the machine, never raised."""
+        try:
+            sandbox = await self._around.provider.create(self._sandbox_spec(), self)
+            if self.machine.is_gone:
+                await sandbox.destroy()
+                return
+            self._sandbox = sandbox
+            self._server = await listen(self._endpoint.handle, sock=sandbox.api_socket, limits=self._around.limits)
+        except TorporError as error:
+            self.feed(ev.SandboxLost(str(error)))
+            return
+        self.feed(ev.SandboxReady())
+
+    def assign(self, invocation: Invocation, done: Done) -> None:
+        """Run an invocation here; `done` is called exactly once, synchronously when the answer is there."""
+        self._done[invocation.id] = done
+        self.invocations += 1
+        self.feed(ev.Assigned(invocation, self.version.timeout_s))
+
+    def rest(self) -> None:
+        """There is no work for it now."""
+        self.feed(ev.NothingPending())
+
+    def stop(self, reason: str) -> None:
+        """End it; what runs in it fails."""
+        self.feed(ev.StopRequested(reason))
+
+    async def ended(self) -> None:
+        """Return when nothing of it is left."""
+        await self._ended.wait()
+
+    def statistics(self) -> SandboxStatistics:
+        return self._sandbox.statistics() if self._sandbox is not None else SandboxStatistics()
+
+    # -- the one way to the machine -----------------------------------------------------------------------------------------
+
+    def feed(self, event: ev.Event) -> None:
+        """Pass an event to the machine and perform what it asks for.
+
+        Raises TransitionRefused for an agent's call out of turn. A fault of the platform ends the environment."""
+        try:
+            for effect in self.machine.handle(event, self._clock.monotonic()):
+                self._perform[type(effect)](effect)
+        except IllegalEvent:
+            log.exception("environment %s of %s: %r", self.id, self.version.function, event)
+            self.feed(ev.SandboxLost("the platform lost track of the environment"))
+        if self.machine.free_slots and type(event) is not ev.NothingPending:
+            self._owner.settled(self)
+
+    def is_running(self, invocation_id: str) -> bool:
+        return self.machine.is_running(invocation_id)
+
+    # -- what the sandbox tells ---------------------------------------------------------------------------------------------
+
+    def process_exited(self, exit: ProcessExit) -> None:
+        self._transcript.process_ended()
+        self._endpoint.forget()
+        self.feed(ev.AgentExited(exit.name, exit.code, exit.signal, exit.out_of_memory, exit.start_error))
+
+    def output(self, stream: Stream, data: bytes) -> None:
+        self._transcript.output(stream, data, self._clock.wall())
+
+    def sandbox_died(self, reason: str) -> None:
+        self.feed(ev.SandboxLost(reason))
+
+    # -- effects ------------------------------------------------------------------------------------------------------------
+
+    def _deliver(self, effect: fx.Deliver) -> None:
+        self._endpoint.deliver(effect.invocation, effect.deadline)
+
+    def _complete(self, effect: fx.Complete) -> None:
+        invocation = effect.invocation
+        done = self._done.pop(invocation.id, None)
+        self.last_used = self._clock.monotonic()
+        if done is not None:
+            done(self._outcome(invocation, effect.result))
+
+    def _outcome(self, invocation: Invocation, result: Answer | Failure) -> Outcome:
+        tail = self._transcript.tail(invocation.id) if invocation.wants_log else b""
+        phases = self._transcript.phases(invocation.id)
+        if isinstance(result, Answer):
+            return Outcome(
+                status=OutcomeStatus.ERROR if result.error_type else OutcomeStatus.SUCCESS,
+                payload=result.payload,
+                content_type=result.content_type,
+                error_type=result.error_type,
+                version=self.version.version,
+                log_tail=tail,
+                phases=phases,
+            )
+        kind, payload = self._contract.failure(result, invocation.id, self._clock.wall())
+        status = _FAILED.get(result.kind, OutcomeStatus.ERROR)
+        return Outcome(
+            status=status,
+            payload=payload,
+            error_type="" if status is OutcomeStatus.FAILURE else kind,
+            version=self.version.version,
+            log_tail=tail,
+            phases=phases,
+        )
+
+    def _emit(self, effect: fx.Emit) -> None:
+        if self._sandbox is not None and isinstance(effect.record, InvocationEnded | InitEnded):
+            self._sandbox.drain_output()
+        wall = self._clock.wall()
+        self._transcript.record(effect.record, wall, self._memory_mb)
+        self._around.history.note(self.version.function, self.id, effect.record, wall)
+
+    def _memory_mb(self) -> int:
+        return -(-self._sandbox.memory_peak() // _MIB) if self._sandbox is not None else 0
+
+    def _arm(self, effect: fx.ArmTimer) -> None:
+        self._cancel(effect)
+        delay = max(effect.at - self._clock.monotonic(), 0.0)
+        self._timers[effect.timer] = self._around.loop.call_later(delay, self._ring, effect.timer, effect.at)
+
+    def _ring(self, timer: str, at: float) -> None:
+        early = at - self._clock.monotonic()
+        if early > 0:  # the loop's clock is coarser than ours: never act before the deadline
+            self._timers[timer] = self._around.loop.call_later(early, self._ring, timer, at)
+            return
+        self._timers.pop(timer, None)
+        self.feed(ev.DeadlineReached(timer))
+
+    def _cancel(self, effect: fx.ArmTimer | fx.CancelTimer) -> None:
+        handle = self._timers.pop(effect.timer, None)
+        if handle is not None:
+            handle.cancel()
+
+    def _freeze(self, effect: fx.Freeze) -> None:
+        if self._sandbox is not None:
+            self._sandbox.freeze()
+
+    def _thaw(self, effect: fx.Thaw) -> None:
+        if self._sandbox is not None:
+            self._sandbox.thaw()
+
+    def _limit_cpu(self, effect: fx.LimitCpu) -> None:
+        if self._sandbox is not None:
+            self._sandbox.limit_cpu(effect.limited)
+
+    def _start_agents(self, effect: fx.StartAgents) -> None:
+        sandbox = self._sandbox
+        assert sandbox is not None, "agents start only once the sandbox is there"
+        self._endpoint.forget()
+        for agent in effect.agents:
+            sandbox.start(self._process(agent, sandbox))
+
+    def _process(self, agent: str, sandbox: Sandbox) -> ProcessSpec:
+        assert agent == RUNTIME, agent
+        contract, version = self._contract, self.version
+        image = self._image.placed(sandbox.paths)
+        return ProcessSpec(
+            name=agent,
+            argv=contract.program(version, image, self._exists),
+            environment=contract.variables(
+                version, image, paths=sandbox.paths, api_address=sandbox.api_address, log_stream=self.log_stream
+            ),
+            clone=self._image.clone_module is not None and contract.may_clone(version),
+            framed_log_variable=contract.framed_log_variable(version),
+        )
+
+    def _exists(self, path: str) -> bool:
+        """Is a path of the package or a layer there, as seen inside?"""
+        places = [("/var/task/", self._code), *(("/opt/", layer) for layer in self._layers)]
+        return any(path.startswith(inside) and os.path.exists(host + path[len(inside) - 1 :]) for inside, host in places)
+
+    def _sandbox_spec(self) -> SandboxSpec:
+        version, contract = self.version, self._contract
+        return SandboxSpec(
+            name=self.id,
+            runtime=version.runtime,
+            code=self._code,
+            layers=self._layers,
+            memory_mb=version.memory_mb,
+            tmp_mb=version.tmp_mb,
+            cpu_share=contract.cpu_share(version),
+            processes=contract.processes_max,
+            files=contract.files_max,
+        )
+
+    def _signal_agent(self, effect: fx.SignalAgent) -> None:
+        if self._sandbox is not None:
+            self._sandbox.signal(effect.agent, _SIGNALS[effect.signal])
+
+    def _kill_agents(self, effect: fx.KillAgents) -> None:
+        if self._sandbox is not None:
+            self._sandbox.kill_all()
+
+    def _destroy(self, effect: fx.Destroy) -> None:
+        for handle in self._timers.values():
+            handle.cancel()
+        self._timers.clear()
+        self._around.loop.create_task(self._remove())
+
+    async def _remove(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        if self._sandbox is not None:
+            await self._sandbox.destroy()
+        self._transcript.process_ended()
+        self._ended.set()
+        self._owner.settled(self)
+
+    def _epoch_ms(self, monotonic: float) -> int:
+        return round((self._clock.wall() + monotonic - self._clock.monotonic()) * 1000)

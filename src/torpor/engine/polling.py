@@ -1,0 +1,109 @@
+"""The in-sandbox API for runtimes that poll: HTTP calls in, machine events out.
+
+Every answer is given in the same turn of the event loop in which its cause arrived; nothing is queued. The endpoint keeps
+only the parked requests for work; what is allowed when is the machine's to say.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from torpor.engine.contract import PollerWire
+from torpor.lifecycle import RUNTIME, TransitionRefused
+from torpor.lifecycle.events import AgentFailed, Answered, AnswerRefused, Event, NextRequested
+from torpor.model.failure import Answer
+from torpor.model.invocation import Invocation
+from torpor.model.runtime_calls import RuntimeCall
+from torpor.transport import Exchange
+
+UNHANDLED = "Unhandled"
+
+
+class Host(Protocol):
+    """What the endpoint needs of its environment."""
+
+    def feed(self, event: Event) -> None:
+        """Pass an event to the machine. Raises TransitionRefused if it may not be."""
+        ...
+
+    def is_running(self, invocation_id: str) -> bool: ...
+
+
+class PollingEndpoint:
+    """One environment's Runtime API."""
+
+    def __init__(self, host: Host, wire: PollerWire, deadline_ms: Callable[[float], int]) -> None:
+        self._host = host
+        self._wire = wire
+        self._deadline_ms = deadline_ms
+        self._parked: deque[Exchange] = deque()
+
+    def handle(self, exchange: Exchange) -> None:
+        """The transport's application."""
+        call, invocation_id = self._wire.parse_call(exchange.method, exchange.path)
+        try:
+            if call is RuntimeCall.NEXT:
+                self._next(exchange)
+            elif call is RuntimeCall.RESPONSE or call is RuntimeCall.ERROR:
+                self._answer(exchange, call, invocation_id)
+            elif call is RuntimeCall.INIT_ERROR:
+                self._init_error(exchange)
+            elif call is RuntimeCall.PING:
+                exchange.reply(200, (("Content-Type", "text/plain"),), b"pong")
+            else:
+                self._reply(exchange, 404, self._wire.NOT_FOUND)
+        except TransitionRefused as refused:
+            self._reply(exchange, 403, self._wire.refusal(refused, error=call is RuntimeCall.ERROR))
+
+    def deliver(self, invocation: Invocation, deadline: float) -> None:
+        """Answer the oldest parked request with the event; if its peer has gone, the next request gets it again."""
+        headers = self._wire.event_headers(invocation, self._deadline_ms(deadline))
+        while self._parked:
+            if self._parked.popleft().reply(200, headers, invocation.payload):
+                return
+
+    def forget(self) -> None:
+        """The processes are gone: their parked requests are worth nothing."""
+        self._parked.clear()
+
+    def _next(self, exchange: Exchange) -> None:
+        self._parked.append(exchange)
+        try:
+            self._host.feed(NextRequested(RUNTIME))
+        except TransitionRefused:
+            self._parked.pop()
+            raise
+
+    def _answer(self, exchange: Exchange, call: RuntimeCall, invocation_id: str) -> None:
+        if not self._host.is_running(invocation_id):
+            self._reply(exchange, 400, self._wire.INVALID_REQUEST_ID)
+            return
+        headers, body = exchange.headers, exchange.body
+        mode = headers.get(self._wire.RESPONSE_MODE_HEADER)
+        if mode and mode not in self._wire.RESPONSE_MODES:
+            self._refuse(exchange, 400, self._wire.INVALID_MODE, invocation_id, "Runtime.InvalidResponseModeHeader")
+        elif len(body) > self._wire.RESPONSE_MAX:
+            self._refuse(exchange, 413, self._wire.TOO_LARGE, invocation_id, "", size=len(body))
+        else:
+            kind = ""
+            if call is RuntimeCall.ERROR:
+                named = headers.get(self._wire.ERROR_TYPE_HEADER)
+                kind = self._wire.checked_error_type(named) if named else UNHANDLED
+            content_type = headers.get("content-type", "application/octet-stream")
+            answer = Answer(payload=body, content_type=content_type, error_type=kind)
+            self._host.feed(Answered(invocation_id, answer))
+            self._reply(exchange, 202, self._wire.ACCEPTED)
+
+    def _refuse(
+        self, exchange: Exchange, status: int, body: bytes, invocation_id: str, kind: str, size: int = 0
+    ) -> None:
+        self._host.feed(AnswerRefused(invocation_id, oversize=status == 413, error_type=kind, size=size))
+        self._reply(exchange, status, body)
+
+    def _init_error(self, exchange: Exchange) -> None:
+        kind = exchange.headers.get(self._wire.ERROR_TYPE_HEADER)
+        self._host.feed(AgentFailed(RUNTIME, self._wire.checked_error_type(kind), exchange.body))
+        self._reply(exchange, 202, self._wire.ACCEPTED)
+
+    def _reply(self, exchange: Exchange, status: int, body: bytes) -> None:
+        exchange.reply(status, (self._wire.JSON,), body)

@@ -1,0 +1,16 @@
+"""One environment, pure: phases, events, effects, the three tables and the machine that reads them."""
+
+from torpor.lifecycle.agents import RUNTIME, AgentCall, AgentState, TransitionRefused
+from torpor.lifecycle.machine import EnvironmentMachine, IllegalEvent
+from torpor.lifecycle.phases import Phase, PhaseName
+
+__all__ = [
+    "RUNTIME",
+    "AgentCall",
+    "AgentState",
+    "EnvironmentMachine",
+    "IllegalEvent",
+    "Phase",
+    "PhaseName",
+    "TransitionRefused",
+]

@@ -1,0 +1,125 @@
+"""What the machine asks the outside to do, in the order given. The driver performs them; none of them decides anything."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+import msgspec
+
+from torpor.model.failure import Answer, Failure
+from torpor.model.invocation import Invocation
+from torpor.model.records import Record
+
+
+class StartAgents(msgspec.Struct, frozen=True):
+    """Start these processes, by agent name."""
+
+    agents: tuple[str, ...]
+
+
+class Deliver(msgspec.Struct, frozen=True):
+    """Hand the invocation to the runtime (the answer to its parked request, or a request to its server).
+
+    `deadline` is a monotonic time."""
+
+    invocation: Invocation
+    deadline: float
+
+
+class NotifyInvoke(msgspec.Struct, frozen=True):
+    """Tell an extension of the invocation."""
+
+    agent: str
+    invocation: Invocation
+    deadline: float
+
+
+class NotifyShutdown(msgspec.Struct, frozen=True):
+    """Tell an extension that the environment ends, and by when."""
+
+    agent: str
+    reason: str
+    deadline: float
+
+
+class Freeze(msgspec.Struct, frozen=True):
+    """Stop every process."""
+
+
+class Thaw(msgspec.Struct, frozen=True):
+    """Let every process run again."""
+
+
+class LimitCpu(msgspec.Struct, frozen=True):
+    """Hold the processes to their CPU share, or let them burst while they initialise."""
+
+    limited: bool
+
+
+class ArmTimer(msgspec.Struct, frozen=True):
+    """Send `DeadlineReached(timer)` at the monotonic time `at`; arming again replaces."""
+
+    timer: str
+    at: float
+
+
+class CancelTimer(msgspec.Struct, frozen=True):
+    timer: str
+
+
+class SignalName(StrEnum):
+    TERMINATE = "terminate"
+    KILL = "kill"
+
+
+class SignalAgent(msgspec.Struct, frozen=True):
+    agent: str
+    signal: SignalName
+
+
+class KillAgents(msgspec.Struct, frozen=True):
+    """Kill every process inside, whatever it is."""
+
+
+class CallHook(msgspec.Struct, frozen=True):
+    """Call a hook of a server runtime; answer with `HookFinished`."""
+
+    hook: str
+
+
+class Emit(msgspec.Struct, frozen=True):
+    """Keep a record of what happened."""
+
+    record: Record
+
+
+class Complete(msgspec.Struct, frozen=True):
+    """Tell the caller of an invocation its result."""
+
+    invocation: Invocation
+    result: Answer | Failure
+
+
+class Destroy(msgspec.Struct, frozen=True):
+    """Remove the sandbox; the environment is gone."""
+
+    reason: str
+
+
+Effect = (
+    StartAgents
+    | Deliver
+    | NotifyInvoke
+    | NotifyShutdown
+    | Freeze
+    | Thaw
+    | LimitCpu
+    | ArmTimer
+    | CancelTimer
+    | SignalAgent
+    | KillAgents
+    | CallHook
+    | Emit
+    | Complete
+    | Destroy
+)
+Effects = Sequence[Effect]

@@ -1,0 +1,107 @@
+"""The phases of an environment: one frozen value each, carrying exactly the data that exists in that phase."""
+
+from enum import StrEnum
+
+import msgspec
+
+
+class PhaseName(StrEnum):
+    PROVISIONING = "provisioning"
+    INITIALIZING = "initializing"
+    REINITIALIZING = "reinitializing"
+    IDLE = "idle"
+    SERVING = "serving"
+    QUIESCING = "quiescing"
+    FROZEN = "frozen"
+    RESETTING = "resetting"
+    UNINITIALIZED = "uninitialized"
+    STOPPING = "stopping"
+    GONE = "gone"
+
+
+class Provisioning(msgspec.Struct, frozen=True, tag=False):
+    """The sandbox is being made."""
+
+    name = PhaseName.PROVISIONING
+
+
+class Initializing(msgspec.Struct, frozen=True):
+    """Agents start under the Init limit, outside any invocation."""
+
+    started: float
+    name = PhaseName.INITIALIZING
+
+
+class Reinitializing(msgspec.Struct, frozen=True):
+    """Agents start again inside an invocation, under that invocation's deadline."""
+
+    started: float
+    name = PhaseName.REINITIALIZING
+
+
+class Idle(msgspec.Struct, frozen=True):
+    """Everything is ready and nothing runs; the processes are not frozen yet, or never will be."""
+
+    name = PhaseName.IDLE
+
+
+class Serving(msgspec.Struct, frozen=True):
+    """At least one invocation runs."""
+
+    name = PhaseName.SERVING
+
+
+class Quiescing(msgspec.Struct, frozen=True):
+    """The hook that precedes a freeze runs."""
+
+    name = PhaseName.QUIESCING
+
+
+class Frozen(msgspec.Struct, frozen=True):
+    """Ready, and no process gets any CPU."""
+
+    name = PhaseName.FROZEN
+
+
+class Resetting(msgspec.Struct, frozen=True):
+    """After a failure the processes end; the sandbox, and with it `/tmp`, stays."""
+
+    reason: str
+    deadline: float
+    name = PhaseName.RESETTING
+
+
+class Uninitialized(msgspec.Struct, frozen=True):
+    """The sandbox stands empty; the next invocation initialises again."""
+
+    name = PhaseName.UNINITIALIZED
+
+
+class Stopping(msgspec.Struct, frozen=True):
+    """The environment ends; its processes may have a moment left."""
+
+    reason: str
+    deadline: float
+    name = PhaseName.STOPPING
+
+
+class Gone(msgspec.Struct, frozen=True):
+    """Nothing is left."""
+
+    reason: str
+    name = PhaseName.GONE
+
+
+Phase = (
+    Provisioning
+    | Initializing
+    | Reinitializing
+    | Idle
+    | Serving
+    | Quiescing
+    | Frozen
+    | Resetting
+    | Uninitialized
+    | Stopping
+    | Gone
+)

@@ -1,0 +1,61 @@
+"""The invocation table: one small machine per invocation inside an environment.
+
+    waiting    assigned, but the environment is not ready yet
+    delivered  handed to the runtime
+    answered   the runtime has answered; the Invoke phase goes on until every agent asked for more work
+    expired    timed out by itself while the environment goes on; the late answer is refused
+    done       nothing more will happen
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from torpor.model.failure import Answer, Failure
+from torpor.model.invocation import Invocation
+
+
+class SlotState(StrEnum):
+    WAITING = "waiting"
+    DELIVERED = "delivered"
+    ANSWERED = "answered"
+    EXPIRED = "expired"
+    DONE = "done"
+
+
+class SlotCall(StrEnum):
+    DELIVER = "deliver"
+    ANSWER = "answer"
+    EXPIRE = "expire"
+    FAIL = "fail"
+    FINISH = "finish"
+
+
+_S, _C = SlotState, SlotCall
+
+INVOCATION: Mapping[SlotState, Mapping[SlotCall, SlotState]] = {
+    _S.WAITING: {_C.DELIVER: _S.DELIVERED, _C.FAIL: _S.DONE},
+    _S.DELIVERED: {_C.ANSWER: _S.ANSWERED, _C.EXPIRE: _S.EXPIRED, _C.FAIL: _S.DONE},
+    _S.ANSWERED: {_C.FINISH: _S.DONE, _C.FAIL: _S.DONE},
+    _S.EXPIRED: {_C.ANSWER: _S.DONE, _C.FAIL: _S.DONE, _C.FINISH: _S.DONE},
+    _S.DONE: {},
+}
+
+
+class Slot:
+    """One invocation in an environment. `started` and `deadline` are monotonic times, 0 while it waits."""
+
+    __slots__ = ("deadline", "invocation", "result", "started", "state", "timeout", "told")
+
+    def __init__(self, invocation: Invocation, timeout: float) -> None:
+        self.invocation = invocation
+        self.timeout = timeout
+        self.state = SlotState.WAITING
+        self.started = 0.0
+        self.deadline = 0.0
+        self.result: Answer | Failure | None = None
+        self.told = False
+        """The caller has its result already."""
+
+    def move(self, call: SlotCall) -> None:
+        """Make the table's move. Raises KeyError if there is none: a fault of the machine, not of a peer."""
+        self.state = INVOCATION[self.state][call]

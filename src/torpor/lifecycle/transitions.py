@@ -1,0 +1,166 @@
+"""The environment table: phase × event → what is done and which phases may follow.
+
+The whole life of every serving style is in this one table; contracts differ only in the policy value that the actions
+read. What is absent is illegal and raises. `SETTLED` marks events that may arrive late or twice from the outside world
+(a timer that was being cancelled, a process that ended anyway) and are taken note of without effect.
+
+    provision → sandbox ready → agents ready → assigned → delivered → answered → agents ready → nothing pending → freeze
+    → assigned → thaw …
+
+and for each policy row its failure: an Init that fails or outlasts its limit is made again inside the waiting invocation
+(`reinitializing`) or ends the environment; a time-out or a crash resets it (`resetting` → `uninitialized`), fails one
+invocation alone, or replaces the environment (`stopping` → `gone`).
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from torpor.lifecycle import events as e
+from torpor.lifecycle.phases import PhaseName as P
+
+
+class Rule(msgspec.Struct, frozen=True):
+    """`action` names a method of the machine; `to` lists every phase that may hold when it is done."""
+
+    action: str
+    to: frozenset[P]
+
+
+def _rule(action: str, *to: P) -> Rule:
+    return Rule(action, frozenset(to))
+
+
+_AFTER_ENDING = (P.RESETTING, P.UNINITIALIZED, P.REINITIALIZING, P.STOPPING, P.GONE)
+_AFTER_READY = (P.IDLE, P.SERVING)
+
+
+def _settled(phase: P) -> Rule:
+    return _rule("settled", phase)
+
+
+_LOST = _rule("sandbox_lost", P.GONE)
+_STOP = _rule("stop", P.STOPPING, P.GONE)
+_CRASH = _rule("agent_exited", *_AFTER_ENDING)
+
+TRANSITIONS: Mapping[P, Mapping[type, Rule]] = {
+    P.PROVISIONING: {
+        e.SandboxReady: _rule("begin_init", P.INITIALIZING),
+        e.SandboxLost: _LOST,
+        e.Assigned: _rule("enqueue", P.PROVISIONING),
+        e.StopRequested: _STOP,
+        e.NothingPending: _settled(P.PROVISIONING),
+        e.DeadlineReached: _settled(P.PROVISIONING),
+    },
+    P.INITIALIZING: {
+        e.SandboxLost: _LOST,
+        e.Assigned: _rule("enqueue", P.INITIALIZING),
+        e.AgentRegistered: _rule("register", P.INITIALIZING),
+        e.NextRequested: _rule("agent_ready", P.INITIALIZING, *_AFTER_READY),
+        e.HookFinished: _rule("init_hook_finished", P.INITIALIZING, *_AFTER_READY, P.STOPPING, P.GONE),
+        e.AgentFailed: _rule("agent_failed", P.INITIALIZING),
+        e.AgentExited: _rule("init_crashed", *_AFTER_ENDING),
+        e.DeadlineReached: _rule("init_timed_out", P.INITIALIZING, *_AFTER_ENDING),
+        e.StopRequested: _STOP,
+        e.NothingPending: _settled(P.INITIALIZING),
+    },
+    P.REINITIALIZING: {
+        e.SandboxLost: _LOST,
+        e.AgentRegistered: _rule("register", P.REINITIALIZING),
+        e.NextRequested: _rule("agent_ready", P.REINITIALIZING, P.SERVING),
+        e.AgentFailed: _rule("agent_failed", P.REINITIALIZING),
+        e.AgentExited: _rule("init_crashed", *_AFTER_ENDING),
+        e.DeadlineReached: _rule("invocation_timed_out", P.REINITIALIZING, *_AFTER_ENDING),
+        e.StopRequested: _STOP,
+        e.NothingPending: _settled(P.REINITIALIZING),
+    },
+    P.IDLE: {
+        e.SandboxLost: _LOST,
+        e.Assigned: _rule("serve", P.SERVING),
+        e.NextRequested: _rule("parked_again", P.IDLE),
+        e.AgentFailed: _rule("agent_failed", P.IDLE),
+        e.AgentExited: _CRASH,
+        e.NothingPending: _rule("rest", P.IDLE, P.QUIESCING, P.FROZEN),
+        e.StopRequested: _STOP,
+        e.DeadlineReached: _settled(P.IDLE),
+    },
+    P.SERVING: {
+        e.SandboxLost: _LOST,
+        e.Assigned: _rule("serve", P.SERVING),
+        e.NextRequested: _rule("agent_ready", P.SERVING, P.IDLE, P.STOPPING, P.GONE),
+        e.Answered: _rule("answered", P.SERVING, P.IDLE, P.STOPPING, P.GONE),
+        e.AnswerRefused: _rule("answer_refused", P.SERVING, P.IDLE, P.STOPPING, P.GONE),
+        e.AgentFailed: _rule("agent_failed", P.SERVING),
+        e.AgentExited: _CRASH,
+        e.DeadlineReached: _rule("invocation_timed_out", P.SERVING, P.IDLE, *_AFTER_ENDING),
+        e.StopRequested: _STOP,
+        e.NothingPending: _settled(P.SERVING),
+    },
+    P.QUIESCING: {
+        e.SandboxLost: _LOST,
+        e.Assigned: _rule("enqueue", P.QUIESCING),
+        e.NextRequested: _rule("parked_again", P.QUIESCING),
+        e.HookFinished: _rule("quiesced", P.FROZEN, P.SERVING),
+        e.AgentFailed: _rule("agent_failed", P.QUIESCING),
+        e.AgentExited: _CRASH,
+        e.DeadlineReached: _settled(P.QUIESCING),
+        e.StopRequested: _STOP,
+        e.NothingPending: _settled(P.QUIESCING),
+    },
+    P.FROZEN: {
+        e.SandboxLost: _LOST,
+        e.Assigned: _rule("thaw_and_serve", P.SERVING),
+        e.NextRequested: _rule("parked_again", P.FROZEN),
+        e.AgentFailed: _rule("agent_failed", P.FROZEN),
+        e.AgentExited: _CRASH,
+        e.StopRequested: _STOP,
+        e.DeadlineReached: _settled(P.FROZEN),
+        e.NothingPending: _settled(P.FROZEN),
+    },
+    P.RESETTING: {
+        e.SandboxLost: _LOST,
+        e.Assigned: _rule("enqueue", P.RESETTING),
+        e.AgentExited: _rule("agent_ended", *_AFTER_ENDING),
+        e.DeadlineReached: _rule("ending_overdue", P.RESETTING),
+        e.NextRequested: _settled(P.RESETTING),
+        e.AgentRegistered: _settled(P.RESETTING),
+        e.AgentFailed: _settled(P.RESETTING),
+        e.HookFinished: _settled(P.RESETTING),
+        e.StopRequested: _STOP,
+        e.NothingPending: _settled(P.RESETTING),
+    },
+    P.UNINITIALIZED: {
+        e.SandboxLost: _LOST,
+        e.Assigned: _rule("reinitialize", P.REINITIALIZING),
+        e.AgentExited: _settled(P.UNINITIALIZED),
+        e.DeadlineReached: _settled(P.UNINITIALIZED),
+        e.StopRequested: _STOP,
+        e.NothingPending: _settled(P.UNINITIALIZED),
+    },
+    P.STOPPING: {
+        e.SandboxLost: _LOST,
+        e.AgentExited: _rule("agent_ended", P.STOPPING, P.GONE),
+        e.DeadlineReached: _rule("ending_overdue", P.STOPPING),
+        e.HookFinished: _rule("stop_hook_finished", P.STOPPING, P.GONE),
+        e.NextRequested: _settled(P.STOPPING),
+        e.AgentRegistered: _settled(P.STOPPING),
+        e.AgentFailed: _settled(P.STOPPING),
+        e.StopRequested: _settled(P.STOPPING),
+        e.NothingPending: _settled(P.STOPPING),
+    },
+    P.GONE: {
+        event: _settled(P.GONE)
+        for event in (
+            e.SandboxReady,
+            e.SandboxLost,
+            e.AgentExited,
+            e.DeadlineReached,
+            e.HookFinished,
+            e.NextRequested,
+            e.AgentFailed,
+            e.AgentRegistered,
+            e.StopRequested,
+            e.NothingPending,
+        )
+    },
+}

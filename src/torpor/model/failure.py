@@ -1,0 +1,46 @@
+"""Why an invocation or an initialisation failed, as facts; each contract words them for its callers."""
+
+from enum import StrEnum
+
+import msgspec
+
+
+class FailureKind(StrEnum):
+    TIMEOUT = "timeout"
+    EXIT = "exit"
+    """A process of the environment ended when it should not have."""
+    INIT_ERROR = "init_error"
+    """The runtime reported that it could not initialise."""
+    START = "start"
+    """The runtime's program could not be started."""
+    OVERSIZE = "oversize"
+    """The runtime's answer was over the contract's limit."""
+    MALFORMED = "malformed"
+    """The runtime's answer broke the in-sandbox protocol."""
+    SANDBOX = "sandbox"
+    """The platform lost or could not make the sandbox."""
+    STOPPED = "stopped"
+    """The platform was told to end the environment while the invocation ran."""
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """One failure. `payload` is what the runtime itself posted, if it did; `limit` is in seconds."""
+
+    kind: FailureKind
+    agent: str = "runtime"
+    code: int | None = None
+    signal: int | None = None
+    out_of_memory: bool = False
+    payload: bytes = b""
+    error_type: str = ""
+    detail: str = ""
+    limit: float = 0.0
+    size: int = 0
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What the runtime answered. A non-empty `error_type` marks a function error."""
+
+    payload: bytes
+    content_type: str = "application/json"
+    error_type: str = ""

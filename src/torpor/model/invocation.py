@@ -1,0 +1,51 @@
+"""One unit of work and what came of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class OutcomeStatus(StrEnum):
+    """How an invocation ended, in the words of the platform's records."""
+
+    SUCCESS = "success"
+    ERROR = "error"
+    """The function answered with an error, or its runtime failed."""
+    TIMEOUT = "timeout"
+    FAILURE = "failure"
+    """The platform failed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invocation:
+    """A request to run a function once."""
+
+    id: str
+    """The request id: a lower-case UUID."""
+    payload: bytes
+    resource: str
+    """The function as the caller addressed it, qualifier included."""
+    content_type: str = "application/json"
+    trace: str = ""
+    """The trace header handed on to the runtime; empty if there is none."""
+    client_context: str = ""
+    """Decoded client context (JSON text); empty if there is none."""
+    identity: str = ""
+    tenant: str = ""
+    wants_log: bool = False
+    """The caller waits for the invocation's own log lines too."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What the caller of an invocation is told. Times are in milliseconds."""
+
+    status: OutcomeStatus
+    payload: bytes
+    content_type: str = "application/json"
+    error_type: str = ""
+    """Set whenever the caller must see the result as a function error."""
+    version: str = ""
+    log_tail: bytes = b""
+    phases: Mapping[str, float] = field(default_factory=dict)
+    """How long each phase of this invocation took, by name; `init` only if it was a cold start."""

@@ -1,0 +1,73 @@
+"""How the four contracts differ in the life of an environment: one frozen value, no branches elsewhere.
+
+Each field is a row of the design's policy table. The numbers come from the contract's `limits` module.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class RuntimeKind(StrEnum):
+    POLLER = "poller"
+    """The runtime asks for work; one request of it at a time."""
+    PARALLEL_POLLER = "parallel_poller"
+    """Several workers of the runtime ask for work independently."""
+    SERVER = "server"
+    """The runtime is sent HTTP requests."""
+
+
+class InitFailure(StrEnum):
+    RETRY_IN_INVOCATION = "retry_in_invocation"
+    """Initialise again inside the first invocation, under the invocation's own deadline."""
+    REPLACE = "replace"
+    """End the environment; the pool makes another one."""
+    FAIL_WAITING = "fail_waiting"
+    """Fail the invocations that wait for this environment and end it."""
+
+
+class FailureScope(StrEnum):
+    ENVIRONMENT = "environment"
+    """Reset the environment: processes end, `/tmp` stays, the next invocation initialises again."""
+    INVOCATION = "invocation"
+    """Only the invocation fails; the environment goes on."""
+    REPLACE = "replace"
+    """End the environment; the pool makes another one."""
+
+
+class Freezing(StrEnum):
+    WHEN_IDLE = "when_idle"
+    NEVER = "never"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShutdownBudget:
+    """Seconds that processes get to end by themselves; 0 means they are killed at once."""
+
+    runtime_only: float
+    with_internal_extension: float
+    with_external_extension: float
+    runtime_share: float
+    """The part of the budget in which the runtime must end, as a fraction."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LifecyclePolicy:
+    """All that the machine knows about a contract."""
+
+    runtime_kind: RuntimeKind
+    init_limit: float
+    """Seconds for the whole of Init."""
+    init_failure: InitFailure
+    slots: int
+    """Invocations that one environment may run at once."""
+    timeout_scope: FailureScope
+    runtime_exit_scope: FailureScope
+    extension_exit_scope: FailureScope
+    freezing: Freezing
+    shutdown: ShutdownBudget
+    init_hook: bool = False
+    """Call the runtime's initialise hook once its port answers, before it is ready."""
+    pre_freeze_hook: bool = False
+    pre_stop_hook: bool = False
+    single_use: bool = False
+    """End the environment after its first invocation."""

@@ -1,0 +1,57 @@
+"""What happened, once: the records from which logs, metrics and traces are derived.
+
+Times `at` are readings of the monotonic clock; durations are in seconds. The driver adds wall-clock time and memory.
+"""
+
+import msgspec
+
+from torpor.model.failure import Failure
+from torpor.model.invocation import OutcomeStatus
+
+
+class InitStarted(msgspec.Struct, frozen=True, kw_only=True):
+    at: float
+    within_invocation: bool = False
+
+
+class InitEnded(msgspec.Struct, frozen=True, kw_only=True):
+    at: float
+    duration: float
+    status: OutcomeStatus
+    failure: Failure | None = None
+    within_invocation: bool = False
+
+
+class InvocationStarted(msgspec.Struct, frozen=True, kw_only=True):
+    at: float
+    id: str
+
+
+class RuntimeDone(msgspec.Struct, frozen=True, kw_only=True):
+    """The runtime is through with the invocation; extensions may still work."""
+
+    at: float
+    id: str
+    status: OutcomeStatus
+    duration: float
+    failure: Failure | None = None
+
+
+class InvocationEnded(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole Invoke phase is over. `init_duration` is set on the first invocation after a successful Init."""
+
+    at: float
+    id: str
+    status: OutcomeStatus
+    duration: float
+    limit: float
+    failure: Failure | None = None
+    init_duration: float | None = None
+
+
+class ShutdownStarted(msgspec.Struct, frozen=True, kw_only=True):
+    at: float
+    reason: str
+
+
+Record = InitStarted | InitEnded | InvocationStarted | RuntimeDone | InvocationEnded | ShutdownStarted

@@ -1,0 +1,1 @@
+"""Isolation: one port, several adapters, and the files that run inside."""

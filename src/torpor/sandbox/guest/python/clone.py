@@ -1,0 +1,136 @@
+"""The warm half of a Python runtime: everything a fresh environment needs is imported once, then forked.
+
+`preload` runs in the launcher, before any function's code exists; `run` in the forked child, which by then stands in its
+own root with its own environment variables. What modules remember of the launcher's place and time is put right there:
+file names, the client's reading of the environment, and sources of randomness.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import random
+import sys
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
+
+from . import paths
+
+_PRELOADED = (
+    "asyncio",
+    "base64",
+    "concurrent.futures.thread",
+    "csv",
+    "datetime",
+    "decimal",
+    "email.parser",
+    "encodings.ascii",
+    "encodings.idna",
+    "encodings.latin_1",
+    "gzip",
+    "hashlib",
+    "http.client",
+    "json",
+    "linecache",
+    "logging",
+    "site",
+    "ssl",
+    "tempfile",
+    "traceback",
+    "urllib.request",
+    "uuid",
+    "xml.etree.ElementTree",
+    "awslambdaric.__main__",
+    "awslambdaric.lambda_literals",
+    "awslambdaric.lambda_runtime_hooks_runner",
+)
+_FROM_PREFIX = ("prefix", "exec_prefix", "base_prefix", "base_exec_prefix", "executable", "_base_executable", "_stdlib_dir")
+
+_client_code: Any = None
+
+
+def preload() -> None:
+    """Import the client and what it or most functions import, as they will appear inside. Raises ImportError."""
+    global _client_code
+    for name in _PRELOADED:
+        importlib.import_module(name)
+    client = _client()
+    loader: Any = client.__loader__
+    moves = _moves()
+    _client_code = _moved_code(loader.get_code(client.__name__), moves)
+    for function in [thing for thing in gc.get_objects() if type(thing) is FunctionType]:
+        function.__code__ = _moved_code(function.__code__, moves)
+
+
+def run(handler: str) -> None:
+    """Serve invocations for ever. Ends as the client does: by SystemExit or an exception."""
+    if paths.places()[1] == paths.RUNTIME:
+        _move_modules(_moves())
+    sys.path[:] = paths.search_path()
+    sys.path_importer_cache.clear()
+    paths.finish_start()
+    _reseed()
+    _read_environment()
+    main: Any = sys.modules["awslambdaric.__main__"]
+    main.main([sys.argv[0], handler])
+
+
+def _client() -> ModuleType:
+    return sys.modules["awslambdaric.bootstrap"]
+
+
+def _moves() -> tuple[tuple[str, str], ...]:
+    """Host folders and the names they have inside, innermost first."""
+    runtime = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    return ((runtime, paths.RUNTIME), (sys.base_prefix, paths.LANG))
+
+
+def _moved(name: Any, moves: tuple[tuple[str, str], ...]) -> Any:
+    if isinstance(name, str):
+        for outside, inside in moves:
+            if name == outside or name.startswith(outside + "/"):
+                return inside + name[len(outside) :]
+    return name
+
+
+def _moved_code(code: CodeType, moves: tuple[tuple[str, str], ...]) -> CodeType:
+    name = _moved(code.co_filename, moves)
+    if name == code.co_filename:
+        return code
+    constants = tuple(_moved_code(part, moves) if isinstance(part, CodeType) else part for part in code.co_consts)
+    return code.replace(co_filename=name, co_consts=constants)
+
+
+def _move_modules(moves: tuple[tuple[str, str], ...]) -> None:
+    for module in list(sys.modules.values()):
+        _move_attributes(module, ("__file__", "__cached__"), moves)
+        _move_attributes(getattr(module, "__spec__", None), ("origin", "cached"), moves)
+        _move_attributes(getattr(module, "__loader__", None), ("path",), moves)
+        folders = getattr(module, "__path__", None)
+        if isinstance(folders, list):
+            folders[:] = [_moved(folder, moves) for folder in folders]
+    _move_attributes(sys, _FROM_PREFIX, moves)
+    site: Any = sys.modules["site"]
+    site.PREFIXES[:] = [sys.prefix, sys.exec_prefix]
+
+
+def _move_attributes(thing: Any, names: tuple[str, ...], moves: tuple[tuple[str, str], ...]) -> None:
+    for name in names:
+        value = getattr(thing, name, None)
+        moved = _moved(value, moves)
+        if moved is not value:
+            setattr(thing, name, moved)
+
+
+def _reseed() -> None:
+    random.seed()
+    ssl: Any = sys.modules["ssl"]
+    ssl.RAND_add(os.urandom(32), 32.0)
+
+
+def _read_environment() -> None:
+    """The client reads the log settings and the address of its API when it is imported."""
+    exec(_client_code, _client().__dict__)  # the module's own code, once more
+    client: Any = sys.modules["awslambdaric.lambda_runtime_client"]
+    client.runtime_client.initialize_client(client._user_agent())

@@ -1,0 +1,66 @@
+"""What one sandbox mounts into its own copy of the root."""
+
+import os
+from typing import Any
+
+from . import places, syscalls, tmpdisk, wire
+
+_PROC_FLAGS = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
+
+
+def mount_proc() -> int:
+    """Show only this pid namespace, and to each user only their own processes, read-only. Returns a writable view."""
+    syscalls.mount("proc", places.PROC, "proc", _PROC_FLAGS, "hidepid=2")
+    writable = os.open(places.PROC, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    syscalls.unmount("/proc")
+    syscalls.mount(places.PROC, "/proc", flags=syscalls.MS_BIND)
+    return writable
+
+
+def close_proc() -> None:
+    syscalls.protect("/proc", recursive=False)
+
+
+def mount_own(order: wire.Message, settings: dict[str, Any]) -> str:
+    """Mount what does not depend on the function; tells what `/tmp` is made of."""
+    if os.path.ismount(places.CGROUP):
+        syscalls.unmount(places.CGROUP)
+    image = settings["images"].get(order["runtime"])
+    if image is not None:
+        _bind_image(order["runtime"], image)
+    return tmpdisk.mount_tmp(order["tmp_mb"], disk=settings["disk"])
+
+
+def _bind_image(runtime: str, image: dict[str, Any]) -> None:
+    if image["lang"]:
+        _bind(places.image_lang(runtime), places.LANG)
+    if image["runtime_dir"]:
+        _bind(places.image_runtime(runtime), places.RUNTIME)
+
+
+def assign(message: wire.Message, order: wire.Message, settings: dict[str, Any]) -> str:
+    """Bring in the function's code; afterwards nothing of the host or of other functions can be reached any more."""
+    tmp = ""
+    if message["tmp_mb"] != order["tmp_mb"]:
+        tmpdisk.unmount_tmp()
+        tmp = tmpdisk.mount_tmp(message["tmp_mb"], disk=settings["disk"])
+    _bind(_code_folder(message["code"]), places.TASK)
+    layers = [_code_folder(layer) for layer in message["layers"]]
+    if len(layers) == 1:
+        _bind(layers[0], places.OPT)
+    elif layers:
+        flags = syscalls.MS_RDONLY | syscalls.MS_NOSUID | syscalls.MS_NODEV
+        syscalls.mount("layers", places.OPT, "overlay", flags, "lowerdir=" + ":".join(reversed(layers)))
+    syscalls.unmount(places.HIDDEN)
+    return tmp
+
+
+def _code_folder(relative: str) -> str:
+    if relative.startswith("/") or ".." in relative.split("/"):
+        raise OSError(f"{relative} is not below the code store")
+    return f"{places.CODE}/{relative}"
+
+
+def _bind(source: str, target: str) -> None:
+    # A bind of a protected mount is protected in the same way.
+    syscalls.mount(source, target, flags=syscalls.MS_BIND)

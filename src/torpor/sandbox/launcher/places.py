@@ -1,0 +1,33 @@
+"""Where things stand inside: the paths a function sees, and the hidden ones that are gone before it runs."""
+
+TASK = "/var/task"
+OPT = "/opt"
+LANG = "/var/lang"
+RUNTIME = "/var/runtime"
+TMP = "/tmp"
+CGROUP = "/sys/fs/cgroup"
+
+HIDDEN = "/run/torpor"
+"""A mount of its own, taken off before any of the function's code can run."""
+CODE = HIDDEN + "/code"
+STATE = HIDDEN + "/state"
+DEVICES = HIDDEN + "/dev"
+PROGRAM = HIDDEN + "/program"
+OWN_LANG = HIDDEN + "/lang"
+IMAGES = HIDDEN + "/images"
+PROC = HIDDEN + "/proc"
+
+USER_ID = 993
+GROUP_ID = 990
+USER_NAME = "sbx_user1051"
+HOST_NAME = "torpor"
+API_HOST = "169.254.100.1"
+GATEWAY = "169.254.100.2"
+
+
+def image_lang(runtime: str) -> str:
+    return f"{IMAGES}/{runtime}/lang"
+
+
+def image_runtime(runtime: str) -> str:
+    return f"{IMAGES}/{runtime}/runtime"

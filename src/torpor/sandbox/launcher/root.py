@@ -1,0 +1,183 @@
+"""The private root every sandbox of one launcher starts from: a tmpfs with read-only binds and its own `/etc`.
+
+Sources are opened before anything is mounted, so that no mount made here can stand in front of one.
+"""
+
+import os
+from typing import Any
+
+from . import places, syscalls
+
+_TREES = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
+_DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+_ETC_FILES = ("ld.so.cache", "ld.so.conf", "localtime", "protocols", "services", "mime.types")
+_ETC_TREES = ("alternatives", "ssl", "pki", "ca-certificates", "ld.so.conf.d", "fonts")
+_EMPTY = ("var/task", "var/lang", "var/runtime", "var/tmp", "opt", "tmp", "proc", "dev/shm", "home", "root", "mnt")
+
+_PASSWD = f"""root:x:0:0:root:/root:/bin/sh
+nobody:x:65534:65534:nobody:/:/sbin/nologin
+{places.USER_NAME}:x:{places.USER_ID}:{places.GROUP_ID}::/home/{places.USER_NAME}:/sbin/nologin
+"""
+_GROUP = f"""root:x:0:
+nobody:x:65534:
+{places.USER_NAME}:x:{places.GROUP_ID}:
+"""
+_HOSTS = f"""127.0.0.1 localhost sandbox.localdomain sandbox {places.HOST_NAME}
+{places.GATEWAY} host.torpor.internal
+"""
+_RESOLV = f"nameserver {places.GATEWAY}\noptions timeout:2 attempts:2\n"
+_NSSWITCH = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nservices: files\nprotocols: files\n"
+
+Settings = dict[str, Any]
+
+
+class _Builder:
+    """Fills a new root below `top`."""
+
+    def __init__(self, top: str) -> None:
+        self._top = top
+        self._sources: dict[str, int] = {}
+
+    def open(self, source: str) -> None:
+        self._sources[source] = os.open(source, os.O_PATH | os.O_CLOEXEC)
+
+    def bind(self, source: str, inside: str, *, writable: bool = False, devices: bool = False) -> None:
+        target = self._top + inside
+        descriptor = self._sources[source]
+        if os.path.isdir(f"/proc/self/fd/{descriptor}"):
+            os.makedirs(target, exist_ok=True)
+        else:
+            self.write(inside, "")
+        syscalls.mount(f"/proc/self/fd/{descriptor}", target, flags=syscalls.MS_BIND | syscalls.MS_REC)
+        syscalls.protect(target, read_only=not writable, devices=devices)
+
+    def write(self, inside: str, content: str) -> None:
+        os.makedirs(os.path.dirname(self._top + inside), exist_ok=True)
+        with open(self._top + inside, "w") as file:
+            file.write(content)
+
+    def close(self) -> None:
+        for descriptor in self._sources.values():
+            os.close(descriptor)
+
+
+def enter(settings: Settings) -> None:
+    """Build the root and make it this process's own; the host's is gone afterwards. Must run single-threaded."""
+    _own_namespaces(rootless=settings["rootless"])
+    top = settings["state"]
+    builder = _Builder(top)
+    sources = _hidden_sources(settings)
+    for source in [*_tree_sources(), *sources.values()]:
+        builder.open(source)
+    etc = _etc_files()
+    syscalls.mount("root", top, "tmpfs", syscalls.MS_NOSUID, "mode=0755,size=16m")
+    _place_system(builder, top, etc)
+    _place_hidden(builder, top, sources)
+    builder.close()
+    _switch(top)
+
+
+def _own_namespaces(*, rootless: bool) -> None:
+    user, group = os.geteuid(), os.getegid()
+    syscalls.unshare(syscalls.CLONE_NEWNS | (syscalls.CLONE_NEWUSER if rootless else 0))
+    if rootless:
+        _write("/proc/self/setgroups", "deny")
+        _write("/proc/self/uid_map", f"0 {user} 1")
+        _write("/proc/self/gid_map", f"0 {group} 1")
+    syscalls.mount("none", "/", flags=syscalls.MS_REC | syscalls.MS_PRIVATE)
+
+
+def _hidden_sources(settings: Settings) -> dict[str, str]:
+    """Inside path -> host path of everything launcher and keepers need besides the system itself."""
+    found = {
+        places.CODE: settings["code"],
+        places.STATE: settings["state"],
+        places.DEVICES: "/dev",
+        places.PROGRAM: settings["program"],
+        places.CGROUP: places.CGROUP,
+    }
+    if settings["own_lang"]:
+        found[places.OWN_LANG] = settings["own_lang"]
+    if settings["lang"]:
+        found[places.LANG] = settings["lang"]
+    if settings["runtime_dir"]:
+        found[places.RUNTIME] = settings["runtime_dir"]
+    for name, image in settings["images"].items():
+        if image["lang"]:
+            found[places.image_lang(name)] = image["lang"]
+        if image["runtime_dir"]:
+            found[places.image_runtime(name)] = image["runtime_dir"]
+    return {inside: source for inside, source in found.items() if os.path.exists(source)}
+
+
+def _tree_sources() -> list[str]:
+    trees = [f"/{name}" for name in _TREES if os.path.isdir(f"/{name}") and not os.path.islink(f"/{name}")]
+    etc = [f"/etc/{name}" for name in _ETC_TREES if os.path.isdir(f"/etc/{name}")]
+    devices = [f"/dev/{name}" for name in _DEVICES if os.path.exists(f"/dev/{name}")]
+    return [*trees, *etc, *devices, "/proc"]
+
+
+def _etc_files() -> dict[str, bytes]:
+    found = {}
+    for name in _ETC_FILES:
+        try:
+            with open(f"/etc/{name}", "rb") as file:
+                found[name] = file.read()
+        except OSError:
+            continue
+    return found
+
+
+def _place_system(builder: _Builder, top: str, etc: dict[str, bytes]) -> None:
+    for name in _EMPTY:
+        os.makedirs(f"{top}/{name}", exist_ok=True)
+    for source in _tree_sources():
+        builder.bind(source, source, writable=source == "/proc", devices=source.startswith("/dev/"))
+    for name in _TREES:
+        if os.path.islink(f"/{name}"):
+            os.symlink(os.readlink(f"/{name}"), f"{top}/{name}")
+    _write_etc(builder, top, etc)
+    for name, target in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
+        os.symlink(f"/proc/self/fd{target}", f"{top}/dev/{name}")
+    # Not flagged read-only: writing has to fail as `Permission denied`, not as `Read-only file system`.
+    syscalls.mount("shm", f"{top}/dev/shm", "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "mode=0555,size=4k")
+
+
+def _write_etc(builder: _Builder, top: str, etc: dict[str, bytes]) -> None:
+    for name, content in {
+        "passwd": _PASSWD,
+        "group": _GROUP,
+        "hosts": _HOSTS,
+        "resolv.conf": _RESOLV,
+        "nsswitch.conf": _NSSWITCH,
+        "hostname": places.HOST_NAME + "\n",
+    }.items():
+        builder.write(f"/etc/{name}", content)
+    for name, data in etc.items():
+        with open(f"{top}/etc/{name}", "wb") as file:
+            file.write(data)
+    if os.path.exists("/usr/lib/os-release"):
+        os.symlink("../usr/lib/os-release", f"{top}/etc/os-release")
+    os.symlink("/proc/self/mounts", f"{top}/etc/mtab")
+
+
+def _place_hidden(builder: _Builder, top: str, sources: dict[str, str]) -> None:
+    os.makedirs(top + places.HIDDEN)
+    syscalls.mount("hidden", top + places.HIDDEN, "tmpfs", syscalls.MS_NOSUID, "mode=0700,size=1m")
+    os.makedirs(top + places.PROC)
+    for inside, source in sources.items():
+        writable = inside in (places.STATE, places.DEVICES, places.CGROUP)
+        builder.bind(source, inside, writable=writable, devices=inside == places.DEVICES)
+
+
+def _switch(top: str) -> None:
+    os.chdir(top)
+    syscalls.pivot_root(".", ".")
+    syscalls.unmount(".")
+    os.chdir("/")
+    syscalls.protect("/", devices=True, recursive=False)
+
+
+def _write(path: str, content: str) -> None:
+    with open(path, "w") as file:
+        file.write(content)

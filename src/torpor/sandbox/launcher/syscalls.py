@@ -1,0 +1,141 @@
+"""Kernel calls the standard library lacks on some supported versions. Failures are `OSError`."""
+
+import ctypes
+import os
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWCGROUP = 0x02000000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+
+MS_RDONLY = 1
+MS_NOSUID = 2
+MS_NODEV = 4
+MS_NOEXEC = 8
+MS_REMOUNT = 32
+MS_BIND = 4096
+MS_MOVE = 8192
+MS_REC = 16384
+MS_PRIVATE = 1 << 18
+MS_SLAVE = 1 << 19
+MNT_DETACH = 2
+
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_SET_NAME = 15
+PR_CAPBSET_DROP = 24
+PR_SET_NO_NEW_PRIVS = 38
+
+_ATTR_RDONLY = 0x1
+_ATTR_NOSUID = 0x2
+_ATTR_NODEV = 0x4
+_AT_FDCWD = -100
+_AT_RECURSIVE = 0x8000
+_ARM = os.uname().machine == "aarch64"
+_MOUNT_SETATTR = 442
+_CLOSE_RANGE = 436
+_PIVOT_ROOT = 41 if _ARM else 155
+_LAST_CAPABILITY = 63
+_CAPABILITY_VERSION = 0x20080522
+_EINVAL = 22
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p]
+_libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
+_libc.syscall.restype = ctypes.c_long
+
+
+class _MountAttributes(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_uint64) for name in ("set", "clear", "propagation", "user_namespace")]
+
+
+def _check(result: int, what: str) -> None:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+
+
+def unshare(flags: int) -> None:
+    _check(_libc.unshare(flags), "unshare")
+
+
+def setns(descriptor: int, kind: int) -> None:
+    _check(_libc.setns(descriptor, kind), "setns")
+
+
+def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:
+    result = _libc.mount(source.encode(), target.encode(), kind.encode() or None, flags, data.encode() or None)
+    _check(result, f"mount {source} at {target}")
+
+
+def unmount(target: str) -> None:
+    """Take a whole tree of mounts off; files still open in it stay usable."""
+    _check(_libc.umount2(target.encode(), MNT_DETACH), f"umount {target}")
+
+
+def protect(target: str, *, read_only: bool = True, devices: bool = False, recursive: bool = True) -> None:
+    """Set nosuid, and unless told otherwise read-only and nodev, on a mount and those below it."""
+    bits = _ATTR_NOSUID | (_ATTR_RDONLY if read_only else 0) | (0 if devices else _ATTR_NODEV)
+    attributes = _MountAttributes(bits, 0, 0, 0)
+    result = _libc.syscall(
+        ctypes.c_long(_MOUNT_SETATTR),
+        ctypes.c_int(_AT_FDCWD),
+        ctypes.c_char_p(target.encode()),
+        ctypes.c_uint(_AT_RECURSIVE if recursive else 0),
+        ctypes.byref(attributes),
+        ctypes.c_size_t(ctypes.sizeof(attributes)),
+    )
+    _check(result, f"mount_setattr {target}")
+
+
+def pivot_root(new: str, old: str) -> None:
+    result = _libc.syscall(ctypes.c_long(_PIVOT_ROOT), ctypes.c_char_p(new.encode()), ctypes.c_char_p(old.encode()))
+    _check(result, f"pivot_root {new}")
+
+
+def prctl(option: int, value: int = 0) -> None:
+    _check(_libc.prctl(option, value, 0, 0, 0), f"prctl {option}")
+
+
+def set_process_name(name: str) -> None:
+    buffer = ctypes.create_string_buffer(name.encode()[:15])
+    _check(_libc.prctl(PR_SET_NAME, ctypes.addressof(buffer), 0, 0, 0), "prctl name")
+
+
+def drop_bounding_capabilities() -> None:
+    for capability in range(_LAST_CAPABILITY + 1):
+        try:
+            prctl(PR_CAPBSET_DROP, capability)
+        except OSError as error:
+            if error.errno == _EINVAL:
+                return
+            raise
+
+
+def drop_capabilities() -> None:
+    """Give up every capability this process has; changing the user alone does so only for a former root."""
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
+    _check(_libc.capset(header, (ctypes.c_uint32 * 6)()), "capset")
+
+
+def close_from(first: int) -> None:
+    """Close every descriptor from this number on."""
+    result = _libc.syscall(
+        ctypes.c_long(_CLOSE_RANGE), ctypes.c_uint(first), ctypes.c_uint(0xFFFFFFFF), ctypes.c_uint(0)
+    )
+    if result != 0:
+        os.closerange(first, os.sysconf("SC_OPEN_MAX"))
+
+
+def set_command_line(text: str) -> None:
+    """Show `text` instead of the launcher's own arguments in process lists, as far as there is room for it."""
+    with open("/proc/self/stat", "rb") as status:
+        fields = status.read().rpartition(b")")[2].split()
+    start, end = int(fields[45]), int(fields[46])
+    if start and end > start:
+        ctypes.memset(start, 0, end - start)
+        data = text.encode()[: end - start - 1]
+        ctypes.memmove(start, data, len(data))

@@ -1,0 +1,397 @@
+"""A sandbox without processes: programs are Python coroutines in the server's own event loop.
+
+For tests and simulation of everything above the sandbox port. Programs are registered under the path they are started
+by (`argv[0]` as seen inside). Freezing really stops them: a frozen program is not resumed from whatever it awaits,
+without its help. A kill closes the coroutine where it stands. Output, exits, signals and memory behave as on a real rung; there
+is no isolation whatever, and time is the loop's.
+"""
+
+import asyncio
+import contextlib
+import inspect
+import os
+import signal
+import socket
+import traceback
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Mapping
+from typing import Any
+
+from torpor.model.errors import RuntimeMissing, SandboxUnavailable
+from torpor.sandbox.port import (
+    Capability,
+    Isolation,
+    ProcessExit,
+    ProcessSpec,
+    ProviderStatistics,
+    SandboxListener,
+    SandboxSpec,
+    SandboxStatistics,
+    Stream,
+)
+
+Program = Callable[["MemoryProcess"], "Awaitable[int | None] | int | None"]
+"""What a process runs: called with its view of the sandbox; the result is the exit status, None meaning 0. An exception
+is written to the output and exits with 1."""
+
+PATHS = {"task": "/var/task", "opt": "/opt", "runtime": "/var/runtime", "lang": "/var/lang", "tmp": "/tmp"}
+CHUNK = 64 * 1024
+MIB = 1024 * 1024
+IGNORED = frozenset({signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH})
+
+
+class _Gated:
+    """Runs a coroutine that is resumed only while the gate is open and the process is not ended."""
+
+    def __init__(self, program: Coroutine[Any, Any, int | None], process: "MemoryProcess") -> None:
+        self._program = program
+        self._process = process
+
+    def __await__(self) -> Generator[Any, Any, int | None]:
+        error: BaseException | None = None
+        while True:
+            error = (yield from self._pass_gate()) or error
+            try:
+                step = self._program.send(None) if error is None else self._program.throw(error)
+            except StopIteration as end:
+                result: int | None = end.value
+                return result
+            error = None
+            try:
+                yield step
+            except BaseException as thrown:
+                error = thrown
+
+    def _pass_gate(self) -> Generator[Any, Any, BaseException | None]:
+        """Wait for the gate; what the program's own time-outs threw at it meanwhile reaches it afterwards."""
+        error: BaseException | None = None
+        while True:
+            if self._process.ended_by is not None:
+                self._close()
+                raise asyncio.CancelledError
+            if self._process.sandbox.running.is_set():
+                return error
+            try:
+                yield from self._process.sandbox.running.wait().__await__()
+            except asyncio.CancelledError as thrown:
+                error = thrown
+
+    def _close(self) -> None:
+        # A killed process gets no say, so one that awaits in its clean-up is cut off there.
+        with contextlib.suppress(RuntimeError):
+            self._program.close()
+
+
+class MemoryProcess:
+    """A program's view of the sandbox: the system calls it has."""
+
+    def __init__(self, sandbox: "MemorySandbox", spec: ProcessSpec, pid: int, parent: "MemoryProcess | None") -> None:
+        self.sandbox = sandbox
+        self.spec = spec
+        self.pid = pid
+        self.parent = parent
+        self.ended_by: int | None = None
+        """The signal that ended it."""
+        self.out_of_memory = False
+        self.memory_bytes = 0
+        self._handlers: dict[int, Callable[[], None]] = {}
+        self._connections: list[asyncio.StreamWriter] = []
+        self.task: asyncio.Task[int | None] | None = None
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """The environment variables it was given."""
+        return self.spec.environment
+
+    @property
+    def tmp(self) -> dict[str, bytes]:
+        """The sandbox's `/tmp`: file name to content; outlives the process."""
+        return self.sandbox.tmp
+
+    def read_code(self, name: str) -> bytes:
+        """A file of the code folder. Raises OSError."""
+        with open(os.path.join(self.sandbox.spec.code, name), "rb") as file:
+            return file.read()
+
+    def write(self, data: bytes) -> None:
+        """Write to stdout."""
+        self.sandbox.write(Stream.OUTPUT, data)
+
+    def write_framed(self, data: bytes) -> None:
+        """Write to the framed log pipe. Raises OSError if the process was started without one."""
+        if not self.spec.framed_log_variable:
+            raise OSError("the process has no framed log pipe")
+        self.sandbox.write(Stream.FRAMED, data)
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection to the API socket; it breaks when the process ends."""
+        host, _, port = self.sandbox.api_address.rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        self._connections.append(writer)
+        return reader, writer
+
+    def fork(self, program: Program) -> None:
+        """Start a child nobody is told about; it may outlive this process."""
+        self.sandbox.launch(MemoryProcess(self.sandbox, self.spec, self.sandbox.next_pid(), self), program)
+
+    def on_signal(self, number: int, handler: Callable[[], None]) -> None:
+        """Handle a signal instead of being ended by it (SIGKILL excepted)."""
+        self._handlers[number] = handler
+
+    def use_memory(self, size: int) -> None:
+        """Use this many bytes from now on; beyond the sandbox's limit the process is ended out of memory."""
+        self.memory_bytes = size
+        if self.sandbox.note_memory() > self.sandbox.spec.memory_mb * MIB:
+            self.out_of_memory = True
+            self.end(signal.SIGKILL)
+
+    def receive(self, number: int) -> None:
+        """Take a signal: a handler runs, otherwise its default happens."""
+        if number != signal.SIGKILL and number in self._handlers:
+            self._handlers[number]()
+        elif number not in IGNORED:
+            self.end(number)
+
+    def end(self, number: int) -> None:
+        """End by a signal; at once if it waits, at its next wait if it is just running."""
+        if self.ended_by is None and self.task is not None and not self.task.done():
+            self.ended_by = number
+            self.task.cancel()
+
+    def close_files(self) -> None:
+        """Break the connections, as the end of a process does."""
+        self.memory_bytes = 0
+        for writer in self._connections:
+            with contextlib.suppress(RuntimeError):
+                writer.transport.abort()
+
+
+async def _perform(program: Program, process: MemoryProcess) -> int | None:
+    try:
+        outcome = program(process)
+        return await outcome if inspect.isawaitable(outcome) else outcome
+    except Exception:
+        process.write(traceback.format_exc().encode())
+        return 1
+
+
+async def _run(program: Program, process: MemoryProcess) -> int | None:
+    return await _Gated(_perform(program, process), process)
+
+
+class MemorySandbox:
+    """One sandbox of coroutines."""
+
+    def __init__(self, spec: SandboxSpec, listener: SandboxListener, provider: "MemoryProvider") -> None:
+        self.spec = spec
+        self.tmp: dict[str, bytes] = {}
+        self.running = asyncio.Event()
+        """Set while not frozen."""
+        self.running.set()
+        self.cpu_limited = False
+        """What `limit_cpu` was last told."""
+        self.base_memory = 0
+        """Bytes the sandbox uses besides its programs; settable."""
+        self._listener = listener
+        self._provider = provider
+        self._loop = asyncio.get_running_loop()
+        self._api = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self._api.setblocking(False)
+        self._address = "{}:{}".format(*self._api.getsockname())
+        self._live: dict[int, MemoryProcess] = {}
+        self._pids = 0
+        self._peak = 0
+        self._written: deque[tuple[Stream, bytes]] = deque()
+        self._pending_signals: list[tuple[MemoryProcess, int]] = []
+        self._gone = False
+
+    @property
+    def name(self) -> str:
+        """The name from the spec."""
+        return self.spec.name
+
+    @property
+    def api_socket(self) -> socket.socket:
+        """A listener on a free port of loopback."""
+        return self._api
+
+    @property
+    def api_address(self) -> str:
+        """Its address."""
+        return self._address
+
+    @property
+    def paths(self) -> Mapping[str, str]:
+        """The fixed paths: the names programs are registered under."""
+        return PATHS
+
+    def next_pid(self) -> int:
+        """A number no process of this sandbox has had."""
+        self._pids += 1
+        return self._pids
+
+    def start(self, process: ProcessSpec) -> None:
+        """Run the program registered under `argv[0]`."""
+        if self._gone:
+            return
+        program = self._provider.programs.get(process.argv[0])
+        if program is None:
+            exit = ProcessExit(name=process.name, start_error=self._why_missing(process.argv[0]))
+            self._loop.call_soon(self._tell_exit, exit)
+            return
+        self.launch(MemoryProcess(self, process, self.next_pid(), None), program)
+
+    def _why_missing(self, program: str) -> str:
+        inside = program.removeprefix(PATHS["task"] + "/")
+        there = inside != program and os.path.exists(os.path.join(self.spec.code, inside))
+        return f"{'Permission denied' if there else 'No such file or directory'}: {program}"
+
+    def launch(self, process: MemoryProcess, program: Program) -> None:
+        """Run a program as this process."""
+        process.task = self._loop.create_task(_run(program, process))
+        self._live[process.pid] = process
+        process.task.add_done_callback(lambda task: self._ended(process, task))
+
+    def _ended(self, process: MemoryProcess, task: "asyncio.Task[int | None]") -> None:
+        process.close_files()
+        del self._live[process.pid]
+        code = None if task.cancelled() else task.result() or 0
+        self.drain_output()
+        number = (process.ended_by or signal.SIGKILL) if code is None else None
+        oom = code is None and process.out_of_memory
+        if process.parent is None:
+            self._tell_exit(ProcessExit(name=process.spec.name, code=code, signal=number, out_of_memory=oom))
+
+    def _tell_exit(self, exit: ProcessExit) -> None:
+        if not self._gone:
+            self._listener.process_exited(exit)
+
+    def write(self, stream: Stream, data: bytes) -> None:
+        """Take a program's output; delivered from the loop, in order."""
+        if not self._written:
+            self._loop.call_soon(self.drain_output)
+        self._written.extend((stream, data[at : at + CHUNK]) for at in range(0, len(data), CHUNK))
+
+    def drain_output(self) -> None:
+        """Deliver what programs have written."""
+        while self._written and not self._gone:
+            self._listener.output(*self._written.popleft())
+
+    def signal(self, name: str, number: int) -> None:
+        """Signal the named process and its children; while frozen it waits for the thaw, SIGKILL excepted."""
+        for process in list(self._live.values()):
+            if process.spec.name == name:
+                if self.running.is_set() or number == signal.SIGKILL:
+                    process.receive(number)
+                else:
+                    self._pending_signals.append((process, number))
+
+    def kill_all(self) -> None:
+        """End every program and the children they forked."""
+        for process in list(self._live.values()):
+            process.end(signal.SIGKILL)
+        self._pending_signals.clear()
+
+    def freeze(self) -> None:
+        """No program is resumed from here on."""
+        self.running.clear()
+
+    def thaw(self) -> None:
+        """Resume; signals that waited arrive first."""
+        self.running.set()
+        waiting, self._pending_signals = self._pending_signals, []
+        for process, number in waiting:
+            process.receive(number)
+
+    def limit_cpu(self, limited: bool) -> None:
+        """Only remembered."""
+        self.cpu_limited = limited
+
+    def note_memory(self) -> int:
+        """Bytes used now; the peak follows."""
+        used = self.base_memory + sum(process.memory_bytes for process in self._live.values())
+        self._peak = max(self._peak, used)
+        return used
+
+    def memory_peak(self) -> int:
+        """The most that `use_memory` and `base_memory` came to."""
+        if not self._gone:
+            self.note_memory()
+        return self._peak
+
+    def statistics(self) -> SandboxStatistics:
+        """Memory as programs declared it; no CPU time; made-up process numbers."""
+        used = 0 if self._gone else self.note_memory()
+        return SandboxStatistics(memory_bytes=used, memory_peak_bytes=self._peak, processes=tuple(self._live))
+
+    def die(self, reason: str) -> None:
+        """Simulate the sandbox's death: everything inside ends untold, the listener hears the reason."""
+        if not self._gone:
+            self._end()
+            self._loop.call_soon(self._listener.sandbox_died, reason)
+
+    def _end(self) -> None:
+        self.kill_all()
+        self._gone = True
+        self._written.clear()
+        self.tmp.clear()
+        self._api.close()
+
+    async def destroy(self) -> None:
+        """End all programs and wait for them."""
+        if not self._gone:
+            self._end()
+        tasks = [process.task for process in self._live.values() if process.task is not None]
+        if tasks:
+            await asyncio.wait(tasks)
+        self._provider.forget(self.name)
+
+
+class MemoryProvider:
+    """Makes memory sandboxes. `sandboxes` and `programs` are open to the tests and simulations that use it."""
+
+    def __init__(self, programs: Mapping[str, Program], runtimes: Collection[str] | None = None) -> None:
+        """`runtimes` are those `create` and `warm` accept; None accepts every one."""
+        self.programs = dict(programs)
+        self.sandboxes: dict[str, MemorySandbox] = {}
+        self._runtimes = runtimes
+        self._open = False
+
+    @property
+    def isolation(self) -> Isolation:
+        """Always `memory`."""
+        return Isolation.MEMORY
+
+    async def open(self) -> None:
+        """Accept `create` from here on."""
+        self._open = True
+
+    async def warm(self, runtime: str) -> None:
+        """Check the runtime. Raises RuntimeMissing."""
+        if self._runtimes is not None and runtime not in self._runtimes:
+            raise RuntimeMissing(f"Runtime {runtime} is not served; present here: {', '.join(self._runtimes)}.")
+
+    async def create(self, spec: SandboxSpec, listener: SandboxListener) -> MemorySandbox:
+        """Make a sandbox. Raises SandboxUnavailable or RuntimeMissing."""
+        await self.warm(spec.runtime)
+        if not self._open or spec.name in self.sandboxes:
+            raise SandboxUnavailable(f"The sandbox {spec.name} cannot be made: name taken or provider not open.")
+        sandbox = self.sandboxes[spec.name] = MemorySandbox(spec, listener, self)
+        return sandbox
+
+    def forget(self, name: str) -> None:
+        """A sandbox is destroyed."""
+        self.sandboxes.pop(name, None)
+
+    def capabilities(self) -> tuple[Capability, ...]:
+        """Says what it is."""
+        return (Capability(name="isolation", available=False, detail="programs are coroutines of the server itself"),)
+
+    def statistics(self) -> ProviderStatistics:
+        """Live sandboxes."""
+        return ProviderStatistics(isolation=self.isolation, live=len(self.sandboxes))
+
+    async def close(self) -> None:
+        """Destroy every sandbox."""
+        self._open = False
+        await asyncio.gather(*(sandbox.destroy() for sandbox in list(self.sandboxes.values())))

@@ -1,0 +1,216 @@
+"""The port every isolation adapter implements.
+
+A *provider* makes sandboxes; a *sandbox* is one isolated place in which the processes of one environment run, one set
+after another (a reset ends the processes and keeps the place, so `/tmp` survives). Every call is cheap and never blocks,
+except the two coroutines `create` and `destroy`. What happens inside is told through `SandboxListener`, always from the
+event loop's thread. After a sandbox has died or was destroyed every call on it is a calm no-op.
+"""
+
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+
+class Isolation(StrEnum):
+    """The rungs of the isolation ladder, strongest first."""
+
+    ROOT = "sandbox"
+    ROOTLESS = "sandbox-rootless"
+    PROCESS = "process"
+    MEMORY = "memory"
+
+
+class Stream(StrEnum):
+    """Where a piece of output came from."""
+
+    OUTPUT = "output"
+    """stdout and stderr of all processes, in the order they were written."""
+    FRAMED = "framed"
+    """The framed log pipe, whose number the process finds in an environment variable."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxSpec:
+    """What a sandbox is made for. Paths are on the host and exist until the sandbox is destroyed."""
+
+    name: str
+    """Unique among live sandboxes, `[a-z0-9-]{1,40}`; names cgroups and folders."""
+    runtime: str
+    """The runtime identifier: which interpreter stands at `/var/lang` and which client at `/var/runtime`."""
+    code: str
+    """Folder shown read-only at `/var/task`."""
+    layers: tuple[str, ...] = ()
+    """Folders merged read-only at `/opt`, later ones winning."""
+    memory_mb: int = 128
+    tmp_mb: int = 512
+    cpu_share: float = 1.0
+    """CPUs this sandbox may use when limited (0.07 for a 14th of one)."""
+    processes: int = 1024
+    files: int = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessSpec:
+    """One process to start inside."""
+
+    name: str
+    """Unique among the sandbox's live processes; the name in `process_exited`."""
+    argv: tuple[str, ...]
+    """Program and arguments as seen inside. For a managed runtime the adapter may clone a warm interpreter instead of
+    executing `argv`, if `clone` allows it and the result is the same to the code inside."""
+    environment: Mapping[str, str]
+    cwd: str = "/var/task"
+    clone: bool = False
+    framed_log_variable: str = ""
+    """If set, the process gets a pipe for framed logs and finds its number in this variable."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessExit:
+    """How a process ended."""
+
+    name: str
+    code: int | None = None
+    """Exit status, or None if a signal ended it."""
+    signal: int | None = None
+    out_of_memory: bool = False
+    start_error: str = ""
+    """Why the process never started (missing program, no permission); empty if it did run."""
+
+
+class SandboxListener(Protocol):
+    """Told what happens inside; called from the event loop's thread, never re-entrantly from a call on the sandbox."""
+
+    def process_exited(self, exit: ProcessExit) -> None:
+        """A process started with `start` is gone and reaped. All its output has been delivered before."""
+        ...
+
+    def output(self, stream: Stream, data: bytes) -> None:
+        """Raw bytes as they were written, at most 64 KiB a call."""
+        ...
+
+    def sandbox_died(self, reason: str) -> None:
+        """The sandbox itself is gone without having been asked to; nothing else will be told."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxStatistics:
+    """What a sandbox uses now. Bytes; None where the host cannot tell."""
+
+    memory_bytes: int | None = None
+    memory_peak_bytes: int | None = None
+    cpu_seconds: float | None = None
+    processes: tuple[int, ...] = ()
+
+
+class Sandbox(Protocol):
+    """One isolated place."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def api_socket(self) -> socket.socket:
+        """A listening stream socket, reachable only by processes inside, at `api_address`. The caller accepts on it."""
+        ...
+
+    @property
+    def api_address(self) -> str:
+        """`host:port` under which processes inside reach `api_socket`."""
+        ...
+
+    @property
+    def paths(self) -> Mapping[str, str]:
+        """Where the contract's folders stand for processes inside: keys `task`, `opt`, `runtime`, `lang`, `tmp`. The
+        fixed paths in a real sandbox; host paths where there is no isolation."""
+        ...
+
+    def start(self, process: ProcessSpec) -> None:
+        """Start a process; failures to start are told as `process_exited` with `start_error`."""
+        ...
+
+    def signal(self, name: str, number: int) -> None:
+        """Send a signal to a process and its process group, if it still runs."""
+        ...
+
+    def kill_all(self) -> None:
+        """SIGKILL every process inside, frozen ones and ones they started included; each `start`ed one is then told as
+        exited. The sandbox stays usable."""
+        ...
+
+    def freeze(self) -> None:
+        """Stop every process inside from running. Idempotent; takes effect at once or within a scheduler tick."""
+        ...
+
+    def thaw(self) -> None:
+        """Let them run again. Idempotent."""
+        ...
+
+    def limit_cpu(self, limited: bool) -> None:
+        """Hold processes to `cpu_share` (True) or let them use whole CPUs (False, the state after `create`)."""
+        ...
+
+    def drain_output(self) -> None:
+        """Deliver what is already in the output pipes to the listener before returning."""
+        ...
+
+    def memory_peak(self) -> int:
+        """Most bytes used at once since the sandbox was made; 0 where the host cannot tell."""
+        ...
+
+    def statistics(self) -> SandboxStatistics: ...
+
+    async def destroy(self) -> None:
+        """End all processes and remove every trace (processes, cgroups, mounts, folders). Idempotent; never raises."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capability:
+    """One thing the host can or cannot do, for `torpor doctor`."""
+
+    name: str
+    available: bool
+    detail: str
+    """Why not, and what to do about it; or what was found."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderStatistics:
+    """A provider's pool and live sandboxes."""
+
+    isolation: Isolation
+    live: int = 0
+    prepared: Mapping[str, int] = field(default_factory=dict)
+
+
+class SandboxProvider(Protocol):
+    """Makes sandboxes of one rung."""
+
+    @property
+    def isolation(self) -> Isolation: ...
+
+    async def open(self) -> None:
+        """Make ready; removes what an earlier crashed life with the same state folder left behind."""
+        ...
+
+    async def warm(self, runtime: str) -> None:
+        """A function with this runtime exists: make its first sandbox cheap (start its launcher, prepare sandboxes).
+
+        Raises RuntimeMissing if the host has no such interpreter or client, naming those it has."""
+        ...
+
+    async def create(self, spec: SandboxSpec, listener: SandboxListener) -> Sandbox:
+        """Make a sandbox. Raises SandboxUnavailable or RuntimeMissing."""
+        ...
+
+    def capabilities(self) -> tuple[Capability, ...]: ...
+
+    def statistics(self) -> ProviderStatistics: ...
+
+    async def close(self) -> None:
+        """Destroy every sandbox and launcher. Idempotent."""
+        ...

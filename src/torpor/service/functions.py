@@ -1,0 +1,271 @@
+"""Functions and what may be done to them: the one place that changes their records.
+
+Every record is held in memory and written through: a call returns once its change is durable, and memory follows the
+store, never runs ahead of it. All methods belong to one event loop's thread; between two awaits nothing else changes a
+record, so a check and the write after it are one step.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypedDict
+from uuid import uuid4
+
+from torpor.model.account import PackageLimits, ReservationLimits
+from torpor.model.clock import Clock
+from torpor.model.errors import Conflict, InvalidRequest, NotFound, PreconditionFailed
+from torpor.model.function import LATEST, CodeRef, FunctionRecord, FunctionVersion, VersionRecord
+from torpor.service.packages import Packages
+from torpor.store.ports import CodeStore, MetadataStore
+
+OnChange = Callable[[FunctionVersion | None, FunctionVersion | None], None]
+"""Told the old and the new version; the old one is None for a new function, the new one for a deleted function."""
+
+
+class Changes(TypedDict, total=False):
+    """Configuration to set, by field of `FunctionVersion` and `VersionRecord`; what is absent stays.
+
+    `settings` is merged by its keys, and a key whose value is None is taken away; all else is replaced wholly.
+    """
+
+    runtime: str
+    handler: str
+    layers: tuple[CodeRef, ...]
+    memory_mb: int
+    timeout_s: float
+    tmp_mb: int
+    environment: Mapping[str, str]
+    log_group: str
+    log_format: str
+    region: str
+    account: str
+    role: str
+    tracing: str
+    description: str
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewFunction:
+    """A function to create, without its code."""
+
+    name: str
+    resource: str
+    contract: str
+    runtime: str
+    handler: str
+    configuration: Changes = field(default_factory=Changes)
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+def new_revision() -> str:
+    """A fresh revision: a random UUID in lower case."""
+    return str(uuid4())
+
+
+class Functions:
+    """The functions of one account.
+
+    Raises StoreUnavailable, here and from every changing method, when a store fails; nothing has changed then.
+    """
+
+    def __init__(
+        self,
+        metadata: MetadataStore,
+        code: CodeStore,
+        *,
+        clock: Clock,
+        packages: PackageLimits,
+        reservations: ReservationLimits,
+        on_change: OnChange | None = None,
+        revisions: Callable[[], str] = new_revision,
+    ) -> None:
+        self._metadata = metadata
+        self._packages = Packages(code, packages)
+        self._clock = clock
+        self._reservations = reservations
+        self._on_change = on_change
+        self._revisions = revisions
+        self._records = {record.name: record for record in metadata.functions()}
+        self._births = dict.fromkeys(self._records, 0)
+        self._born = 0
+
+    async def create(self, new: NewFunction, archive: bytes) -> FunctionRecord:
+        """Raises Conflict if the name is taken, TooLarge and InvalidPackage for the package."""
+        self._check_free(new.name)
+        layers = new.configuration.get("layers", ())
+        async with self._packages.added(archive, layers_bytes=_unpacked(layers)) as code:
+            self._check_free(new.name)
+            version = FunctionVersion(
+                function=new.name,
+                version=LATEST,
+                resource=new.resource,
+                revision="",
+                contract=new.contract,
+                runtime=new.runtime,
+                handler=new.handler,
+                code=code,
+            )
+            latest = self._changed(VersionRecord(version=version), new.configuration)
+            record = FunctionRecord(name=new.name, latest=latest, tags=dict(new.tags))
+            self._keep(record)
+        self._born += 1
+        self._births[new.name] = self._born
+        self._tell(None, record)
+        return record
+
+    def get(self, name: str) -> FunctionRecord:
+        """Raises NotFound."""
+        try:
+            return self._records[name]
+        except KeyError:
+            raise NotFound(f"There is no function {name}.") from None
+
+    def names(self) -> list[str]:
+        """In order."""
+        return sorted(self._records)
+
+    def page(self, after: str | None, limit: int) -> tuple[list[FunctionRecord], str | None]:
+        """At most `limit` records, ordered by name, of names behind `after`; and the next call's `after`, or None.
+
+        A function deleted between two calls shifts nothing: `after` need not exist any more.
+        """
+        rest = [name for name in self.names() if after is None or name > after]
+        shown = rest[:limit]
+        return [self._records[name] for name in shown], shown[-1] if 0 < limit < len(rest) else None
+
+    async def update_code(
+        self, name: str, archive: bytes, *, expected_revision: str | None = None, changes: Changes | None = None
+    ) -> FunctionRecord:
+        """Replace the code, and set `changes` in the same step; configuration changed meanwhile is kept.
+
+        Raises NotFound, PreconditionFailed if `expected_revision` is not the current one, Conflict if the function was
+        deleted and made anew meanwhile, TooLarge and InvalidPackage for the package.
+        """
+        old = self._expected(name, expected_revision)
+        birth = self._births[name]
+        layers = (changes or {}).get("layers", old.latest.version.layers)
+        async with self._packages.added(archive, layers_bytes=_unpacked(layers)) as code:
+            old = self._expected(name, expected_revision)
+            if self._births[name] != birth:
+                raise Conflict(f"The function {name} was replaced by another while its code was unpacked.")
+            latest = replace(old.latest, version=replace(old.latest.version, code=code))
+            return self._update(old, self._changed(latest, changes or {}))
+
+    def update_configuration(
+        self, name: str, changes: Changes, *, expected_revision: str | None = None
+    ) -> FunctionRecord:
+        """Raises NotFound, PreconditionFailed if `expected_revision` is not the current one, TooLarge for layers."""
+        old = self._expected(name, expected_revision)
+        return self._update(old, self._changed(old.latest, changes))
+
+    def delete(self, name: str) -> None:
+        """Forget the function; its package goes with the next sweep. Raises NotFound."""
+        old = self.get(name)
+        self._metadata.remove(name)
+        del self._records[name], self._births[name]
+        self._tell(old, None)
+
+    def tags(self, name: str) -> Mapping[str, str]:
+        """Raises NotFound."""
+        return self.get(name).tags
+
+    def tag(self, name: str, tags: Mapping[str, str]) -> None:
+        """Add or replace tags; the revision stays. Raises NotFound."""
+        record = self.get(name)
+        self._keep(replace(record, tags={**record.tags, **tags}))
+
+    def untag(self, name: str, keys: Iterable[str]) -> None:
+        """Take tags away; keys that are not there are passed over. Raises NotFound."""
+        record = self.get(name)
+        gone = set(keys)
+        self._keep(replace(record, tags={key: value for key, value in record.tags.items() if key not in gone}))
+
+    def reserve(self, name: str, concurrency: int | None) -> None:
+        """Set aside concurrency for a function, or with None end that; the revision stays.
+
+        Raises NotFound, and InvalidRequest for a negative number or when too little would stay unreserved: then `what`
+        is "unreserved" and `limit` the least that must stay.
+        """
+        record = self.get(name)
+        asked, had = concurrency or 0, record.reserved_concurrency or 0
+        if asked < 0:
+            raise InvalidRequest("Reserved concurrency cannot be negative.", what="reserved", limit=0)
+        left = self._reservations.account - self.total_reserved() + had - asked
+        minimum = self._reservations.unreserved_minimum
+        # Less than before is always allowed, so that limits lowered later trap nobody.
+        if asked > had and left < minimum:
+            reason = f"Reserving {asked} would leave {left} of the account's concurrency unreserved"
+            raise InvalidRequest(f"{reason}; at least {minimum} must stay.", what="unreserved", limit=minimum)
+        self._keep(replace(record, reserved_concurrency=concurrency))
+
+    def reserved(self, name: str) -> int | None:
+        """Raises NotFound."""
+        return self.get(name).reserved_concurrency
+
+    def total_reserved(self) -> int:
+        """The sum over all functions."""
+        return sum(record.reserved_concurrency or 0 for record in self._records.values())
+
+    def code_usage(self) -> tuple[int, int]:
+        """Bytes of all functions' archives, each counted for itself, and the number of functions."""
+        packed = sum(record.latest.version.code.packed_bytes for record in self._records.values())
+        return packed, len(self._records)
+
+    async def archive_of(self, name: str) -> bytes:
+        """The current code as it was uploaded. Raises NotFound."""
+        return await self._packages.archive(self.get(name).latest.version.code)
+
+    async def sweep_code(self, still_used: Callable[[], Iterable[CodeRef]] = tuple) -> None:
+        """Remove every package that no function and nothing in `still_used` refers to, and unfinished ones.
+
+        `still_used` names what running environments hold, their layers included.
+        """
+        await self._packages.sweep(lambda: [*still_used(), *self._used()])
+
+    def _used(self) -> Iterable[CodeRef]:
+        for record in self._records.values():
+            yield record.latest.version.code
+            yield from record.latest.version.layers
+
+    def _check_free(self, name: str) -> None:
+        if name in self._records:
+            raise Conflict(f"The function {name} exists already.")
+
+    def _expected(self, name: str, revision: str | None) -> FunctionRecord:
+        record = self.get(name)
+        if revision is not None and revision != record.latest.version.revision:
+            raise PreconditionFailed(f"The function {name} has changed since revision {revision}; read it again.")
+        return record
+
+    def _changed(self, record: VersionRecord, changes: Changes) -> VersionRecord:
+        fields: dict[str, Any] = dict(changes)
+        settings = {**record.settings, **fields.pop("settings", {})}
+        description = fields.pop("description", record.description)
+        if "environment" in fields:
+            fields["environment"] = dict(fields["environment"])
+        version = replace(record.version, **fields, revision=self._revisions())
+        self._packages.check_unpacked(version.code.unpacked_bytes + _unpacked(version.layers))
+        return VersionRecord(
+            version=version,
+            description=description,
+            modified=self._clock.wall(),
+            settings={key: value for key, value in settings.items() if value is not None},
+        )
+
+    def _update(self, old: FunctionRecord, latest: VersionRecord) -> FunctionRecord:
+        record = replace(old, latest=latest)
+        self._keep(record)
+        self._tell(old, record)
+        return record
+
+    def _keep(self, record: FunctionRecord) -> None:
+        self._metadata.save(record)
+        self._records[record.name] = record
+
+    def _tell(self, old: FunctionRecord | None, new: FunctionRecord | None) -> None:
+        if self._on_change is not None:
+            self._on_change(old.latest.version if old else None, new.latest.version if new else None)
+
+
+def _unpacked(layers: Iterable[CodeRef]) -> int:
+    return sum(layer.unpacked_bytes for layer in layers)

@@ -1,0 +1,95 @@
+"""Packages between their arrival and the moment a function refers to them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from torpor.model.account import PackageLimits
+from torpor.model.errors import TooLarge
+from torpor.model.function import CodeRef
+from torpor.store.ports import CodeStore
+
+
+class Packages:
+    """Adds and sweeps packages so that neither undoes the other; disk work runs in worker threads.
+
+    A package that is being added belongs to no function yet. So a sweep waits until none is under way, and packages
+    that arrive during a sweep wait for its end.
+    """
+
+    def __init__(self, store: CodeStore, limits: PackageLimits) -> None:
+        self._store = store
+        self._limits = limits
+        self._adding = 0
+        self._none_added = asyncio.Event()
+        self._none_added.set()
+        self._not_sweeping = asyncio.Event()
+        self._not_sweeping.set()
+
+    @asynccontextmanager
+    async def added(self, archive: bytes, *, layers_bytes: int = 0) -> AsyncIterator[CodeRef]:
+        """Unpack `archive`; the body makes a function refer to it before any sweep can begin.
+
+        Raises TooLarge and InvalidPackage for the package, StoreUnavailable for the disk.
+        """
+        self._check_zipped(archive)
+        await self._no_sweep()
+        self._adding += 1
+        self._none_added.clear()
+        limit = self._limits.unpacked - layers_bytes
+        work = asyncio.ensure_future(asyncio.to_thread(self._store.add, archive, unpacked_limit=limit))
+        try:
+            yield await asyncio.shield(work)
+        finally:
+            # A cancelled caller leaves its thread at work; the package is under way until that is done.
+            work.add_done_callback(self._end_adding)
+
+    async def sweep(self, used: Callable[[], Iterable[CodeRef]]) -> None:
+        """Remove every package that `used`, asked while none is being added, does not name."""
+        await self._no_sweep()
+        self._not_sweeping.clear()
+        try:
+            await self._none_added.wait()
+            kept = list(used())
+        except BaseException:
+            self._not_sweeping.set()
+            raise
+        work = asyncio.ensure_future(asyncio.to_thread(self._store.keep_only, kept))
+        work.add_done_callback(self._end_sweep)
+        await asyncio.shield(work)
+
+    async def _no_sweep(self) -> None:
+        while not self._not_sweeping.is_set():
+            await self._not_sweeping.wait()
+
+    def _end_adding(self, work: asyncio.Future[CodeRef]) -> None:
+        _forget(work)
+        self._adding -= 1
+        if not self._adding:
+            self._none_added.set()
+
+    def _end_sweep(self, work: asyncio.Future[None]) -> None:
+        _forget(work)
+        self._not_sweeping.set()
+
+    async def archive(self, code: CodeRef) -> bytes:
+        """The archive as it was given. Raises NotFound and StoreUnavailable."""
+        return await asyncio.to_thread(self._store.archive, code)
+
+    def check_unpacked(self, total: int) -> None:
+        """Raises TooLarge when code and layers together have more bytes than a function may."""
+        limit = self._limits.unpacked
+        if total > limit:
+            raise TooLarge(f"Code and layers unpack to {total} bytes, more than {limit}.", what="unpacked", limit=limit)
+
+    def _check_zipped(self, archive: bytes) -> None:
+        limit = self._limits.zipped
+        if len(archive) > limit:
+            raise TooLarge(f"The package has {len(archive)} bytes, more than {limit}.", what="zipped", limit=limit)
+
+
+def _forget(work: asyncio.Future[Any]) -> None:
+    """Mark an error as seen: whoever waits has it, and nobody is left to be told when the waiting was cancelled."""
+    if not work.cancelled():
+        work.exception()

@@ -1,0 +1,1 @@
+"""What outlives the server: metadata, code, and later the event queue. Ports and adapters."""

@@ -1,0 +1,170 @@
+"""Functions in a relational database: SQLite in the data folder, or any server SQLAlchemy reaches.
+
+SQLite runs with a write-ahead log that is flushed on every commit, so what a call has returned for survives the end of
+the process and of the machine.
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, delete, event, insert, inspect, select, update
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from torpor.model.errors import StoreUnavailable
+from torpor.model.function import LATEST, FunctionRecord
+from torpor.store import documents
+from torpor.store.schema import REVISION, functions, stored_revision, versions
+
+BUSY_WAIT = 5.0
+"""Seconds to wait for another program's lock on a SQLite file."""
+
+_REASONS = (
+    (("SQLITE_BUSY", "SQLITE_LOCKED"), "is locked by another program; stop that program and try again"),
+    (("SQLITE_READONLY", "SQLITE_PERM", "SQLITE_AUTH"), "is read-only; make the file and its folder writable"),
+    (("SQLITE_CANTOPEN",), "cannot be opened; make sure that its folder exists and is writable"),
+    (("SQLITE_FULL",), "cannot grow because the disk is full; free some space and try again"),
+    (("SQLITE_CORRUPT", "SQLITE_NOTADB"), "is damaged or not a database; restore a backup"),
+)
+
+
+class SqlMetadataStore:
+    """A `MetadataStore` in SQL. Safe to share between threads.
+
+    `url_or_path` is a file path (SQLite) or an SQLAlchemy URL. A new database is set up, an older one brought up to
+    date. Every method raises StoreUnavailable when the database cannot do its part.
+    """
+
+    def __init__(self, url_or_path: str, *, busy_wait: float = BUSY_WAIT) -> None:
+        self._place = _shown(url_or_path)
+        with self._translated():
+            self._engine = _engine(url_or_path, busy_wait)
+        try:
+            with self._transaction() as connection:
+                self._bring_up_to_date(connection)
+        except BaseException:
+            self._engine.dispose()
+            raise
+
+    def functions(self) -> Iterable[FunctionRecord]:
+        latest = (versions.c.function == functions.c.name) & (versions.c.version == LATEST)
+        query = select(functions, versions.c.document).join(versions, latest)
+        with self._transaction() as connection:
+            rows = connection.execute(query).all()
+        # Sorted here because databases order text by their own collation.
+        return sorted((_record(row) for row in rows), key=lambda record: record.name)
+
+    def save(self, record: FunctionRecord) -> None:
+        version = record.latest.version.version
+        head = {"reserved_concurrency": record.reserved_concurrency, "tags": documents.encode(record.tags)}
+        body = {"document": documents.encode(record.latest)}
+        with self._transaction() as connection:
+            _put(connection, functions, {"name": record.name}, head)
+            _put(connection, versions, {"function": record.name, "version": version}, body)
+
+    def remove(self, name: str) -> None:
+        with self._transaction() as connection:
+            connection.execute(delete(versions).where(versions.c.function == name))
+            connection.execute(delete(functions).where(functions.c.name == name))
+
+    def close(self) -> None:
+        """Release the database file or server connections; nothing is lost without it."""
+        with self._translated():
+            self._engine.dispose()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        with self._translated(), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (SQLAlchemyError, sqlite3.Error, OSError) as error:
+            raise StoreUnavailable(f"The metadata database {self._place} {_reason(error)}.") from error
+
+    def _bring_up_to_date(self, connection: Connection) -> None:
+        stored = _stored_revision(connection)
+        if stored == REVISION:
+            return
+        # Imported only when needed: it costs as much as a quarter of the server's whole start.
+        from alembic.util import CommandError
+
+        from torpor.store.migrations.upgrade import upgrade
+
+        try:
+            upgrade(connection)
+        except CommandError as error:
+            reason = f"was written by another release (revision {stored}, this one knows {REVISION}); upgrade first"
+            raise StoreUnavailable(f"The metadata database {self._place} {reason}.") from error
+
+
+def _put(connection: Connection, table: Any, key: dict[str, str], values: dict[str, Any]) -> None:
+    """Update the row or insert it: unlike a replacement, it leaves rows that refer to this one alone."""
+    changed = connection.execute(update(table).filter_by(**key).values(**values))
+    if changed.rowcount == 0:
+        connection.execute(insert(table).values(**key, **values))
+
+
+def _record(row: Any) -> FunctionRecord:
+    return FunctionRecord(
+        name=row.name,
+        latest=documents.decode_version(row.document),
+        reserved_concurrency=row.reserved_concurrency,
+        tags=documents.decode_tags(row.tags),
+    )
+
+
+def _stored_revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table(stored_revision.name):
+        return None
+    return connection.execute(select(stored_revision.c.version_num)).scalar()
+
+
+def _engine(url_or_path: str, busy_wait: float) -> Engine:
+    if "://" not in url_or_path:
+        _prepare_file(url_or_path)
+        url_or_path = f"sqlite:///{url_or_path}"
+    url = make_url(url_or_path)
+    if url.get_backend_name() != "sqlite":
+        return create_engine(url)
+    options = {"timeout": busy_wait, "check_same_thread": False}
+    engine = create_engine(url, connect_args=options, pool_size=1, max_overflow=0)
+    event.listen(engine, "connect", _set_up_sqlite)
+    event.listen(engine, "begin", _begin_at_once)
+    return engine
+
+
+def _prepare_file(path: str) -> None:
+    """Environment variables of functions are in it, so no other user of the machine may read it."""
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
+def _set_up_sqlite(connection: Any, _record: object) -> None:
+    # The driver's own transactions leave out schema changes; with it out of the way a killed migration leaves nothing.
+    connection.isolation_level = None
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin_at_once(connection: Connection) -> None:
+    # A transaction that turns from reading to writing can fail at once when another program writes; this one waits.
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _shown(url_or_path: str) -> str:
+    return make_url(url_or_path).render_as_string() if "://" in url_or_path else url_or_path
+
+
+def _reason(error: BaseException) -> str:
+    original = getattr(error, "orig", None) or error
+    name = getattr(original, "sqlite_errorname", "")
+    for prefixes, sentence in _REASONS:
+        if name.startswith(prefixes):
+            return sentence
+    return f"cannot be read or written: {getattr(original, 'strerror', None) or original}"

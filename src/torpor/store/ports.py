@@ -1,0 +1,48 @@
+"""The ports of the store. Adapters translate every foreign error to `StoreUnavailable` (cause kept)."""
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from torpor.model.function import CodeRef, FunctionRecord
+
+
+class MetadataStore(Protocol):
+    """Functions and their settings, durable once a call has returned. Calls are short and synchronous."""
+
+    def functions(self) -> Iterable[FunctionRecord]:
+        """Every function, ordered by name."""
+        ...
+
+    def save(self, record: FunctionRecord) -> None:
+        """Insert or replace, atomically and durably."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Forget a function with all its versions. Unknown names are no error."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class CodeStore(Protocol):
+    """Unpacked packages, named by the digest of the archive they came from."""
+
+    def add(self, archive: bytes, *, unpacked_limit: int) -> CodeRef:
+        """Check, unpack and keep a zip archive; a package already present is not unpacked again.
+
+        Blocking (call it from a worker thread). Raises InvalidPackage for a broken or unsafe archive and TooLarge when
+        it unpacks to more than `unpacked_limit` bytes; in both cases nothing is left behind.
+        """
+        ...
+
+    def folder(self, code: CodeRef) -> str:
+        """Path of the unpacked tree: directories 0755, files 0644 or 0755."""
+        ...
+
+    def archive(self, code: CodeRef) -> bytes:
+        """The archive as it was given. Raises NotFound."""
+        ...
+
+    def keep_only(self, used: Iterable[CodeRef]) -> None:
+        """Remove every package not in `used`, and unfinished ones of an earlier life."""
+        ...

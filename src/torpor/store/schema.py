@@ -1,0 +1,27 @@
+"""The tables of the metadata database, as they are after the newest migration."""
+
+from sqlalchemy import Column, ForeignKey, Integer, MetaData, String, Table, Text
+
+REVISION = "0001"
+"""The migration these tables correspond to."""
+
+metadata = MetaData()
+
+functions = Table(
+    "functions",
+    metadata,
+    Column("name", String(255), primary_key=True),
+    Column("reserved_concurrency", Integer, nullable=True),
+    Column("tags", Text, nullable=False),
+)
+
+versions = Table(
+    "versions",
+    metadata,
+    Column("function", String(255), ForeignKey("functions.name", ondelete="CASCADE"), primary_key=True),
+    Column("version", String(64), primary_key=True),
+    Column("document", Text, nullable=False),
+)
+
+stored_revision = Table("alembic_version", MetaData(), Column("version_num", String(32), nullable=False))
+"""Kept by the migration tool; read here so that the tool need not be imported when nothing is to be done."""

@@ -1,0 +1,140 @@
+"""The journal: every log event of every function, newest kept in memory, all of it appended to disk.
+
+One folder per log group holds `events.jsonl` and, after it has grown to `FILE_MAX`, the one before it. Events are written
+in batches by `flush`, which the server calls every moment and at its end, so the hot path only appends to a list.
+"""
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import Iterable
+
+import msgspec
+
+from torpor.model.errors import StoreUnavailable
+
+MEMORY_EVENTS = 10_000
+FILE_MAX = 16 * 1024 * 1024
+_FILE = "events.jsonl"
+_OLDER = "events.old.jsonl"
+
+
+class LogEvent(msgspec.Struct, frozen=True):
+    """One event: a number that grows within its group, milliseconds since the epoch, stream and text."""
+
+    number: int
+    time: float
+    stream: str
+    message: str
+
+
+class _Group:
+    """The events of one log group."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.events: deque[LogEvent] = deque(maxlen=MEMORY_EVENTS)
+        self.unsaved: list[LogEvent] = []
+        self.changed = asyncio.Event()
+        self.last = 0
+
+    def load(self) -> None:
+        decoder = msgspec.json.Decoder(LogEvent)
+        for name in (_OLDER, _FILE):
+            for line in _tail_lines(os.path.join(self.folder, name)):
+                try:
+                    event = decoder.decode(line)
+                except msgspec.DecodeError:
+                    continue
+                self.events.append(event)
+                self.last = max(self.last, event.number)
+
+    def append(self, time: float, stream: str, message: str) -> None:
+        self.last += 1
+        event = LogEvent(self.last, time, stream, message)
+        self.events.append(event)
+        self.unsaved.append(event)
+        if len(self.unsaved) > MEMORY_EVENTS:
+            self.save()
+
+    def save(self) -> None:
+        unsaved, self.unsaved = self.unsaved, []
+        if not unsaved:
+            return
+        encoder = msgspec.json.Encoder()
+        os.makedirs(self.folder, exist_ok=True)
+        path = os.path.join(self.folder, _FILE)
+        with open(path, "ab") as file:
+            file.write(b"".join(encoder.encode(event) + b"\n" for event in unsaved))
+            full = file.tell() > FILE_MAX
+        if full:
+            os.replace(path, os.path.join(self.folder, _OLDER))
+
+
+class Journal:
+    """All log groups of one data folder. `folder` empty keeps everything in memory only."""
+
+    def __init__(self, folder: str = "") -> None:
+        self._folder = folder
+        self._groups: dict[str, _Group] = {}
+
+    def append(self, group: str, stream: str, wall: float, message: str) -> None:
+        """Add an event; `wall` is in seconds since the epoch."""
+        found = self._groups.get(group) or self._open(group)
+        found.append(round(wall * 1000, 3), stream, message)
+        if not found.changed.is_set():
+            found.changed.set()
+
+    def read(self, group: str, after: int = 0, limit: int = 1000) -> list[LogEvent]:
+        """Up to `limit` events with a number above `after`, oldest first; the newest ones if `after` is 0."""
+        events = [event for event in self._open(group).events if event.number > after]
+        return events[:limit] if after else events[-limit:]
+
+    async def wait(self, group: str, after: int, timeout: float) -> None:
+        """Return when the group has an event above `after`, or after `timeout` seconds."""
+        found = self._open(group)
+        if found.last > after:
+            return
+        found.changed.clear()
+        try:
+            await asyncio.wait_for(found.changed.wait(), timeout)
+        except TimeoutError:
+            return
+
+    def flush(self) -> None:
+        """Write what is not on disk yet. Raises StoreUnavailable; the events then stay readable in memory."""
+        if not self._folder:
+            return
+        try:
+            for group in self._groups.values():
+                group.save()
+        except OSError as error:
+            raise StoreUnavailable(f"The log folder {self._folder} cannot be written: {error.strerror}.") from error
+
+    def forget(self, group: str) -> None:
+        """Drop a group and its files."""
+        found = self._groups.pop(group, None) or _Group(self._path(group))
+        for name in (_FILE, _OLDER):
+            if self._folder and os.path.exists(path := os.path.join(found.folder, name)):
+                os.unlink(path)
+
+    def _open(self, group: str) -> _Group:
+        found = self._groups.get(group)
+        if found is None:
+            found = self._groups[group] = _Group(self._path(group))
+            if self._folder:
+                found.load()
+        return found
+
+    def _path(self, group: str) -> str:
+        safe = "".join(char if char.isalnum() or char in "-_." else f"%{ord(char):02x}" for char in group)
+        return os.path.join(self._folder, safe)
+
+
+def _tail_lines(path: str) -> Iterable[bytes]:
+    """The last lines of a file, as many as memory keeps; none if there is no file."""
+    try:
+        with open(path, "rb") as file:
+            return deque(file, maxlen=MEMORY_EVENTS)
+    except OSError:
+        return ()

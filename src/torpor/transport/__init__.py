@@ -1,0 +1,18 @@
+"""HTTP/1.1 over TCP and Unix sockets. Knows no route and no contract."""
+
+from torpor.transport.exchange import Application, Exchange, Headers
+from torpor.transport.limits import HttpLimits
+from torpor.transport.response import ErrorFace, json_error
+from torpor.transport.server import HttpServer, ServerStatistics, listen
+
+__all__ = [
+    "Application",
+    "ErrorFace",
+    "Exchange",
+    "Headers",
+    "HttpLimits",
+    "HttpServer",
+    "ServerStatistics",
+    "json_error",
+    "listen",
+]

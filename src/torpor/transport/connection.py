@@ -1,0 +1,370 @@
+"""One connection: what is read, what waits, what is written, and which time-out holds now.
+
+A connection serves one exchange at a time. Input that arrives meanwhile is kept unparsed (bounded; beyond the bound
+the peer is no longer read), so answers go out in order and parked exchanges cost nothing. Input is parsed in slices,
+so that one packet full of small requests cannot become thousands of objects.
+
+A peer that shuts its sending side down is gone: a killed process looks the same, and whoever parks an exchange must
+hear of that. What is already written still reaches it.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Sequence
+from enum import Enum
+from typing import Protocol, cast
+
+from torpor.transport.exchange import Application, Exchange
+from torpor.transport.limits import HttpLimits, Ticks
+from torpor.transport.parser import Reading, Refusal, RequestParser
+from torpor.transport.response import CONTINUE, ErrorFace, encode_answer
+from torpor.transport.wheel import TICK, Timed, TimerWheel
+from torpor.transport.writer import ResponseWriter
+
+SLICE = 16 * 1024
+"""Bytes parsed in one go."""
+
+_log = logging.getLogger("torpor.transport")
+_APPLICATION_FAILED = "The server failed to handle the request."
+
+
+class Phase(Enum):
+    """What the connection waits for; each has its own time-out."""
+
+    IDLE = "idle"
+    HEAD = "head"
+    BODY = "body"
+    SERVING = "serving"
+    BLOCKED = "blocked"
+    LINGER = "linger"
+    CLOSING = "closing"
+
+
+_ENDING = frozenset({Phase.LINGER, Phase.CLOSING})
+
+
+class Host(Protocol):
+    """The server as its connections see it."""
+
+    app: Application
+    limits: HttpLimits
+    on_error: ErrorFace
+    ticks: Ticks
+    wheel: TimerWheel
+    draining: bool
+    requests: int
+    refusals: int
+    timeouts: int
+
+    def joined(self, connection: "Connection") -> bool:
+        """Whether there is room for one more connection."""
+        ...
+
+    def left(self, connection: "Connection") -> None: ...
+
+
+class Connection(asyncio.Protocol, Timed):
+    """A peer, from accept to close."""
+
+    __slots__ = (
+        "_body_start",
+        "_busy",
+        "_continue_due",
+        "_current",
+        "_host",
+        "_parser",
+        "_peer",
+        "_phase",
+        "_ready",
+        "_stash",
+        "_unread",
+        "_writer",
+    )
+
+    _writer: ResponseWriter
+
+    def __init__(self, host: Host) -> None:
+        Timed.__init__(self)
+        self._host = host
+        self._parser = RequestParser(host.limits, self)
+        self._phase = Phase.IDLE
+        self._current: Exchange | None = None
+        self._ready: deque[Exchange | Refusal] = deque()
+        self._stash = bytearray()
+        self._unread = False
+        self._busy = False
+        self._continue_due = False
+        self._body_start = 0
+        self._peer: str | None = None
+
+    @property
+    def peer(self) -> str:
+        if self._peer is None:
+            address = self._writer.transport.get_extra_info("peername")
+            self._peer = str(address[0]) if isinstance(address, tuple) else ""
+        return self._peer
+
+    @property
+    def serving(self) -> bool:
+        """Whether an exchange is in flight."""
+        return self._current is not None
+
+    # Told by the event loop.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        host = self._host
+        self._writer = ResponseWriter(cast(asyncio.Transport, transport), host.limits.output_bytes)
+        if host.joined(self):
+            host.wheel.arm(self, host.ticks.head)
+        else:
+            self._refuse(Refusal(503, "The server has as many connections as it takes; try again later."))
+
+    def data_received(self, data: bytes) -> None:
+        if self._phase in _ENDING:
+            return
+        if self._current is not None or self._stash or self._ready or self._writer.blocked:
+            self._put_aside(data)
+        else:
+            self._run(data)
+
+    def eof_received(self) -> bool:
+        self._lose_current()
+        if self._phase not in _ENDING:
+            self._finish()
+        return False
+
+    def pause_writing(self) -> None:
+        self._writer.blocked = True
+
+    def resume_writing(self) -> None:
+        self._writer.blocked = False
+        if not self._busy and self._phase not in _ENDING:
+            self._run(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._phase = Phase.CLOSING
+        self._host.wheel.forget(self)
+        self._ready.clear()
+        self._stash.clear()
+        self._lose_current()
+        self._parser.close()
+        self._host.left(self)
+
+    # Told by the parser.
+
+    def received(self, exchange: Exchange) -> None:
+        if self._phase in _ENDING:
+            return
+        self._phase = Phase.SERVING
+        self.deadline = 0
+        self._continue_due = False
+        if self._current is None and not self._ready and not self._writer.blocked:
+            self._serve(exchange)
+        else:
+            self._ready.append(exchange)
+
+    def continue_wanted(self) -> None:
+        if self._current is None and not self._ready:
+            self._writer.transport.write(CONTINUE)
+        else:
+            self._continue_due = True
+
+    # Told by the exchange and the server.
+
+    def answer(self, exchange: Exchange, status: int, headers: Sequence[tuple[str, str]], body: bytes) -> bool:
+        """Send the answer of the exchange in flight and go on with what waits."""
+        self._current = None
+        if self._writer.transport.is_closing():
+            return False
+        if self._host.draining:
+            exchange.keep_alive = False
+        self._writer.send(exchange, status, headers, body)
+        if not exchange.keep_alive:
+            self._finish()
+        elif not self._busy:
+            self._run(None)
+        return True
+
+    def retire(self) -> None:
+        """The server drains: close now if nothing is under way."""
+        if self._phase is Phase.IDLE:
+            self._finish()
+
+    def abort(self) -> None:
+        """Close at once; an exchange in flight is told that its peer is gone."""
+        self._phase = Phase.CLOSING
+        self._writer.transport.abort()
+
+    def expire(self) -> None:
+        """The time-out of the present phase has passed."""
+        phase = self._phase
+        if phase is Phase.IDLE:
+            self._finish()
+        elif phase is Phase.HEAD or phase is Phase.BODY:
+            self._host.timeouts += 1
+            self._refuse(Refusal(408, f"The request's {phase.value} did not arrive in time."))
+        elif phase in (Phase.BLOCKED, Phase.CLOSING) and self._writer.progressed():
+            self._host.wheel.arm(self, self._host.ticks.write)
+        else:
+            self._host.timeouts += 1
+            self.abort()
+
+    # Reading on.
+
+    def _put_aside(self, data: bytes | memoryview) -> None:
+        self._stash += data
+        if len(self._stash) > self._host.limits.pipelined_bytes and not self._unread:
+            self._unread = True
+            self._writer.transport.pause_reading()
+
+    def _read_again(self) -> None:
+        if self._unread:
+            self._unread = False
+            self._writer.transport.resume_reading()
+
+    def _run(self, data: bytes | None) -> None:
+        """Parse `data` and serve whatever can be served now. Answers given meanwhile do not come back in here."""
+        self._busy = True
+        if data is not None:
+            self._parse(data)
+        while self._may_go_on():
+            if self._ready:
+                self._take(self._ready.popleft())
+            elif self._stash:
+                waiting = bytes(self._stash)
+                self._stash.clear()
+                self._parse(waiting)
+            else:
+                break
+        self._busy = False
+        if self._phase not in _ENDING:
+            self._settle()
+
+    def _may_go_on(self) -> bool:
+        return self._current is None and not self._writer.blocked and self._phase not in _ENDING
+
+    def _take(self, item: Exchange | Refusal) -> None:
+        if isinstance(item, Refusal):
+            self._refuse(item)
+        else:
+            self._serve(item)
+
+    def _parse(self, data: bytes) -> None:
+        refusal = self._parser.feed(data) if len(data) <= SLICE else self._parse_slices(memoryview(data))
+        if refusal is None or self._phase in _ENDING:
+            return
+        if self._may_go_on() and not self._ready:
+            self._refuse(refusal)
+        else:
+            self._ready.append(refusal)
+
+    def _parse_slices(self, data: memoryview) -> Refusal | None:
+        for start in range(0, len(data), SLICE):
+            if not self._may_go_on() or self._ready:
+                self._put_aside(data[start:])
+                return None
+            refusal = self._parser.feed(data[start : start + SLICE])
+            if refusal is not None:
+                return refusal
+        return None
+
+    # Serving and ending.
+
+    def _serve(self, exchange: Exchange) -> None:
+        host = self._host
+        host.requests += 1
+        self._current = exchange
+        exchange.attach(self)
+        try:
+            host.app(exchange)
+        except Exception:
+            _log.exception("%s %s failed in the application", exchange.method, exchange.path)
+            if not exchange.closed:
+                exchange.reply(500, *self._error(500, _APPLICATION_FAILED))
+
+    def _error(self, status: int, reason: str) -> tuple[Sequence[tuple[str, str]], bytes]:
+        try:
+            return self._host.on_error(status, reason)
+        except Exception:
+            _log.exception("shaping the error %d failed", status)
+            return (), b""
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Answer with an error, then read and drop the rest so that the answer is not lost with it."""
+        self._host.refusals += 1
+        headers, body = self._error(refusal.status, refusal.reason)
+        self._ready.clear()
+        self._stash.clear()
+        transport = self._writer.transport
+        if transport.is_closing():
+            return
+        self._read_again()
+        self._phase = Phase.LINGER
+        head, content = encode_answer(refusal.status, headers, body, keep_alive=False)
+        transport.write(head + content)
+        transport.write_eof()
+        self._host.wheel.arm(self, self._host.ticks.linger)
+
+    def _finish(self) -> None:
+        """Close once everything written is out, or the peer stops reading."""
+        self._phase = Phase.CLOSING
+        self._ready.clear()
+        self._stash.clear()
+        self._writer.transport.close()
+        self._writer.progressed()
+        self._host.wheel.arm(self, self._host.ticks.write)
+
+    def _lose_current(self) -> None:
+        exchange, self._current = self._current, None
+        if exchange is None:
+            return
+        try:
+            exchange.vanish()
+        except Exception:
+            _log.exception("%s %s failed at the peer's disconnect", exchange.method, exchange.path)
+
+    # Time-outs.
+
+    def _settle(self) -> None:
+        """Name the phase and set its deadline; a phase that goes on keeps the one it has, but for bodies."""
+        if self._unread and len(self._stash) <= self._host.limits.pipelined_bytes:
+            self._read_again()
+        if self._current is not None:
+            phase = Phase.SERVING
+        elif self._writer.blocked:
+            phase = Phase.BLOCKED
+        else:
+            phase = _PHASES[self._parser.reading]
+            if phase is Phase.IDLE and self._host.draining:
+                self._finish()
+                return
+            if phase is Phase.BODY and self._continue_due:
+                self._continue_due = False
+                self._writer.transport.write(CONTINUE)
+        if phase is not self._phase or phase is Phase.BODY:
+            self._enter(phase)
+
+    def _enter(self, phase: Phase) -> None:
+        entered, self._phase = phase is not self._phase, phase
+        if phase is Phase.SERVING:
+            self.deadline = 0
+        elif phase is Phase.BODY:
+            self._await_body(entered)
+        else:
+            times = self._host.ticks
+            if phase is Phase.BLOCKED:
+                self._writer.progressed()
+            longest = times.idle if phase is Phase.IDLE else times.head if phase is Phase.HEAD else times.write
+            self._host.wheel.arm(self, longest)
+
+    def _await_body(self, entered: bool) -> None:
+        """Silence is bounded, and so is the whole: a body must keep up its rate after the first `body_timeout`."""
+        wheel, longest = self._host.wheel, self._host.ticks.body
+        if entered:
+            self._body_start = wheel.now
+        earned = int(self._parser.size / (self._host.limits.body_rate * TICK))
+        wheel.arm(self, min(longest, max(1, self._body_start + longest + earned - wheel.now)))
+
+
+_PHASES: dict[Reading, Phase] = {Reading.BETWEEN: Phase.IDLE, Reading.HEAD: Phase.HEAD, Reading.BODY: Phase.BODY}

@@ -1,0 +1,282 @@
+"""Bytes to requests: llhttp does the grammar, this file the bounds and the refusals."""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Protocol
+
+import httptools
+
+from torpor.transport.exchange import Exchange, RawHeaders
+from torpor.transport.limits import HttpLimits
+
+
+class Reading(Enum):
+    """Where in a request the input stands."""
+
+    BETWEEN = "between"
+    HEAD = "head"
+    BODY = "body"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a request is not served; the connection ends with it."""
+
+    status: int
+    reason: str
+
+
+class RequestSink(Protocol):
+    """Told what was read."""
+
+    def received(self, exchange: Exchange) -> None:
+        """A complete request. Must not raise."""
+        ...
+
+    def continue_wanted(self) -> None:
+        """The peer waits for leave to send the body it announced."""
+        ...
+
+
+class _Refused(Exception):
+    """Leaves a parser callback; the refusal is kept on the parser."""
+
+
+_NOTABLE = frozenset({len("host"), len("expect"), len("content-length"), len("transfer-encoding")})
+_OVERHEAD_FACTOR = 8
+"""Raw bytes read per byte of body at most, beside one head's worth: bounds chunk extensions and trailers. The worst
+honest case, chunks of one byte, needs six."""
+
+
+class RequestParser:
+    """The input side of one connection."""
+
+    __slots__ = (
+        "_body",
+        "_body_limit",
+        "_completed",
+        "_fed",
+        "_http",
+        "_http10",
+        "_in_head",
+        "_keep_alive",
+        "_limits",
+        "_raw",
+        "_refusal",
+        "_replay",
+        "_sink",
+        "_upgrade",
+        "_url",
+        "finished",
+        "reading",
+        "size",
+    )
+
+    def __init__(self, limits: HttpLimits, sink: RequestSink) -> None:
+        self._limits = limits
+        self._sink = sink
+        self.reading = Reading.BETWEEN
+        self.size = 0
+        """Bytes of the current body so far."""
+        self.finished = False
+        """Whether the peer said that its last request was the last."""
+        self._fed = 0
+        self._refusal: Refusal | None = None
+        self._completed = False
+        self._upgrade = False
+        self._replay: RawHeaders | None = None
+        self._http: Any = httptools.HttpRequestParser(self)
+
+    def feed(self, data: bytes | memoryview) -> Refusal | None:
+        """Read on; complete requests go to the sink. After a refusal the parser must not be fed again."""
+        self._fed = len(data) + (0 if self.reading is Reading.BETWEEN else self._fed)
+        self._completed = False
+        try:
+            self._http.feed_data(data)
+        except httptools.HttpParserUpgrade as stop:
+            return self._read_past_upgrade(memoryview(data)[stop.args[0] :])
+        except httptools.HttpParserError as error:
+            return self._explain(error)
+        if self.reading is Reading.BETWEEN:
+            return None
+        return self._check_unfinished()
+
+    def close(self) -> None:
+        """Break the reference cycle with llhttp's wrapper."""
+        self._http = None
+
+    def _explain(self, error: Exception) -> Refusal | None:
+        if self._refusal is not None:
+            return self._refusal
+        if self.finished:
+            return None
+        if isinstance(error, httptools.HttpParserCallbackError):
+            return Refusal(500, "The request could not be read.")
+        text = str(error)
+        if text in ("Invalid HTTP version", "Pause on PRI/Upgrade"):
+            return Refusal(505, "Only HTTP/1.1 and HTTP/1.0 are spoken here.")
+        return Refusal(400, f"The request is malformed: {text}.")
+
+    def _check_unfinished(self) -> Refusal | None:
+        """Bounds on what llhttp has consumed without completing a request."""
+        if self._completed:
+            # An earlier request filled part of this input; the next feed counts exactly.
+            self._fed = 0
+        elif self.reading is Reading.HEAD:
+            if self._fed > self._limits.header_bytes:
+                return self._head_too_large()
+        elif self._fed - self.size > self._limits.header_bytes + _OVERHEAD_FACTOR * self.size + 16384:
+            return Refusal(400, "The request's chunks carry more framing than content.")
+        return None
+
+    def _head_too_large(self) -> Refusal:
+        if not self._raw and len(self._url) > self._limits.header_bytes // 2:
+            return Refusal(414, "The request target is too long.")
+        return Refusal(431, f"The request header is larger than {self._limits.header_bytes} bytes.")
+
+    def _refuse(self, refusal: Refusal) -> None:
+        self._refusal = refusal
+        raise _Refused
+
+    # Callbacks of llhttp. An exception in one of them stops the parser.
+
+    def on_message_begin(self) -> None:
+        self.reading = Reading.HEAD
+        self._url = b""
+        self._raw: RawHeaders = []
+        self._in_head = True
+        self._body: bytes | bytearray = b""
+        self.size = 0
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:
+            self._raw.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        http, raw, limits = self._http, self._raw, self._limits
+        self._in_head = False
+        if len(raw) > limits.header_count:
+            self._refuse(Refusal(431, f"The request has more than {limits.header_count} header fields."))
+        if self._fed > limits.header_bytes:
+            self._weigh_head()
+        version = http.get_http_version()
+        self._http10 = version == "1.0"
+        if version != "1.1" and not self._http10:
+            self._refuse(Refusal(505, "Only HTTP/1.1 and HTTP/1.0 are spoken here."))
+        self._keep_alive = http.should_keep_alive()
+        notable = [(name.lower(), value) for name, value in raw if len(name) in _NOTABLE]
+        if http.should_upgrade():
+            self._set_upgrade_aside()
+        else:
+            self._read_framing(notable)
+
+    def on_body(self, data: bytes) -> None:
+        size = self.size = self.size + len(data)
+        if size > self._body_limit:
+            self._refuse(self._body_too_large())
+        if not self._body:
+            self._body = data
+        elif isinstance(self._body, bytearray):
+            self._body += data
+        else:
+            self._body = bytearray(self._body) + data
+
+    def on_message_complete(self) -> None:
+        if self._upgrade:
+            return
+        self.reading = Reading.BETWEEN
+        self._completed = True
+        self.finished = not self._keep_alive
+        body = self._body
+        exchange = Exchange(
+            self._http.get_method().decode(),
+            self._target(),
+            self._raw,
+            body if isinstance(body, bytes) else bytes(body),
+            keep_alive=self._keep_alive,
+            http10=self._http10,
+        )
+        self._body = b""
+        self._sink.received(exchange)
+
+    # What the header fields mean for reading on.
+
+    def _weigh_head(self) -> None:
+        weight = len(self._url) + sum(len(name) + len(value) + 4 for name, value in self._raw)
+        if weight > self._limits.header_bytes:
+            self._refuse(self._head_too_large())
+
+    def _read_framing(self, notable: RawHeaders) -> None:
+        if self._replay is not None:
+            self._raw, self._replay = self._replay, None
+        hosts = length = 0
+        chunked = expects = False
+        for name, value in notable:
+            if name == b"content-length":
+                length = int(value)
+            elif name == b"transfer-encoding":
+                chunked = self._check_coding(value)
+            elif name == b"expect":
+                expects = self._check_expectation(value)
+            elif name == b"host":
+                hosts += 1
+        if hosts > 1:
+            self._refuse(Refusal(400, "The request has more than one Host field."))
+        if length or chunked:
+            self._begin_body(length, expects)
+
+    def _begin_body(self, length: int, expects: bool) -> None:
+        limit = self._limits.body_bytes
+        if not isinstance(limit, int):
+            limit = limit(self._http.get_method().decode(), self._target().partition("?")[0])
+        self._body_limit = limit
+        if length > limit:
+            self._refuse(self._body_too_large())
+        self.reading = Reading.BODY
+        if expects and not self._http10:
+            self._sink.continue_wanted()
+
+    def _check_coding(self, value: bytes) -> bool:
+        if self._http10:
+            self._refuse(Refusal(400, "HTTP/1.0 knows no Transfer-Encoding."))
+        if value.strip().lower() != b"chunked":
+            self._refuse(Refusal(501, "The only transfer coding understood is chunked."))
+        return True
+
+    def _check_expectation(self, value: bytes) -> bool:
+        if value.strip().lower() != b"100-continue":
+            self._refuse(Refusal(417, "The only expectation understood is 100-continue."))
+        return True
+
+    def _body_too_large(self) -> Refusal:
+        return Refusal(413, f"The request body is larger than {self._body_limit} bytes.")
+
+    def _target(self) -> str:
+        """Origin form; the absolute form is cut down to it."""
+        target = self._url.decode("latin-1")
+        if target[:1] in ("/", "*"):
+            return target
+        rest = target.partition("://")[2] or target
+        cuts = [place for place in (rest.find("/"), rest.find("?")) if place >= 0]
+        tail = rest[min(cuts) :] if cuts else ""
+        return tail if tail.startswith("/") else "/" + tail
+
+    # An offer to change the protocol is declined by reading the request again without it, body and all.
+
+    def _set_upgrade_aside(self) -> None:
+        if self._http.get_method() == b"CONNECT":
+            self._refuse(Refusal(501, "This server is no proxy: CONNECT is not offered."))
+        self._upgrade = True
+
+    def _read_past_upgrade(self, rest: memoryview) -> Refusal | None:
+        self._upgrade = False
+        raw = self._raw
+        method, version = self._http.get_method(), self._http.get_http_version().encode()
+        lines = [b"%b: %b\r\n" % field for field in raw if field[0].lower() != b"upgrade"]
+        self._replay = raw
+        self._http = httptools.HttpRequestParser(self)
+        self.reading = Reading.BETWEEN
+        return self.feed(b"".join([method, b" ", self._url, b" HTTP/", version, b"\r\n", *lines, b"\r\n", rest]))

@@ -1,0 +1,84 @@
+"""Answers as bytes."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+
+ErrorFace = Callable[[int, str], tuple[Sequence[tuple[str, str]], bytes]]
+"""Shapes an error the server itself answers: status and reason in, headers and body out."""
+
+_FRAMING = frozenset({"content-length", "transfer-encoding", "connection", "keep-alive"})
+_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
+_BODILESS = frozenset({204, 304})
+_UNSAFE = str.maketrans({"\r": " ", "\n": " ", "\0": " "})
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+def json_error(status: int, reason: str) -> tuple[Sequence[tuple[str, str]], bytes]:
+    """The plain error: a JSON object with one `message`."""
+    return (("Content-Type", "application/json"),), json.dumps({"message": reason}).encode()
+
+
+class _DateLine:
+    """The Date field, written anew once a second. Locale-free on purpose."""
+
+    __slots__ = ("_second", "_text")
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._text = ""
+
+    def text(self) -> str:
+        second = int(time.time())
+        if second != self._second:
+            at = time.gmtime(second)
+            clock = f"{at.tm_hour:02}:{at.tm_min:02}:{at.tm_sec:02}"
+            day = f"{_DAYS[at.tm_wday]}, {at.tm_mday:02} {_MONTHS[at.tm_mon - 1]} {at.tm_year}"
+            self._second, self._text = second, f"Date: {day} {clock} GMT\r\n"
+        return self._text
+
+
+_date = _DateLine()
+
+
+def encode_head(
+    status: int, headers: Sequence[tuple[str, str]], length: int, *, keep_alive: bool = True, http10: bool = False
+) -> bytes:
+    """Status line and header fields up to the empty line, for a body of `length` bytes.
+
+    Line breaks in a name or value become blanks: a header can never start a second answer.
+    """
+    lines = [f"{name}: {value}\r\n" for name, value in headers if name.lower() not in _FRAMING]
+    fields = "".join(lines)
+    if fields.count("\n") != len(lines) or fields.count("\r") != len(lines) or "\0" in fields:
+        fields = "".join([line[:-2].translate(_UNSAFE) + "\r\n" for line in lines])
+    size = "" if status in _BODILESS else f"Content-Length: {length}\r\n"
+    ending = ("Connection: keep-alive\r\n" if http10 else "") if keep_alive else "Connection: close\r\n"
+    text = f"{_status_line(status)}{fields}{_date.text()}{size}{ending}\r\n"
+    try:
+        return text.encode("latin-1")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace")
+
+
+def encode_answer(
+    status: int,
+    headers: Sequence[tuple[str, str]],
+    body: bytes,
+    *,
+    head_only: bool = False,
+    keep_alive: bool = True,
+    http10: bool = False,
+) -> tuple[bytes, bytes]:
+    """Head and body as they go out; the body is empty where HTTP allows none."""
+    head = encode_head(status, headers, len(body), keep_alive=keep_alive, http10=http10)
+    return head, b"" if head_only or status in _BODILESS else body
+
+
+def _status_line(status: int) -> str:
+    known = _STATUS_LINES.get(status)
+    return known if known is not None else f"HTTP/1.1 {status} Unknown\r\n"

@@ -1,0 +1,172 @@
+"""A listening socket and its connections. Light: thousands of servers may share one event loop."""
+
+import asyncio
+import contextlib
+import os
+import socket
+from dataclasses import dataclass
+
+from torpor.model.errors import PlatformError
+from torpor.transport.connection import Connection
+from torpor.transport.exchange import Application
+from torpor.transport.limits import HttpLimits, Ticks
+from torpor.transport.response import ErrorFace, json_error
+from torpor.transport.wheel import wheel_of_loop
+
+_BACKLOG = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerStatistics:
+    """Counts of one server; all but the first two since it began to listen."""
+
+    connections: int
+    in_flight: int
+    requests: int
+    refusals: int
+    """Requests the server answered itself, with an error."""
+    timeouts: int
+
+
+class HttpServer:
+    """Made by `listen`."""
+
+    __slots__ = (
+        "_connections",
+        "_emptied",
+        "_listener",
+        "_path",
+        "app",
+        "draining",
+        "limits",
+        "on_error",
+        "refusals",
+        "requests",
+        "ticks",
+        "timeouts",
+        "wheel",
+    )
+
+    def __init__(self, app: Application, limits: HttpLimits, on_error: ErrorFace) -> None:
+        self.app = app
+        self.limits = limits
+        self.on_error = on_error
+        self.ticks = Ticks(limits)
+        self.wheel = wheel_of_loop()
+        self.draining = False
+        self.requests = self.refusals = self.timeouts = 0
+        self._connections: set[Connection] = set()
+        self._emptied: asyncio.Event | None = None
+        self._listener: asyncio.Server | None = None
+        self._path: str | None = None
+
+    @property
+    def sockets(self) -> tuple[socket.socket, ...]:
+        """The listening sockets; none once closed or draining."""
+        return tuple(self._listener.sockets) if self._listener is not None else ()
+
+    @property
+    def port(self) -> int:
+        """The TCP port listened on; 0 on a Unix socket or once closed."""
+        for listening in self.sockets:
+            name = listening.getsockname()
+            if isinstance(name, tuple):
+                return int(name[1])
+        return 0
+
+    @property
+    def connections(self) -> int:
+        """Open connections."""
+        return len(self._connections)
+
+    def statistics(self) -> ServerStatistics:
+        """What the server does and has done."""
+        return ServerStatistics(
+            connections=len(self._connections),
+            in_flight=sum(connection.serving for connection in self._connections),
+            requests=self.requests,
+            refusals=self.refusals,
+            timeouts=self.timeouts,
+        )
+
+    async def drain(self, timeout: float) -> bool:
+        """Accept no more, close idle connections and let requests under way finish; True if all did in time.
+
+        `timeout` is in seconds. Answers given from now on close their connection. Call `close` afterwards.
+        """
+        self._stop_listening()
+        self.draining = True
+        for connection in tuple(self._connections):
+            connection.retire()
+        if not self._connections:
+            return True
+        self._emptied = asyncio.Event()
+        try:
+            await asyncio.wait_for(self._emptied.wait(), timeout)
+        except TimeoutError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Stop listening and drop every connection; exchanges in flight hear of a disconnect. Idempotent."""
+        self._stop_listening()
+        self.draining = True
+        for connection in tuple(self._connections):
+            connection.abort()
+
+    def joined(self, connection: Connection) -> bool:
+        """For connections."""
+        self._connections.add(connection)
+        return len(self._connections) <= self.limits.connections
+
+    def left(self, connection: Connection) -> None:
+        """For connections."""
+        self._connections.discard(connection)
+        if self._emptied is not None and not self._connections:
+            self._emptied.set()
+
+    def accept(self) -> Connection:
+        """The protocol of a connection just accepted; for the event loop."""
+        return Connection(self)
+
+    def listening(self, listener: asyncio.Server, path: str | None) -> None:
+        """For `listen`."""
+        self._listener, self._path = listener, path
+
+    def _stop_listening(self) -> None:
+        if self._listener is None:
+            return
+        self._listener.close()
+        self._listener = None
+        if self._path is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path)
+
+
+async def listen(
+    app: Application,
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    path: str | None = None,
+    sock: socket.socket | None = None,
+    limits: HttpLimits | None = None,
+    on_error: ErrorFace = json_error,
+) -> HttpServer:
+    """Serve `app` on a TCP address, on a Unix socket at `path`, or on `sock`, which then belongs to the server.
+
+    `on_error` shapes the errors the server answers itself. Raises PlatformError if the place cannot be listened on.
+    """
+    server = HttpServer(app, limits if limits is not None else HttpLimits(), on_error)
+    loop = asyncio.get_running_loop()
+    try:
+        if sock is not None:
+            listener = await loop.create_server(server.accept, sock=sock, backlog=_BACKLOG)
+        elif path is not None:
+            listener = await loop.create_unix_server(server.accept, path, backlog=_BACKLOG)
+        else:
+            listener = await loop.create_server(server.accept, host or "127.0.0.1", port or 0, backlog=_BACKLOG)
+    except OSError as error:
+        raise PlatformError(f"Cannot listen on {path or sock or f'{host}:{port}'}: {error}.") from error
+    server.listening(listener, path)
+    return server

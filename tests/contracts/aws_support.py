@@ -1,0 +1,160 @@
+"""The API on a real server in a thread of its own, in front of the real service and stores; only running is faked."""
+
+import asyncio
+import base64
+import io
+import threading
+import time
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.config import Config
+from botocore.credentials import Credentials
+from botocore.exceptions import ClientError
+
+from torpor.api.aws import AwsFace, AwsSettings, body_limit, error_face, mount
+from torpor.contracts.lambda_ import limits
+from torpor.model.account import PackageLimits, ReservationLimits
+from torpor.model.function import FunctionVersion
+from torpor.model.invocation import Invocation, Outcome, OutcomeStatus
+from torpor.service.functions import Functions
+from torpor.store.code import DiskCodeStore
+from torpor.store.memory import MemoryMetadataStore
+from torpor.transport import HttpLimits, listen
+
+ROLE = "arn:aws:iam::000000000000:role/app"
+KEYS = {"AKIATEST": "secret-of-the-test"}
+
+
+class SystemClock:
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def wall(self) -> float:
+        return time.time()
+
+
+@dataclass
+class FakeDispatcher:
+    """Answers with the payload it was given, or with what a test sets."""
+
+    seen: list[tuple[FunctionVersion, Invocation, int | None]] = field(default_factory=list)
+    outcome: Outcome | None = None
+    error: Exception | None = None
+
+    async def invoke(self, version: FunctionVersion, invocation: Invocation, reserved: int | None) -> Outcome:
+        self.seen.append((version, invocation, reserved))
+        if self.error is not None:
+            raise self.error
+        echo = Outcome(status=OutcomeStatus.SUCCESS, payload=invocation.payload, version=version.version)
+        return self.outcome or echo
+
+
+@dataclass(frozen=True)
+class Server:
+    url: str
+    dispatcher: FakeDispatcher
+
+    def client(self, **config: Any) -> Any:
+        return boto3.client(
+            "lambda",
+            endpoint_url=self.url,
+            region_name=config.pop("region", "us-east-1"),
+            aws_access_key_id=config.pop("access_key", "AKIATEST"),
+            aws_secret_access_key=config.pop("secret_key", KEYS["AKIATEST"]),
+            config=Config(retries={"total_max_attempts": 1}, read_timeout=20, **config),
+        )
+
+
+def archive(files: Mapping[str, str] | None = None) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as package:
+        for name, text in (files or {"app.py": "def handler(event, context):\n    return event\n"}).items():
+            package.writestr(zipfile.ZipInfo(name), text)
+    return buffer.getvalue()
+
+
+def new_function(client: Any, name: str, **values: Any) -> Any:
+    given = {
+        "FunctionName": name,
+        "Runtime": "python3.12",
+        "Handler": "app.handler",
+        "Role": ROLE,
+        "Code": {"ZipFile": archive()},
+    }
+    return client.create_function(**(given | values))
+
+
+def unchecked(**values: Any) -> dict[str, Any]:
+    """Client settings that send values the client itself would refuse."""
+    return {"parameter_validation": False, **values}
+
+
+def functions(folder: Path) -> Functions:
+    return Functions(
+        MemoryMetadataStore(),
+        DiskCodeStore(str(folder)),
+        clock=SystemClock(),
+        packages=PackageLimits(zipped=limits.UNZIPPED_MAX, unpacked=limits.UNZIPPED_MAX),
+        reservations=ReservationLimits(
+            account=limits.ACCOUNT_CONCURRENCY, unreserved_minimum=limits.UNRESERVED_MINIMUM
+        ),
+    )
+
+
+@contextmanager
+def serving(folder: Path, settings: AwsSettings) -> Iterator[Server]:
+    """A server until the block ends."""
+    dispatcher = FakeDispatcher()
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+
+    async def start() -> Any:
+        face = AwsFace(functions(folder), dispatcher, settings, SystemClock())
+        return await listen(mount(face), limits=HttpLimits(body_bytes=body_limit), on_error=error_face)
+
+    async def stop() -> None:
+        await server.drain(1.0)
+        server.close()
+        await loop.shutdown_default_executor()
+
+    server = asyncio.run_coroutine_threadsafe(start(), loop).result(10)
+    try:
+        yield Server(url=f"http://127.0.0.1:{server.port}", dispatcher=dispatcher)
+    finally:
+        asyncio.run_coroutine_threadsafe(stop(), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def encoded(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def signed_post(server: Server, path: str, body: bytes) -> tuple[int, Any, bytes]:
+    """Status, headers and body of a request that no client would send."""
+    request = AWSRequest(method="POST", url=server.url + path, data=body, headers={"Content-Type": "application/json"})
+    SigV4Auth(Credentials("AKIATEST", KEYS["AKIATEST"]), "lambda", "us-east-1").add_auth(request)
+    sent = urllib.request.Request(server.url + path, data=body, headers=dict(request.headers.items()), method="POST")
+    try:
+        with urllib.request.urlopen(sent, timeout=20) as reply:
+            return reply.status, reply.headers, reply.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.headers, error.read()
+
+
+def refusal(error: ClientError) -> tuple[str, str]:
+    """Code and message as the client tells them."""
+    return error.response["Error"]["Code"], error.response["Error"]["Message"]

@@ -1,0 +1,191 @@
+"""A small, real Runtime API over HTTP, for tests that run a guest without a sandbox."""
+
+import json
+import os
+import queue
+import subprocess
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+PREFIX = "/2018-06-01/runtime"
+WAIT = 20.0
+FUNCTION_ARN = "arn:aws:lambda:us-east-1:000000000000:function:f"
+VARIABLES = {
+    "AWS_LAMBDA_FUNCTION_NAME": "f",
+    "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+    "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "128",
+    "AWS_LAMBDA_LOG_GROUP_NAME": "/aws/lambda/f",
+    "AWS_LAMBDA_LOG_STREAM_NAME": "stream",
+    "AWS_REGION": "us-east-1",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """What the runtime posted: `kind` is response, error or init/error."""
+
+    kind: str
+    request_id: str
+    body: bytes
+    headers: Mapping[str, str]
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass
+class RuntimeApi:
+    """Hands out events one at a time and collects what comes back."""
+
+    server: ThreadingHTTPServer | None = None
+    events: "queue.Queue[tuple[bytes, dict[str, str]] | None]" = field(default_factory=queue.Queue)
+    posted: "queue.Queue[Posted]" = field(default_factory=queue.Queue)
+    connections: int = 0
+
+    @property
+    def address(self) -> str:
+        assert self.server is not None
+        return f"127.0.0.1:{self.server.server_address[1]}"
+
+    def send(self, event: Any, **headers: str) -> str:
+        """Offer an event to the runtime; extra headers use underscores for dashes."""
+        request_id = str(uuid.uuid4())
+        body = event if isinstance(event, bytes) else json.dumps(event).encode()
+        told = {
+            "Lambda-Runtime-Aws-Request-Id": request_id,
+            "Lambda-Runtime-Deadline-Ms": str(int((time.time() + 10) * 1000)),
+            "Lambda-Runtime-Invoked-Function-Arn": FUNCTION_ARN,
+            "Content-Type": "application/json",
+        }
+        told.update({name.replace("_", "-"): value for name, value in headers.items()})
+        self.events.put((body, told))
+        return request_id
+
+    def receive(self) -> Posted:
+        return self.posted.get(timeout=WAIT)
+
+    def invoke(self, event: Any, **headers: str) -> Posted:
+        request_id = self.send(event, **headers)
+        posted = self.receive()
+        assert posted.request_id in (request_id, "")
+        return posted
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    api: RuntimeApi
+
+    def setup(self) -> None:
+        super().setup()
+        self.api.connections += 1
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        offered = self.api.events.get() if self.path == f"{PREFIX}/invocation/next" else None
+        if offered is None:
+            self._answer(403, b"{}", {})
+        else:
+            self._answer(200, *offered)
+
+    def do_POST(self) -> None:
+        body = self._body()
+        parts = self.path.removeprefix(PREFIX + "/").split("/")
+        kind, request_id = ("init/error", "") if parts[0] == "init" else (parts[2], parts[1])
+        self.api.posted.put(Posted(kind, request_id, body, dict(self.headers.items())))
+        self._answer(202, b'{"status":"OK"}\n', {})
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        while (line := self.rfile.readline()) != b"\r\n":
+            name, _, value = line.decode().partition(":")
+            self.headers[name] = value.strip()
+        return body
+
+    def _answer(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@contextmanager
+def serving() -> Iterator[RuntimeApi]:
+    """A Runtime API on a free loopback port."""
+    api = RuntimeApi()
+    handler = type("Handler", (_Handler,), {"api": api, "disable_nagle_algorithm": True, "wbufsize": -1})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.daemon_threads = True
+        server.block_on_close = False
+        api.server = server
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread.start()
+        try:
+            yield api
+        finally:
+            server.shutdown()
+            thread.join()
+            api.events.put(None)
+
+
+@dataclass
+class Runtime:
+    """A runtime process under test."""
+
+    process: "subprocess.Popen[bytes]"
+    api: RuntimeApi
+
+    def ended(self) -> tuple[int, str]:
+        """Exit status (negative for a signal) and all output, after the process ended by itself."""
+        output, _ = self.process.communicate(timeout=WAIT)
+        return self.process.returncode, output.decode()
+
+    def stopped(self) -> str:
+        """All output, after ending the process."""
+        self.process.kill()
+        return self.ended()[1]
+
+
+@contextmanager
+def running(
+    argv: Sequence[str], task: Path, handler: str, *, pass_fds: Sequence[int] = (), **environment: str
+) -> Iterator[Runtime]:
+    """A runtime serving `handler` of the package in `task`; `environment` adds to the contract's variables."""
+    with serving() as api:
+        process = subprocess.Popen(
+            argv,
+            cwd=task,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=tuple(pass_fds),
+            env={
+                "PATH": os.environ["PATH"],
+                "AWS_LAMBDA_RUNTIME_API": api.address,
+                "LAMBDA_TASK_ROOT": str(task),
+                "_HANDLER": handler,
+                **VARIABLES,
+                **environment,
+            },
+        )
+        try:
+            yield Runtime(process, api)
+        finally:
+            process.kill()
+            process.communicate()
