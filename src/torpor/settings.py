@@ -92,6 +92,15 @@ class Setting:
             text += f" from {_number(self.minimum)} to {_number(self.maximum)}"
         return text + (f" ({self.unit})" if self.unit else "")
 
+    @property
+    def shown_default(self) -> str:
+        """The default for people."""
+        if self.default_text:
+            return self.default_text
+        if self.default in ("", ()) or self.default == {}:
+            return "none"
+        return str(self.default).lower() if self.kind is bool else f"{self.default}"
+
     def read(self, raw: object, source: str) -> Any:
         """The value of this setting out of text or a file's value. Raises InvalidRequest, naming `source`."""
         try:

@@ -178,7 +178,7 @@ def test_dry_run_checks_existence_only(client: Any, server: Server) -> None:
 
 
 def test_asynchronous_invocation_says_that_it_is_not_built(client: Any) -> None:
-    with pytest.raises(ClientError, match="Asynchronous invocation .* is not available") as error:
+    with pytest.raises(ClientError, match=r"Asynchronous invocation .* is not available") as error:
         client.invoke(FunctionName="echo", InvocationType="Event")
     assert refusal(error.value)[0] == "NotImplementedException"
 

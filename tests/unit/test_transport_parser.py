@@ -177,7 +177,9 @@ def test_expectation_asks_for_leave_once_and_only_with_a_body() -> None:
     assert sink.exchanges[1].body == b"abc"
 
 
-@pytest.mark.parametrize("body", [b"Content-Length: 3\r\n\r\nabc", b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"])
+@pytest.mark.parametrize(
+    "body", [b"Content-Length: 3\r\n\r\nabc", b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"]
+)
 def test_offer_to_upgrade_is_declined_and_the_body_kept(body: bytes) -> None:
     first = b"POST /a HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n" + body
     exchanges, refusal = parse(first + b"GET /b HTTP/1.1\r\n\r\n")

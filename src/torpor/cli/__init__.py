@@ -41,18 +41,20 @@ def _run(arguments: Sequence[str]) -> int:
     from torpor.cli.program import program
 
     try:
-        code = program()(args=list(arguments), prog_name="torpor", standalone_mode=False)
+        code = program()(args=list(arguments) or ["--help"], prog_name="torpor", standalone_mode=False)
     except typer.Abort:
         return INTERRUPTED
-    except typer.BadParameter.__mro__[1] as error:
-        return _tell(_usage(error), MISUSED)
+    except Exception as error:
+        if not isinstance(error, typer.BadParameter.__mro__[1]):
+            raise
+        return _misuse(error)
     return code if isinstance(code, int) else 0
 
 
-def _usage(error: BaseException) -> str:
+def _misuse(error: Exception) -> int:
     text = error.format_message() if hasattr(error, "format_message") else str(error)
     context = getattr(error, "ctx", None)
-    return f"{text or 'What to do?'} See `{context.command_path if context else 'torpor'} --help`."
+    return _tell(f"{text} See `{context.command_path if context else 'torpor'} --help`.", MISUSED)
 
 
 def _tell(message: str, code: int) -> int:

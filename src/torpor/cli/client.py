@@ -78,9 +78,9 @@ class Client:
         body = json.dumps(value).encode()
         return self.request(method, path, body=body, headers={"Content-Type": "application/json"}, patience=patience)
 
-    def get(self, path: str, patience: float = _PATIENCE, **query: str) -> Any:
+    def get(self, path: str) -> Any:
         """The JSON found at `path`."""
-        return self.request("GET", path, query=query, patience=patience).json
+        return self.request("GET", path).json
 
     def _exchange(self, method: str, target: str, body: bytes, headers: dict[str, str], patience: float) -> Answer:
         secure = self._parts.scheme == "https"

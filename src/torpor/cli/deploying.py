@@ -60,9 +60,9 @@ def deploy(path: Path, wishes: Wishes, *, endpoint: str | None, as_json: bool) -
 def _configuration(
     server: Client, wishes: Wishes, archive: bytes, existing: dict[str, Any] | None, *, quiet: bool
 ) -> dict[str, Any]:
-    given = {"Runtime": wishes.runtime, "Handler": wishes.handler}
+    given: dict[str, Any] = {"Runtime": wishes.runtime, "Handler": wishes.handler}
     given |= {"MemorySize": wishes.memory, "Timeout": wishes.timeout}
-    configuration: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    configuration = {key: value for key, value in given.items() if value is not None}
     if existing or (wishes.runtime and wishes.handler):
         return configuration
     found = guess(archive, wishes.runtime, _served(server))

@@ -6,6 +6,7 @@ from torpor.cli.client import FUNCTIONS, Client, client, function_path
 from torpor.cli.output import bytes_text, show, show_columns, show_json, working
 from torpor.model.errors import NotFound
 
+_PAGE = 50
 _HEAD = ("NAME", "RUNTIME", "HANDLER", "MEMORY", "TIMEOUT", "CODE", "MODIFIED")
 
 
@@ -43,13 +44,13 @@ def missing(name: str) -> NotFound:
 
 def _all(server: Client) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
-    query: dict[str, str] = {}
+    query = {"MaxItems": str(_PAGE)}
     while True:
-        page = server.get(f"{FUNCTIONS}/", **query)
+        page = server.request("GET", f"{FUNCTIONS}/", query=query).json
         found += page["Functions"]
         if not page.get("NextMarker"):
             return found
-        query = {"Marker": page["NextMarker"]}
+        query["Marker"] = page["NextMarker"]
 
 
 def _row(function: dict[str, Any]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ _CONTEXT = {"help_option_names": ["-h", "--help"]}
 
 Endpoint = Annotated[
     str | None,
-    typer.Option("--endpoint", envvar="TORPOR_ENDPOINT", show_envvar=True, metavar="URL", help="The server to talk to."),
+    typer.Option("--endpoint", envvar="TORPOR_ENDPOINT", metavar="URL", help="The server to talk to."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The function's name.")]
@@ -27,8 +27,8 @@ def program() -> typer.Typer:
     app = typer.Typer(
         help="Run AWS Lambda functions on this machine: real sandboxes, the real life cycle, the real API.",
         add_completion=False,
-        no_args_is_help=True,
         pretty_exceptions_enable=False,
+        rich_markup_mode=None,
         context_settings=_CONTEXT,
     )
     app.callback()(_start)
@@ -50,8 +50,8 @@ def _start(
 def deploy(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="A folder with the code, or a zip archive of it.")],
     name: Annotated[str | None, typer.Option("--name", help="Function name (default: from PATH).")] = None,
-    runtime: Annotated[str | None, typer.Option("--runtime", help="For example python3.12 (default: guessed).")] = None,
-    handler: Annotated[str | None, typer.Option("--handler", help="For example app.handler (default: guessed).")] = None,
+    runtime: Annotated[str | None, typer.Option("--runtime", help="Such as python3.12 (default: guessed).")] = None,
+    handler: Annotated[str | None, typer.Option("--handler", help="Such as app.handler (default: guessed).")] = None,
     memory: Annotated[int | None, typer.Option("--memory", metavar="MB", help="Memory size.")] = None,
     timeout: Annotated[int | None, typer.Option("--timeout", metavar="SECONDS", help="Longest invocation.")] = None,
     env: Annotated[list[str] | None, typer.Option("--env", metavar="KEY=VALUE", help="Variable; may repeat.")] = None,
@@ -119,7 +119,10 @@ def doctor(config: ConfigFile = None, json: Json = False) -> int:
 
 
 def serve(config: ConfigFile = None, json: Json = False, **flags: Any) -> int:
-    """Run the server until it is told to stop (Ctrl-C or SIGTERM)."""
+    """Run the server until it is told to stop (Ctrl-C or SIGTERM).
+
+    Each option can be set by a variable (--data by TORPOR_DATA) or in torpor.toml (data = ...) as well.
+    """
     from torpor.cli.serving import serve
 
     return serve(config, flags, as_json=json)
@@ -137,7 +140,7 @@ def _with_settings(command: Callable[..., int]) -> Callable[..., int]:
 
 
 def _option(row: Setting) -> inspect.Parameter:
-    shown = f"{row.help} [{row.variable}]"
+    shown = f"{row.help} Default: {row.shown_default}."
     if row.kind is bool:
         annotation: Any = Annotated[bool | None, typer.Option(f"{row.flag}/--no-{row.flag[2:]}", help=shown)]
     else:

@@ -29,7 +29,13 @@ def serve(config: Path | None, flags: Mapping[str, str | bool | None], *, as_jso
     require_safe_listening(settings)
     from torpor import app
 
-    return app.serve(settings)
+    def announce(line: str) -> None:
+        if as_json:
+            show_json({"message": line})
+        else:
+            show(line)
+
+    return app.serve(settings, announce)
 
 
 def doctor(config: Path | None, *, as_json: bool) -> int:

@@ -51,7 +51,7 @@ def _page(server: Client, name: str, cursor: str, *, wait: bool) -> dict[str, An
     label = f"Waiting for {name} to log" if wait else f"Reading the log of {name}"
     try:
         with working(label):
-            page: dict[str, Any] = server.get(f"{ADMIN}/logs", patience=_PATIENCE, **query)
+            page: dict[str, Any] = server.request("GET", f"{ADMIN}/logs", query=query, patience=_PATIENCE).json
     except NotFound as error:
         raise missing(name) from error
     return page

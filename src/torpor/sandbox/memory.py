@@ -2,8 +2,8 @@
 
 For tests and simulation of everything above the sandbox port. Programs are registered under the path they are started
 by (`argv[0]` as seen inside). Freezing really stops them: a frozen program is not resumed from whatever it awaits,
-without its help. A kill closes the coroutine where it stands. Output, exits, signals and memory behave as on a real rung; there
-is no isolation whatever, and time is the loop's.
+without its help. A kill closes the coroutine where it stands. Output, exits, signals and memory behave as on a real
+rung; there is no isolation whatever, and time is the loop's.
 """
 
 import asyncio

@@ -69,7 +69,8 @@ def verify(request: ApiRequest, keys: Mapping[str, str], now: float) -> str:
     _check_scope(signed)
     _check_time(signed, now)
     _check_signed_headers(signed, request)
-    if not any(hmac.compare_digest(signature, signed.signature) for signature in _signatures(signed, request, secret)):
+    claimed = signed.signature.encode()
+    if not any(hmac.compare_digest(valid.encode(), claimed) for valid in _signatures(signed, request, secret)):
         raise ApiFailure("InvalidSignatureException", MISMATCH)
     return signed.access_key
 

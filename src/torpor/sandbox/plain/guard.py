@@ -2,8 +2,8 @@
 
 Run as a program it is the guard: standard library only, started with the server's folder as its argument and a pipe
 from the server as its standard input. The server writes `+N` for every session it starts and `-N` when the leader has
-been reaped and its group is empty. The end of the pipe means the server is gone: the guard ends what is left, removes the
-folder and exits. It holds the folder's lock until then, so no other server touches the folder in between.
+been reaped and its group is empty. The end of the pipe means the server is gone: the guard ends what is left, removes
+the folder and exits. It holds the folder's lock until then, so no other server touches the folder in between.
 """
 
 import contextlib

@@ -1,0 +1,109 @@
+"""What every rule of the machine stands on: the state it reads and writes, and the few ways of ending an invocation."""
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+
+from torpor.lifecycle import effects as fx
+from torpor.lifecycle import events as ev
+from torpor.lifecycle.agents import EXTENSION, RUNTIME, RUNTIME_TABLES, Agent, AgentState
+from torpor.lifecycle.phases import Phase, Provisioning
+from torpor.lifecycle.slots import Slot, SlotCall, SlotState
+from torpor.model.failure import Answer, Failure, FailureKind
+from torpor.model.invocation import OutcomeStatus
+from torpor.model.policy import LifecyclePolicy
+from torpor.model.records import InvocationEnded, InvocationStarted, Record
+
+INIT_TIMER = "init"
+RUNTIME_SHUTDOWN_TIMER = "shutdown-runtime"
+SHUTDOWN_TIMER = "shutdown"
+
+
+class Ground:
+    """The state of one environment."""
+
+    def __init__(self, policy: LifecyclePolicy, extensions: Iterable[str] = ()) -> None:
+        self.policy = policy
+        self.phase: Phase = Provisioning()
+        self.runtime = Agent(RUNTIME, RUNTIME_TABLES[policy.runtime_kind])
+        self.extensions = {name: Agent(name, EXTENSION) for name in extensions}
+        self.slots: dict[str, Slot] = {}
+        self.waiting: deque[Slot] = deque()
+        self.parked = 0
+        """Requests for work of a parallel runtime that nothing has answered yet."""
+        self._failure: Failure | None = None
+        """What an agent reported before it went, until Init starts again."""
+        self._init_duration: float | None = None
+        """Of an Init that no invocation has reported yet."""
+        self._out: list[fx.Effect] = []
+
+    def _arm(self, timer: str, at: float) -> None:
+        self._out.append(fx.ArmTimer(timer, at))
+
+    def _emit(self, record: Record) -> None:
+        self._out.append(fx.Emit(record))
+
+    def _agent(self, name: str) -> Agent:
+        return self.runtime if name == RUNTIME else self.extensions[name]
+
+    def _all_ready(self) -> bool:
+        return self.runtime.state is AgentState.READY and all(
+            agent.state is AgentState.READY for agent in self.extensions.values()
+        )
+
+    def _fail(self, slot: Slot, failure: Failure, now: float) -> None:
+        """The invocation is over with a failure, whatever it had reached."""
+        if slot.state is SlotState.WAITING:
+            self._start_late(slot, now)
+        if slot.state is not SlotState.EXPIRED:
+            self._out.append(fx.CancelTimer(slot.invocation.id))
+            self._report(slot, failure, now)
+        if slot.result is None or not slot.told:
+            slot.result = failure if not isinstance(slot.result, Answer) else slot.result
+        slot.move(SlotCall.FAIL)
+        self._tell(slot)
+        self.slots.pop(slot.invocation.id, None)
+
+    def _start_late(self, slot: Slot, now: float) -> None:
+        """Its Init was part of it and failed: it has started all the same, and says so afterwards."""
+        if not slot.started:
+            slot.started = now
+        self._emit(InvocationStarted(at=now, id=slot.invocation.id))
+
+    def _fail_all(self, failure: Failure, now: float) -> None:
+        for slot in [*self.slots.values(), *self.waiting]:
+            self._fail(slot, failure, now)
+        self.waiting.clear()
+
+    def _report(self, slot: Slot, failure: Failure | None, now: float) -> None:
+        record = InvocationEnded(
+            at=now,
+            id=slot.invocation.id,
+            status=status_of(failure),
+            duration=now - slot.started,
+            limit=slot.timeout,
+            failure=failure,
+            init_duration=self._init_duration,
+        )
+        self._init_duration = None
+        self._emit(record)
+
+    def _tell(self, slot: Slot) -> None:
+        if not slot.told and slot.result is not None:
+            slot.told = True
+            self._out.append(fx.Complete(slot.invocation, slot.result))
+
+    def _settled(self, event: ev.Event, now: float) -> None:
+        """Nothing follows from it."""
+
+
+def status_of(failure: Failure | None) -> OutcomeStatus:
+    if failure is None:
+        return OutcomeStatus.SUCCESS
+    return _FAILURE_STATUS.get(failure.kind, OutcomeStatus.ERROR)
+
+
+_FAILURE_STATUS: Mapping[FailureKind, OutcomeStatus] = {
+    FailureKind.TIMEOUT: OutcomeStatus.TIMEOUT,
+    FailureKind.SANDBOX: OutcomeStatus.FAILURE,
+    FailureKind.STOPPED: OutcomeStatus.FAILURE,
+}

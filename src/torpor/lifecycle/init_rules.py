@@ -1,0 +1,153 @@
+"""Init: starting the agents, outside an invocation or inside one, and what becomes of a failed start."""
+
+from torpor.lifecycle import effects as fx
+from torpor.lifecycle import events as ev
+from torpor.lifecycle.agents import EXTENSION, RUNTIME, Agent, AgentCall, AgentState
+from torpor.lifecycle.end_rules import exit_failure
+from torpor.lifecycle.ground import INIT_TIMER, status_of
+from torpor.lifecycle.invoke_rules import InvokeRules
+from torpor.lifecycle.phases import Idle, Initializing, PhaseName, Reinitializing
+from torpor.lifecycle.slots import Slot
+from torpor.model.failure import Failure, FailureKind
+from torpor.model.invocation import OutcomeStatus
+from torpor.model.policy import FailureScope, InitFailure
+from torpor.model.records import InitEnded, InitStarted
+
+_IDLE = Idle()
+
+
+class InitRules(InvokeRules):
+    """The rules of starting agents."""
+
+    def _enqueue(self, event: ev.Assigned, now: float) -> None:
+        self.waiting.append(Slot(event.invocation, event.timeout))
+
+    def _begin_init(self, event: ev.SandboxReady, now: float) -> None:
+        self.phase = Initializing(now)
+        self._emit(InitStarted(at=now))
+        self._arm(INIT_TIMER, now + self.policy.init_limit)
+        self._start_agents()
+
+    def _reinitialize(self, event: ev.Assigned, now: float) -> None:
+        self._enqueue(event, now)
+        self._begin_inside_invocation(now)
+
+    def _begin_inside_invocation(self, now: float) -> None:
+        slot = self.waiting[0]
+        self.phase = Reinitializing(now)
+        slot.started = now
+        slot.deadline = now + slot.timeout
+        self._arm(slot.invocation.id, slot.deadline)
+        self._emit(InitStarted(at=now, within_invocation=True))
+        self._out.append(fx.LimitCpu(False))
+        self._start_agents()
+
+    def _start_agents(self) -> None:
+        """External extensions first; the runtime once all of them are registered."""
+        self._failure = None
+        self.parked = 0
+        self.extensions = {name: Agent(name, EXTENSION) for name, agent in self.extensions.items() if agent.external}
+        for agent in self.extensions.values():
+            agent.move(AgentCall.START)
+        if self.extensions:
+            self._out.append(fx.StartAgents(tuple(self.extensions)))
+        else:
+            self._start_runtime()
+
+    def _start_runtime(self) -> None:
+        self.runtime.move(AgentCall.START)
+        self._out.append(fx.StartAgents((RUNTIME,)))
+
+    def _register(self, event: ev.AgentRegistered, now: float) -> None:
+        agent = self.extensions.get(event.agent)
+        if agent is None:
+            agent = self.extensions[event.agent] = Agent(event.agent, EXTENSION, external=False)
+            agent.move(AgentCall.START)
+        agent.move(AgentCall.REGISTER)
+        agent.wants_invoke = event.invoke
+        agent.wants_shutdown = event.shutdown
+        externals_waiting = any(a.state is AgentState.STARTED for a in self.extensions.values() if a.external)
+        if not externals_waiting and not self.runtime.lives:
+            self._start_runtime()
+
+    def _agent_ready(self, event: ev.NextRequested, now: float) -> None:
+        agent = self._agent(event.agent)
+        if agent is self.runtime and agent.state is AgentState.RUNNING:
+            self._redeliver()
+            return
+        agent.move(AgentCall.NEXT)
+        self.parked += agent is self.runtime
+        name = self.phase.name
+        if name is PhaseName.SERVING:
+            self._agent_done(agent, now)
+        elif self._all_ready():
+            self._agents_ready(now)
+
+    def _agents_ready(self, now: float) -> None:
+        if self.policy.init_hook and self.phase.name is PhaseName.INITIALIZING:
+            self._out.append(fx.CallHook("initialize"))
+        else:
+            self._init_done(now)
+
+    def _init_hook_finished(self, event: ev.HookFinished, now: float) -> None:
+        if not event.error:
+            self._init_done(now)
+            return
+        self._failure = Failure(kind=FailureKind.INIT_ERROR, detail=event.error)
+        self._init_failed(self._failure, now)
+
+    def _init_done(self, now: float) -> None:
+        phase = self.phase
+        assert isinstance(phase, Initializing | Reinitializing)
+        inside = isinstance(phase, Reinitializing)
+        duration = now - phase.started
+        self._emit(InitEnded(at=now, duration=duration, status=OutcomeStatus.SUCCESS, within_invocation=inside))
+        self._out.append(fx.LimitCpu(True))
+        if not inside:
+            self._out.append(fx.CancelTimer(INIT_TIMER))
+            self._init_duration = duration
+        self.phase = _IDLE
+        self._deliver_waiting(now)
+
+    def _init_crashed(self, event: ev.AgentExited, now: float) -> None:
+        agent = self._agent(event.agent)
+        if not agent.lives:
+            return
+        agent.move(AgentCall.EXIT)
+        self._init_failed(self._failure or exit_failure(event), now)
+
+    def _init_timed_out(self, event: ev.DeadlineReached, now: float) -> None:
+        if event.timer == INIT_TIMER:
+            self._init_failed(Failure(kind=FailureKind.TIMEOUT, limit=self.policy.init_limit), now)
+
+    def _init_failed(self, failure: Failure, now: float) -> None:
+        """Init is over without success: what becomes of those who wait for it is the policy's."""
+        phase = self.phase
+        assert isinstance(phase, Initializing | Reinitializing)
+        inside = isinstance(phase, Reinitializing)
+        status = status_of(failure)
+        duration = now - phase.started
+        self._emit(InitEnded(at=now, duration=duration, status=status, failure=failure, within_invocation=inside))
+        if inside:
+            self._fail(self.waiting.popleft(), failure, now)
+        else:
+            self._out.append(fx.CancelTimer(INIT_TIMER))
+        if self.policy.init_failure is InitFailure.RETRY_IN_INVOCATION:
+            self._reset("timeout" if failure.kind is FailureKind.TIMEOUT else "failure", now)
+        else:
+            self._fail_all(failure, now)
+            self._end("failure", now, graceful=False)
+
+    def _invocation_timed_out(self, event: ev.DeadlineReached, now: float) -> None:
+        slot = self.slots.get(event.timer)
+        if slot is None:
+            if self.phase.name is PhaseName.REINITIALIZING and self.waiting[0].invocation.id == event.timer:
+                self._init_failed(Failure(kind=FailureKind.TIMEOUT, limit=self.waiting[0].timeout), now)
+            return
+        failure = Failure(kind=FailureKind.TIMEOUT, limit=slot.timeout)
+        scope = self.policy.timeout_scope
+        if scope is FailureScope.INVOCATION:
+            self._expire(slot, failure, now)
+        else:
+            self._fail(slot, failure, now)
+            self._give_up(scope, "timeout", failure, now)

@@ -1,0 +1,150 @@
+"""Invoke: delivery, answers, and what follows once every agent asks for more."""
+
+from torpor.lifecycle import effects as fx
+from torpor.lifecycle import events as ev
+from torpor.lifecycle.agents import Agent, AgentCall
+from torpor.lifecycle.end_rules import EndRules
+from torpor.lifecycle.phases import Frozen, Idle, Quiescing, Serving
+from torpor.lifecycle.slots import Slot, SlotCall, SlotState
+from torpor.model.failure import Failure, FailureKind
+from torpor.model.invocation import OutcomeStatus
+from torpor.model.policy import Freezing, RuntimeKind
+from torpor.model.records import InvocationStarted, RuntimeDone
+
+_IDLE, _SERVING, _FROZEN, _QUIESCING = Idle(), Serving(), Frozen(), Quiescing()
+
+
+class InvokeRules(EndRules):
+    """The rules of invocations in an environment that is ready."""
+
+    def _serve(self, event: ev.Assigned, now: float) -> None:
+        slot = Slot(event.invocation, event.timeout)
+        slot.started = now
+        slot.deadline = now + event.timeout
+        self._arm(event.invocation.id, slot.deadline)
+        self._deliver(slot, now)
+
+    def _thaw_and_serve(self, event: ev.Assigned, now: float) -> None:
+        self._out.append(fx.Thaw())
+        self._serve(event, now)
+
+    def _deliver_waiting(self, now: float) -> None:
+        while self.waiting and self._room() > 0:
+            slot = self.waiting.popleft()
+            if not slot.deadline:
+                slot.started = now
+                slot.deadline = now + slot.timeout
+                self._arm(slot.invocation.id, slot.deadline)
+            self._deliver(slot, now)
+
+    def _room(self) -> int:
+        """For invocations that waited inside this environment."""
+        if self.policy.runtime_kind is RuntimeKind.PARALLEL_POLLER:
+            return self.parked
+        return self.policy.slots - len(self.slots)
+
+    def _deliver(self, slot: Slot, now: float) -> None:
+        slot.move(SlotCall.DELIVER)
+        invocation = slot.invocation
+        self.slots[invocation.id] = slot
+        self.runtime.move(AgentCall.DELIVER)
+        self.parked = max(self.parked - 1, 0)
+        self.phase = _SERVING
+        self._emit(InvocationStarted(at=now, id=invocation.id))
+        self._out.append(fx.Deliver(invocation, slot.deadline))
+        for agent in self.extensions.values():
+            if agent.wants_invoke:
+                agent.move(AgentCall.DELIVER)
+                self._out.append(fx.NotifyInvoke(agent.name, invocation, slot.deadline))
+
+    def _redeliver(self) -> None:
+        slot = next(slot for slot in self.slots.values() if slot.state is SlotState.DELIVERED)
+        self._out.append(fx.Deliver(slot.invocation, slot.deadline))
+
+    def _answered(self, event: ev.Answered, now: float) -> None:
+        slot = self.slots[event.invocation_id]
+        self.runtime.move(AgentCall.ANSWER)
+        if slot.state is SlotState.EXPIRED:
+            self._drop(slot, now)
+            return
+        slot.move(SlotCall.ANSWER)
+        slot.result = event.answer
+        self._runtime_answered(slot, now)
+
+    def _answer_refused(self, event: ev.AnswerRefused, now: float) -> None:
+        slot = self.slots[event.invocation_id]
+        self.runtime.move(AgentCall.ANSWER)
+        slot.move(SlotCall.ANSWER)
+        kind = FailureKind.OVERSIZE if event.oversize else FailureKind.MALFORMED
+        slot.result = Failure(kind=kind, error_type=event.error_type, size=event.size)
+        self._runtime_answered(slot, now)
+
+    def _runtime_answered(self, slot: Slot, now: float) -> None:
+        """The caller has its answer at once, unless it also wants the log that is not complete yet."""
+        if not slot.invocation.wants_log:
+            self._tell(slot)
+        if self.policy.runtime_kind is not RuntimeKind.POLLER:
+            self._finish(slot, now)
+
+    def _agent_done(self, agent: Agent, now: float) -> None:
+        """An agent asks for more work while an invocation runs."""
+        if self.policy.runtime_kind is not RuntimeKind.POLLER:
+            return
+        slot = next(iter(self.slots.values()))
+        if agent is self.runtime:
+            duration = now - slot.started
+            self._emit(RuntimeDone(at=now, id=slot.invocation.id, status=OutcomeStatus.SUCCESS, duration=duration))
+        if slot.state is SlotState.ANSWERED and self._all_ready():
+            self._finish(slot, now)
+
+    def _finish(self, slot: Slot, now: float) -> None:
+        self._out.append(fx.CancelTimer(slot.invocation.id))
+        failure = slot.result if isinstance(slot.result, Failure) else None
+        self._report(slot, failure, now)
+        self._tell(slot)
+        self._drop(slot, now)
+
+    def _drop(self, slot: Slot, now: float) -> None:
+        slot.move(SlotCall.FINISH) if slot.state is not SlotState.DONE else None
+        self.slots.pop(slot.invocation.id, None)
+        if self.slots:
+            return
+        self.phase = _IDLE
+        if self.policy.single_use:
+            self._end("spindown", now, graceful=True)
+
+    def _expire(self, slot: Slot, failure: Failure, now: float) -> None:
+        slot.move(SlotCall.EXPIRE)
+        slot.result = failure
+        self._report(slot, failure, now)
+        self._tell(slot)
+
+    def _parked_again(self, event: ev.NextRequested, now: float) -> None:
+        agent = self._agent(event.agent)
+        agent.move(AgentCall.NEXT)
+        self.parked += agent is self.runtime
+
+    def _rest(self, event: ev.NothingPending, now: float) -> None:
+        if self.policy.freezing is Freezing.NEVER:
+            return
+        if self.policy.pre_freeze_hook:
+            self.phase = _QUIESCING
+            self._out.append(fx.CallHook("pre-freeze"))
+        else:
+            self.phase = _FROZEN
+            self._out.append(fx.Freeze())
+
+    def _quiesced(self, event: ev.HookFinished, now: float) -> None:
+        if self.waiting:
+            self.phase = _IDLE
+            self._deliver_waiting(now)
+        else:
+            self.phase = _FROZEN
+            self._out.append(fx.Freeze())
+
+    def _agent_failed(self, event: ev.AgentFailed, now: float) -> None:
+        self._agent(event.agent).move(AgentCall.FAIL)
+        if self._failure is None:
+            self._failure = Failure(
+                kind=FailureKind.INIT_ERROR, agent=event.agent, error_type=event.error_type, payload=event.payload
+            )

@@ -1,0 +1,107 @@
+"""A sandbox that is built but belongs to no function yet: everything is done but code, identity and limits."""
+
+import asyncio
+import socket
+from typing import Any
+
+from torpor.model.errors import SandboxUnavailable
+from torpor.sandbox.launcher import wire
+from torpor.sandbox.launcher.controls import Controls
+from torpor.sandbox.linux.channel import Channel, pair
+from torpor.sandbox.linux.launcher_process import LauncherProcess
+
+ANSWER_SECONDS = 20.0
+
+
+class PreparedSandbox:
+    """One keeper. `make`, then `assign`, then hand it to whoever listens; or `discard` it at any time."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, launcher: LauncherProcess, name: str) -> None:
+        self.launcher = launcher
+        self.name = name
+        self.tmp = ""
+        self.output = -1
+        self.sockets: dict[str, socket.socket] = {}
+        self.controls = Controls("none", {})
+        self._loop = loop
+        self._answer: asyncio.Future[wire.Message] | None = None
+        self._listener: Any = None
+        self._alive = True
+        ours, self._theirs = pair()
+        self.channel = Channel(loop, ours, self._on_message, self._on_closed)
+
+    @property
+    def is_alive(self) -> bool:
+        return self._alive
+
+    async def make(self, runtime: str, user: int, tmp_mb: int) -> None:
+        """Build it. Raises SandboxUnavailable."""
+        order = {"id": self.name, "runtime": runtime, "user": user, "tmp_mb": tmp_mb}
+        self.launcher.prepare(order, self._theirs.detach())
+        await self._wait("built")
+
+    async def assign(self, code: str, layers: list[str], tmp_mb: int) -> None:
+        """Show the function's code inside; for good. Raises SandboxUnavailable."""
+        self.channel.send({"do": "assign", "code": code, "layers": layers, "tmp_mb": tmp_mb})
+        message = await self._wait("assigned")
+        self.tmp = message["tmp"] or self.tmp
+
+    def listen(self, listener: Any) -> None:
+        """From now on tell `listener` (`on_event(message)`, `on_keeper_gone()`) what happens."""
+        self._listener = listener
+
+    async def discard(self) -> None:
+        """End it, wait until it is gone with all it holds. Idempotent; never raises."""
+        self._alive = False
+        self.channel.close()
+        await self.launcher.end(self.name)
+        self._release()
+
+    def _release(self) -> None:
+        self.controls.close()
+        if self.output >= 0:
+            wire.close_all([self.output])
+            self.output = -1
+        for item in self.sockets.values():
+            item.close()
+        self.sockets = {}
+
+    async def _wait(self, what: str) -> wire.Message:
+        self._answer = self._loop.create_future()
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                message = await self._answer
+        except TimeoutError as error:
+            raise SandboxUnavailable(f"A sandbox was not {what} in {ANSWER_SECONDS:g} s.") from error
+        finally:
+            self._answer = None
+        if message["event"] == "failed":
+            raise SandboxUnavailable(f"A sandbox could not be {what}: {message['reason']}.")
+        return message
+
+    def _on_message(self, message: wire.Message, descriptors: list[int]) -> None:
+        if message["event"] == "ready":
+            self._adopt(message, descriptors)
+        else:
+            wire.close_all(descriptors)
+        if self._answer is not None and message["event"] in ("ready", "assigned", "failed"):
+            if not self._answer.done():
+                self._answer.set_result(message)
+        elif self._listener is not None:
+            self._listener.on_event(message)
+
+    def _adopt(self, message: wire.Message, descriptors: list[int]) -> None:
+        self.tmp = message["tmp"]
+        names = message["sockets"]
+        self.output = descriptors[0]
+        for name, descriptor in zip(names, descriptors[1:], strict=False):
+            self.sockets[name] = socket.socket(fileno=descriptor)
+        controls = dict(zip(message["controls"], descriptors[1 + len(names) :], strict=True))
+        self.controls = Controls(self.launcher.cgroup_kind, controls)
+
+    def _on_closed(self) -> None:
+        self._alive = False
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result({"event": "failed", "reason": "its keeper ended"})
+        elif self._listener is not None:
+            self._listener.on_keeper_gone()

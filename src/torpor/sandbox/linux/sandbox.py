@@ -1,0 +1,272 @@
+"""The server's side of one sandbox."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from torpor.sandbox.launcher import places, wire
+from torpor.sandbox.linux.fidelity import may_clone
+from torpor.sandbox.linux.output import OutputReader
+from torpor.sandbox.linux.prepared import PreparedSandbox
+from torpor.sandbox.images import RuntimeImage
+from torpor.sandbox.port import (
+    ProcessExit,
+    ProcessSpec,
+    SandboxListener,
+    SandboxSpec,
+    SandboxStatistics,
+    Stream,
+)
+
+API_ADDRESS = f"{places.API_HOST}:9001"
+PATHS = {
+    "task": places.TASK,
+    "opt": places.OPT,
+    "runtime": places.RUNTIME,
+    "lang": places.LANG,
+    "tmp": places.TMP,
+}
+_MIB = 1024 * 1024
+
+
+class Egress(Protocol):
+    """Carries a sandbox's outgoing connections and name queries; owns the descriptors it is given."""
+
+    def attach(self, name: str, tcp_fd: int, udp_fd: int) -> None: ...
+
+    def detach(self, name: str) -> None: ...
+
+
+class LinuxSandbox:
+    """See `torpor.sandbox.port.Sandbox`. Made by `LinuxProvider.create`."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        spec: SandboxSpec,
+        prepared: PreparedSandbox,
+        image: RuntimeImage,
+        listener: SandboxListener,
+        egress: Egress | None,
+        on_gone: Callable[["LinuxSandbox"], None],
+    ) -> None:
+        self._loop = loop
+        self._spec = spec
+        self._prepared = prepared
+        self._image = image
+        self._listener = listener
+        self._egress = egress
+        self._on_gone = on_gone
+        self._controls = prepared.controls
+        self._api = prepared.sockets["api"]
+        self._running: set[str] = set()
+        self._framed: dict[str, OutputReader] = {}
+        self._by_signal = not {"cgroup.freeze", "freezer.state"} & set(self._controls.fds)
+        self._frozen = False
+        self._killed: set[str] = set()
+        self._oom_seen = 0
+        self._dead = False
+        self._destroying: asyncio.Task[None] | None = None
+        descriptor, prepared.output = prepared.output, -1
+        self._output = OutputReader(loop, descriptor, self._deliver_output)
+        self._set_limits()
+        self._attach_egress()
+        prepared.listen(self)
+
+    @property
+    def name(self) -> str:
+        return self._spec.name
+
+    @property
+    def api_socket(self) -> socket.socket:
+        return self._api
+
+    @property
+    def api_address(self) -> str:
+        return API_ADDRESS
+
+    @property
+    def paths(self) -> Mapping[str, str]:
+        return PATHS
+
+    @property
+    def tmp_kind(self) -> str:
+        """What `/tmp` is made of: `disk` or `memory`."""
+        return self._prepared.tmp
+
+    def start(self, process: ProcessSpec) -> None:
+        if self._dead:
+            return
+        message = self._start_message(process)
+        writers: tuple[int, ...] = ()
+        if process.framed_log_variable:
+            writers = (self._open_framed(process.name),)
+        self._running.add(process.name)
+        self._killed.discard(process.name)
+        try:
+            self._prepared.channel.send(message, writers)
+        except wire.TooLong as error:
+            exit = ProcessExit(name=process.name, start_error=f"arguments and environment are too large: {error}")
+            self._loop.call_soon(self._tell_exit, exit)
+
+    def signal(self, name: str, number: int) -> None:
+        if not self._dead and name in self._running:
+            self._prepared.channel.send({"do": "signal", "name": name, "number": number})
+
+    def kill_all(self) -> None:
+        if self._dead:
+            return
+        self._killed |= self._running
+        self._controls.kill()
+        self._prepared.channel.send({"do": "everyone", "number": signal.SIGKILL})
+        self._frozen = False
+        if "cgroup.kill" in self._controls.fds:
+            self._controls.thaw()
+
+    def freeze(self) -> None:
+        if self._dead or self._frozen:
+            return
+        self._frozen = True
+        if self._by_signal:
+            self._prepared.channel.send({"do": "everyone", "number": signal.SIGSTOP})
+        else:
+            self._controls.freeze()
+
+    def thaw(self) -> None:
+        if self._dead or not self._frozen:
+            return
+        self._frozen = False
+        if self._by_signal:
+            self._prepared.channel.send({"do": "everyone", "number": signal.SIGCONT})
+        else:
+            self._controls.thaw()
+
+    def limit_cpu(self, limited: bool) -> None:
+        if not self._dead:
+            self._controls.set_cpu(self._spec.cpu_share if limited else None)
+
+    def drain_output(self) -> None:
+        if not self._dead:
+            self._output.drain()
+            for reader in list(self._framed.values()):
+                reader.drain()
+
+    def memory_peak(self) -> int:
+        return 0 if self._dead else self._controls.memory_peak()
+
+    def statistics(self) -> SandboxStatistics:
+        if self._dead:
+            return SandboxStatistics()
+        measured = bool(self._controls.fds)
+        return SandboxStatistics(
+            memory_bytes=self._controls.memory_usage() if measured else None,
+            memory_peak_bytes=self._controls.memory_peak() if measured else None,
+            cpu_seconds=self._controls.cpu_seconds() if measured else None,
+            processes=self._controls.processes(),
+        )
+
+    async def destroy(self) -> None:
+        if self._destroying is None:
+            self._destroying = self._loop.create_task(self._tear_down())
+        await asyncio.shield(self._destroying)
+
+    def on_event(self, message: wire.Message) -> None:
+        """Told by the keeper."""
+        if message["event"] == "exit":
+            self._on_exit(message)
+        elif message["event"] == "everyone" and message["number"] == signal.SIGKILL and not self._frozen:
+            # The killed processes of a frozen v1 group end only now.
+            self._controls.thaw()
+
+    def on_keeper_gone(self) -> None:
+        """The keeper ended, and with it everything inside."""
+        if self._dead:
+            return
+        self.drain_output()
+        self._die()
+        self._listener.sandbox_died("its keeper process ended")
+        self._destroying = self._loop.create_task(self._tear_down())
+
+    def _start_message(self, process: ProcessSpec) -> wire.Message:
+        return {
+            "do": "start",
+            "name": process.name,
+            "argv": list(process.argv),
+            "environment": dict(process.environment),
+            "cwd": process.cwd,
+            "clone": self._prepared.launcher.plan.clone and may_clone(process, self._image),
+            "framed_variable": process.framed_log_variable,
+            "files": self._spec.files,
+            "processes": self._spec.processes,
+            "limit_processes": "pids.max" not in self._controls.fds,
+        }
+
+    def _open_framed(self, name: str) -> int:
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        earlier = self._framed.pop(name, None)
+        if earlier is not None:
+            earlier.drain()
+            earlier.close()
+        self._framed[name] = OutputReader(self._loop, reader, self._deliver_framed)
+        return writer
+
+    def _deliver_output(self, data: bytes) -> None:
+        self._listener.output(Stream.OUTPUT, data)
+
+    def _deliver_framed(self, data: bytes) -> None:
+        self._listener.output(Stream.FRAMED, data)
+
+    def _on_exit(self, message: wire.Message) -> None:
+        self.drain_output()
+        name, status, error = message["name"], message["status"], message["error"]
+        if error:
+            self._tell_exit(ProcessExit(name=name, start_error=error))
+        elif os.WIFSIGNALED(status):
+            number = os.WTERMSIG(status)
+            exhausted = number == signal.SIGKILL and self._ran_out_of_memory() and name not in self._killed
+            self._tell_exit(ProcessExit(name=name, signal=number, out_of_memory=exhausted))
+        else:
+            self._tell_exit(ProcessExit(name=name, code=os.WEXITSTATUS(status)))
+
+    def _ran_out_of_memory(self) -> bool:
+        kills = self._controls.oom_kills()
+        grew, self._oom_seen = kills > self._oom_seen, kills
+        return grew
+
+    def _tell_exit(self, exit: ProcessExit) -> None:
+        self._running.discard(exit.name)
+        if not self._dead:
+            self._listener.process_exited(exit)
+
+    def _set_limits(self) -> None:
+        self._controls.set_memory(self._spec.memory_mb * _MIB)
+        self._controls.set_pids(self._spec.processes)
+
+    def _attach_egress(self) -> None:
+        sockets = self._prepared.sockets
+        if "egress" not in sockets or "dns" not in sockets:
+            return
+        tcp, udp = sockets.pop("egress"), sockets.pop("dns")
+        if self._egress is None:
+            tcp.close()
+            udp.close()
+        else:
+            self._egress.attach(self.name, tcp.detach(), udp.detach())
+
+    def _die(self) -> None:
+        self._dead = True
+        self._output.close()
+        for reader in self._framed.values():
+            reader.close()
+        self._framed.clear()
+
+    async def _tear_down(self) -> None:
+        if not self._dead:
+            self._die()
+        if self._egress is not None:
+            self._egress.detach(self.name)
+        await self._prepared.discard()
+        self._on_gone(self)

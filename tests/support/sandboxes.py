@@ -1,0 +1,248 @@
+"""The rungs a test can run on, and the programs that run inside them.
+
+Each program exists twice under one name: as a script in the code folder, for rungs with processes, and as a coroutine,
+for the memory rung.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from torpor.model.errors import SandboxUnavailable
+from torpor.sandbox.images import ImageCatalog
+from torpor.sandbox.memory import MemoryProcess, MemoryProvider, Program
+from torpor.sandbox.plain import PlainProvider
+from torpor.sandbox.port import ProcessSpec, Sandbox, SandboxProvider
+
+RUNTIME = "provided.al2023"
+RUNGS = ("memory", "plain", "root", "rootless")
+BIG = 1024 * 1024
+HELD = 8 * 1024 * 1024
+TICK = 0.02
+BASIC_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
+
+
+class RungUnavailable(Exception):
+    """This host cannot provide the rung; the message says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workplace:
+    """Folders for one provider. `code` lies below `code_root`."""
+
+    state: Path
+    code_root: Path
+    code: Path
+
+
+_CHILD = f"( while :; do echo child; sleep {TICK}; done ) &"
+SCRIPTS: Mapping[str, str] = {
+    "hello": "#!/bin/sh\necho one\necho two >&2\necho three\n",
+    "exit-7": "#!/bin/sh\nexit 7\n",
+    "kill-self": "#!/bin/sh\nkill -9 $$\n",
+    "not-executable": "#!/bin/sh\necho never\n",
+    "environment": "#!/bin/sh\ncat /proc/$$/environ\n",
+    "where": '#!/bin/sh\nls "$FOLDER"\n',
+    "cwd": "#!/bin/sh\ncat ./message\n",
+    "message": "from the code folder\n",
+    "ticks": f"#!/bin/sh\nn=0\nwhile :; do n=$((n+1)); echo tick $n; sleep {TICK}; done\n",
+    "forker": f"#!/bin/sh\n{_CHILD}\nwhile :; do echo parent; sleep {TICK}; done\n",
+    "orphan-maker": f"#!/bin/sh\n{_CHILD}\nexit 0\n",
+    "big": f"#!/bin/sh\nhead -c {BIG} /dev/zero | tr '\\000' x\n",
+    "write-tmp": '#!/bin/sh\necho "$WORD" > "$TMP_AT/word" && echo written\n',
+    "read-tmp": '#!/bin/sh\ncat "$TMP_AT/word" 2>/dev/null || echo nothing\n',
+    "write-code": '#!/bin/sh\nif ( : > "$TASK_AT/intruder" ) 2>/dev/null; then echo writable; else echo refused; fi\n',
+    "frames": '#!/bin/bash\nprintf frame-1 >&"$LOG_FD"\nprintf plain\nprintf frame-2 >&"$LOG_FD"\n',
+    "hold-memory": f"#!/bin/sh\nx=$(head -c {HELD} /dev/zero | tr '\\000' x)\necho holding ${{#x}}\nsleep 60\n",
+    "trap-term": f"#!/bin/sh\ntrap 'echo got TERM; exit 3' TERM\necho ready\nwhile :; do sleep {TICK}; done\n",
+    "files-limit": "#!/bin/sh\nsleep 0.1\nulimit -n\n",
+    "call-api": """#!/bin/bash
+exec 3<>"/dev/tcp/${API%:*}/${API##*:}"
+printf ping >&3
+read -r answer <&3
+echo "$answer"
+""",
+}
+DATA_FILES = ("not-executable", "message")
+
+
+def write_code(folder: Path) -> None:
+    """Write the scripts into a new folder, readable by every user."""
+    folder.mkdir(parents=True, mode=0o755)
+    for name, text in SCRIPTS.items():
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o644 if name in DATA_FILES else 0o755)
+
+
+async def _hello(process: MemoryProcess) -> None:
+    for word in (b"one\n", b"two\n", b"three\n"):
+        process.write(word)
+        await asyncio.sleep(0)
+
+
+def _exit_7(process: MemoryProcess) -> int:
+    return 7
+
+
+async def _kill_self(process: MemoryProcess) -> None:
+    process.receive(signal.SIGKILL)
+    await asyncio.sleep(60)
+
+
+def _environment(process: MemoryProcess) -> None:
+    process.write(b"".join(f"{name}={value}\0".encode() for name, value in process.environment.items()))
+
+
+def _where(process: MemoryProcess) -> None:
+    process.write("\n".join(sorted(os.listdir(process.sandbox.spec.code))).encode())
+
+
+def _cwd(process: MemoryProcess) -> None:
+    process.write(process.read_code("message"))
+
+
+async def _ticks(process: MemoryProcess) -> None:
+    count = 0
+    while True:
+        count += 1
+        process.write(f"tick {count}\n".encode())
+        await asyncio.sleep(TICK)
+
+
+async def _child(process: MemoryProcess) -> None:
+    while True:
+        process.write(b"child\n")
+        await asyncio.sleep(TICK)
+
+
+async def _forker(process: MemoryProcess) -> None:
+    process.fork(_child)
+    while True:
+        process.write(b"parent\n")
+        await asyncio.sleep(TICK)
+
+
+def _orphan_maker(process: MemoryProcess) -> None:
+    process.fork(_child)
+
+
+def _big(process: MemoryProcess) -> None:
+    process.write(b"x" * BIG)
+
+
+def _write_tmp(process: MemoryProcess) -> None:
+    process.tmp["word"] = process.environment["WORD"].encode()
+    process.write(b"written\n")
+
+
+def _read_tmp(process: MemoryProcess) -> None:
+    process.write(process.tmp.get("word", b"nothing") + b"\n")
+
+
+def _write_code(process: MemoryProcess) -> None:
+    process.write(b"refused\n")
+
+
+def _frames(process: MemoryProcess) -> None:
+    process.write_framed(b"frame-1")
+    process.write(b"plain")
+    process.write_framed(b"frame-2")
+
+
+async def _hold_memory(process: MemoryProcess) -> None:
+    process.use_memory(HELD)
+    process.write(f"holding {HELD}\n".encode())
+    await asyncio.sleep(60)
+
+
+async def _trap_term(process: MemoryProcess) -> int:
+    got = asyncio.Event()
+    process.on_signal(signal.SIGTERM, got.set)
+    process.write(b"ready\n")
+    await got.wait()
+    process.write(b"got TERM\n")
+    return 3
+
+
+def _files_limit(process: MemoryProcess) -> None:
+    process.write(f"{process.sandbox.spec.files}\n".encode())
+
+
+async def _call_api(process: MemoryProcess) -> None:
+    reader, writer = await process.connect()
+    writer.write(b"ping")
+    process.write(await reader.readline())
+
+
+PROGRAMS: Mapping[str, Program] = {
+    f"/var/task/{name}": program
+    for name, program in {
+        "hello": _hello,
+        "exit-7": _exit_7,
+        "kill-self": _kill_self,
+        "environment": _environment,
+        "where": _where,
+        "cwd": _cwd,
+        "ticks": _ticks,
+        "forker": _forker,
+        "orphan-maker": _orphan_maker,
+        "big": _big,
+        "write-tmp": _write_tmp,
+        "read-tmp": _read_tmp,
+        "write-code": _write_code,
+        "frames": _frames,
+        "hold-memory": _hold_memory,
+        "trap-term": _trap_term,
+        "files-limit": _files_limit,
+        "call-api": _call_api,
+    }.items()
+}
+
+
+def process(sandbox: Sandbox, program: str, *, name: str = "runtime", log: str = "", **variables: str) -> ProcessSpec:
+    """A process running one of the programs, with a basic environment and these variables."""
+    return ProcessSpec(
+        name=name,
+        argv=(f"{sandbox.paths['task']}/{program}",),
+        environment={**BASIC_ENVIRONMENT, **variables},
+        cwd=sandbox.paths["task"],
+        framed_log_variable=log,
+    )
+
+
+def make_provider(rung: str, place: Workplace) -> SandboxProvider:
+    """A closed provider of the rung. Raises RungUnavailable."""
+    images = ImageCatalog(str(place.state / "runtimes"), ())
+    if rung == "memory":
+        return MemoryProvider(PROGRAMS, runtimes=(RUNTIME,))
+    if rung == "plain":
+        return PlainProvider(str(place.state), images)
+    return _linux(place, images, rootless=rung == "rootless")
+
+
+def _linux(place: Workplace, images: ImageCatalog, *, rootless: bool) -> SandboxProvider:
+    if not rootless and os.geteuid() != 0:
+        raise RungUnavailable("the root rung needs root")
+    try:
+        module = import_module("torpor.sandbox.linux.provider")
+    except ModuleNotFoundError as error:
+        raise RungUnavailable(f"the Linux adapter is not there: {error}") from error
+    provider: SandboxProvider = module.LinuxProvider(
+        state_dir=str(place.state), code_root=str(place.code_root), images=images, egress=False, rootless=rootless
+    )
+    return provider
+
+
+async def open_provider(rung: str, place: Workplace) -> SandboxProvider:
+    """An open provider of the rung. Raises RungUnavailable with the host's reason."""
+    provider = make_provider(rung, place)
+    try:
+        await provider.open()
+    except SandboxUnavailable as error:
+        await provider.close()
+        raise RungUnavailable(str(error)) from error
+    return provider

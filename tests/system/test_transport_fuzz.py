@@ -1,0 +1,91 @@
+"""Any bytes, split anywhere, over a real socket: a row of valid answers and then the end, never an unhandled error."""
+
+import asyncio
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support.raw_http import LOOPS, Answer, Peer
+from torpor.transport import Exchange, HttpLimits, HttpServer, listen
+
+VALID = [
+    b"GET /a?b HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"POST /b HTTP/1.1\r\nContent-Length: 5\r\n\r\nabcde",
+    b"POST /later HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc",
+    b"POST /c HTTP/1.1\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n5\r\nabcde\r\n0\r\n\r\n",
+    b"POST /d HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: h2c\r\nContent-Length: 2\r\n\r\nhi",
+    b"GET /fail HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+    b"OPTIONS * HTTP/1.1\r\nConnection: close\r\n\r\n",
+    b"POST /big HTTP/1.1\r\nContent-Length: 3000\r\n\r\n" + b"x" * 3000,
+    b"GET /" + b"y" * 3000,
+    b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 50 + b"\r\n",
+]
+LIMITS = HttpLimits(header_bytes=2000, header_count=40, body_bytes=2000, linger_timeout=0.5, pipelined_bytes=500)
+
+
+def app(exchange: Exchange) -> None:
+    if exchange.path == "/fail":
+        raise RuntimeError("as the test wants")
+    if exchange.path == "/later":
+        asyncio.get_running_loop().call_soon(exchange.reply, 200, (), exchange.body)
+    else:
+        exchange.reply(200, (("X", exchange.target),), exchange.body)
+
+
+@st.composite
+def mangled(draw: st.DrawFn) -> bytes:
+    """Valid requests in a row with a few bytes changed, dropped or put in."""
+    data = bytearray(b"".join(draw(st.lists(st.sampled_from(VALID), min_size=1, max_size=4))))
+    for _ in range(draw(st.integers(0, 4))):
+        at = draw(st.integers(0, len(data)))
+        data[at : at + draw(st.integers(0, 3))] = draw(st.binary(max_size=4))
+    return bytes(data)
+
+
+async def converse(server: HttpServer, pieces: list[bytes]) -> list[Answer]:
+    """Send the pieces and a side's end; every answer must parse, and the connection must end."""
+    async with await Peer.connect(server.port) as peer:
+        for piece in pieces:
+            peer.send(piece)
+            await asyncio.sleep(0)
+        if peer.writer.can_write_eof() and not peer.writer.is_closing():
+            peer.writer.write_eof()
+        answers = []
+        while True:
+            try:
+                answers.append(await peer.answer())
+            except asyncio.IncompleteReadError as end:
+                assert end.partial == b"", end.partial
+                return answers
+            except ConnectionError:
+                return answers
+
+
+@pytest.mark.parametrize("loop", list(LOOPS))
+def test_any_bytes_get_valid_answers_and_the_end(loop: str, caplog: pytest.LogCaptureFixture) -> None:
+    faults: list[dict[str, object]] = []
+    with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+        runner.get_loop().set_exception_handler(lambda _, fault: faults.append(fault))
+        server = runner.run(listen(app, limits=LIMITS))
+
+        @settings(max_examples=150, deadline=None)
+        @given(st.one_of(mangled(), st.binary(max_size=200)), st.lists(st.integers(1, 4000), max_size=5))
+        def check(data: bytes, cuts: list[int]) -> None:
+            edges = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
+            pieces = [data[start:end] for start, end in pairwise(edges)]
+            for answer in runner.run(asyncio.wait_for(converse(server, pieces), 10)):
+                assert answer.status in {100, 200, 400, 408, 413, 414, 417, 431, 500, 501, 505}
+            assert faults == []
+
+        check()
+        runner.run(ended(server))
+    assert {record.name for record in caplog.records} <= {"torpor.transport"}
+    assert all("as the test wants" in str(record.exc_info) for record in caplog.records)
+
+
+async def ended(server: HttpServer) -> None:
+    server.close()
+    while server.connections:
+        await asyncio.sleep(0.01)
