@@ -3,6 +3,8 @@
 import asyncio
 import base64
 import io
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -73,6 +75,21 @@ class Server:
             aws_secret_access_key=config.pop("secret_key", KEYS["AKIATEST"]),
             config=Config(retries={"total_max_attempts": 1}, read_timeout=20, **config),
         )
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run the official command line tool."""
+        command = [str(Path(sys.executable).with_name("aws")), "lambda", *arguments, "--endpoint-url", self.url]
+        environment = _tool_environment()
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def _tool_environment() -> dict[str, str]:
+    return {
+        "AWS_ACCESS_KEY_ID": "AKIATEST",
+        "AWS_SECRET_ACCESS_KEY": KEYS["AKIATEST"],
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "PATH": "/usr/bin:/bin",
+    }
 
 
 def archive(files: Mapping[str, str] | None = None) -> bytes:

@@ -4,12 +4,9 @@ import base64
 import hashlib
 import json
 import re
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -274,23 +271,7 @@ def test_path_of_no_operation_is_an_unknown_operation(server: Server) -> None:
     assert json.loads(body)["Type"] == "User"
 
 
-def test_command_line_tool_lists_functions(server: Server, existing: str) -> None:
-    tool = Path(sys.executable).with_name("aws")
-    command = [
-        str(tool),
-        "lambda",
-        "get-function-configuration",
-        "--function-name",
-        existing,
-        "--endpoint-url",
-        server.url,
-    ]
-    environment = {
-        "AWS_ACCESS_KEY_ID": "AKIATEST",
-        "AWS_SECRET_ACCESS_KEY": KEYS["AKIATEST"],
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "PATH": "/usr/bin:/bin",
-    }
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+def test_command_line_tool_reads_a_configuration(server: Server, existing: str) -> None:
+    done = server.command("get-function-configuration", "--function-name", existing)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["FunctionArn"] == ARN + existing

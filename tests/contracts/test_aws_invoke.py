@@ -4,6 +4,7 @@ import base64
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -234,3 +235,11 @@ def test_every_error_names_its_code_and_request(server: Server) -> None:
     assert (status, headers["x-amzn-ErrorType"]) == (404, "ResourceNotFoundException")
     assert re.fullmatch(UUID, headers["x-amzn-RequestId"])
     assert set(json.loads(body)) == {"Type", "Message"}
+
+
+def test_command_line_tool_invokes_the_function(server: Server, tmp_path: Path) -> None:
+    answer = tmp_path / "answer.json"
+    done = server.command("invoke", "--function-name", "echo", "--payload", '{"a":1}', str(answer))
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"StatusCode": 200, "ExecutedVersion": "$LATEST"}
+    assert answer.read_bytes() == b'{"a":1}'

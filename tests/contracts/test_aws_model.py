@@ -1,15 +1,21 @@
 """The API's own model: routing, names, and what the tables say against what it says."""
 
+import asyncio
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
-from tests.contracts.aws_support import FakeDispatcher, SystemClock, functions
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.contracts.aws_support import ROLE, FakeDispatcher, SystemClock, archive, encoded, functions
 
 from torpor.api.aws import AwsFace, AwsSettings, error_face
 from torpor.contracts.lambda_.failures_api import KINDS, ApiFailure
+from torpor.contracts.lambda_.invoking import parse_invoke
 from torpor.contracts.lambda_.names import FunctionName, Place, function_name, taggable_function
 from torpor.contracts.lambda_.operations import api_model
 from torpor.contracts.lambda_.validation import compiled
@@ -17,6 +23,27 @@ from torpor.contracts.lambda_.wire import ApiRequest, ApiResponse
 
 HERE = Place(account="000000000000", region="us-east-1")
 ARN = "arn:aws:lambda:us-east-1:000000000000:function:f"
+
+FITTING = {
+    "FunctionName": "f",
+    "Runtime": "python3.12",
+    "Handler": "a.b",
+    "Role": ROLE,
+    "Code": {"ZipFile": encoded(archive())},
+}
+TEXTS = [
+    "f",
+    "a.b",
+    ROLE,
+    ARN,
+    "python3.12",
+    encoded(archive()),
+    "",
+    "\ud800",
+    "\0",
+    "$LATEST",
+    "arn:aws:lambda:::layer:x:1",
+]
 
 
 class NoFields:
@@ -119,12 +146,17 @@ def test_arn_is_of_the_regions_partition(region: str, start: str) -> None:
 
 
 async def test_unknown_path_and_wrong_method_are_unknown_operations(face: AwsFace) -> None:
-    for method, path in (("GET", "/"), ("PATCH", "/2015-03-31/functions"), ("POST", "/2015-03-31/functions//")):
+    for method, path in (("GET", "/"), ("PATCH", "/2015-03-31/functions"), ("POST", "/2015-03-31")):
         answer = await face.handle(request(method, path))
         assert answer.status == 404
         assert dict(answer.headers)["x-amzn-ErrorType"] == "UnknownOperationException"
     wrong = await face.handle(request("PATCH", "/2015-03-31/functions"))
     assert "it answers to GET, POST" in json.loads(wrong.body)["Message"]
+
+
+async def test_empty_name_is_a_bad_name(face: AwsFace) -> None:
+    answer = await face.handle(request("POST", "/2015-03-31/functions//invocations"))
+    assert (answer.status, dict(answer.headers)["x-amzn-ErrorType"]) == (400, "ValidationException")
 
 
 async def test_head_is_answered_without_a_body(face: AwsFace) -> None:
@@ -157,3 +189,78 @@ def test_refusals_of_the_server_itself_have_the_apis_form() -> None:
     headers, body = error_face(413, "The body is too large.")
     assert dict(headers)["x-amzn-ErrorType"] == "RequestTooLargeException"
     assert json.loads(body) == {"Type": "User", "message": "The body is too large."}
+
+
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.sampled_from(TEXTS)
+ANYTHING = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+)
+
+
+def members_of(shape: str) -> st.SearchStrategy[dict[str, Any]]:
+    """Objects with the model's own member names, and values of a fitting or any other type."""
+    return st.fixed_dictionaries(
+        {}, optional={name: values_of(spec["shape"]) for name, spec in api_model().shapes[shape]["members"].items()}
+    )
+
+
+def one_member_of(shape: str) -> st.SearchStrategy[dict[str, Any]]:
+    members = api_model().shapes[shape]["members"]
+    return st.sampled_from(sorted(members)).flatmap(
+        lambda name: values_of(members[name]["shape"]).map(lambda value: {name: value})
+    )
+
+
+def values_of(name: str) -> st.SearchStrategy[Any]:
+    shape = api_model().shapes[name]
+    match shape["type"]:
+        case "structure":
+            return members_of(name) | LEAVES
+        case "list":
+            return st.lists(values_of(shape["member"]["shape"]), max_size=3) | LEAVES
+        case "map":
+            return st.dictionaries(st.text(max_size=5), values_of(shape["value"]["shape"]), max_size=3) | LEAVES
+        case "string" if "enum" in shape:
+            return st.sampled_from(shape["enum"]) | LEAVES
+        case "integer" | "long":
+            return st.integers(0, 1000) | LEAVES
+        case _:
+            return LEAVES | ANYTHING
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "shape"),
+    [
+        ("POST", "/2015-03-31/functions", "CreateFunctionRequest"),
+        ("PUT", "/2015-03-31/functions/f/configuration", "UpdateFunctionConfigurationRequest"),
+        ("PUT", "/2015-03-31/functions/f/code", "UpdateFunctionCodeRequest"),
+        ("PUT", "/2017-10-31/functions/f/concurrency", "PutFunctionConcurrencyRequest"),
+    ],
+)
+def test_no_body_whatever_makes_the_server_fail(
+    tmp_path_factory: pytest.TempPathFactory, method: str, path: str, shape: str
+) -> None:
+    @settings(max_examples=100, deadline=None, derandomize=True)
+    @given(one_member_of(shape))
+    def attempt(values: dict[str, Any]) -> None:
+        answer = asyncio.run(send(json.dumps((FITTING | values) if method == "POST" else values).encode()))
+        assert answer.status in (200, 201, 204, 400, 404, 409, 412, 501), answer
+
+    async def send(body: bytes) -> ApiResponse:
+        face = AwsFace(service, FakeDispatcher(), AwsSettings(), SystemClock())
+        if method == "POST":
+            await face.handle(request("DELETE", "/2015-03-31/functions/f"))
+        else:
+            await face.handle(request("POST", "/2015-03-31/functions", body=json.dumps(FITTING).encode()))
+        return await face.handle(request(method, path, body=body))
+
+    service = functions(tmp_path_factory.mktemp("code"))
+    attempt()
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.text(max_size=40), st.text(max_size=40), st.binary(max_size=40))
+def test_no_path_or_query_whatever_makes_the_server_fail(path: str, query: str, body: bytes) -> None:
+    place = request("POST", f"/2015-03-31/functions/{quote(path)}/invocations", quote(query, safe="=&"), body)
+    with suppress(ApiFailure):
+        parse_invoke(place.method, place.path, place.query, place.headers, place.body, HERE)

@@ -1,6 +1,8 @@
 """Bad requests of the control plane, refused in the service's own words."""
 
+import io
 import json
+import zipfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -161,6 +163,16 @@ def test_package_over_the_limit_is_refused_and_just_under_accepted(server: Serve
         new_function(client, "heavy", Code={"ZipFile": package(52_428_801)})
     assert refusal(error.value)[1] == "Zipped size must be smaller than 52428800 bytes"
     assert new_function(client, "heavy", Code={"ZipFile": package(52_428_800)})["CodeSize"] == 52_428_800
+
+
+def test_package_that_unpacks_to_too_much_is_refused(server: Server) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as package:
+        package.writestr("zeros", bytes(262_144_001))
+    client = server.client()
+    with pytest.raises(client.exceptions.InvalidParameterValueException) as error:
+        new_function(client, "bomb", Code={"ZipFile": buffer.getvalue()})
+    assert refusal(error.value)[1] == "Unzipped size must be smaller than 262144000 bytes"
 
 
 def test_request_over_the_limit_is_refused(server: Server) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+
 from torpor.model.errors import InvalidPackage, NotFound, StoreUnavailable, TooLarge
 from torpor.model.function import CodeRef
 from torpor.store import code as code_module

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
+
 from torpor.model.errors import InvalidRequest, StoreUnavailable
 from torpor.model.function import LATEST, CodeRef, FunctionRecord, FunctionVersion, VersionRecord
 from torpor.store.memory import MemoryMetadataStore

@@ -328,7 +328,6 @@ async def test_kill_all_ends_processes_and_the_children_they_forked(rig, frozen:
     await asyncio.sleep(SETTLE)
     assert await progress(sandbox, listener, 5 * TICK) == 0
     assert [pid for pid in pids if alive(pid)] == []
-    sandbox.thaw()
     sandbox.start(process(sandbox, "hello", name="next"))
     assert (await listener.wait_exit("next")).code == 0
     assert listener.text.endswith("one\ntwo\nthree\n")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 PREFIX = "/2018-06-01/runtime"
-WAIT = 20.0
+WAIT = 10.0
 FUNCTION_ARN = "arn:aws:lambda:us-east-1:000000000000:function:f"
 VARIABLES = {
     "AWS_LAMBDA_FUNCTION_NAME": "f",

@@ -232,16 +232,22 @@ def _linux(place: Workplace, images: ImageCatalog, *, rootless: bool) -> Sandbox
     except ModuleNotFoundError as error:
         raise RungUnavailable(f"the Linux adapter is not there: {error}") from error
     provider: SandboxProvider = module.LinuxProvider(
-        state_dir=str(place.state), code_root=str(place.code_root), images=images, egress=False, rootless=rootless
+        state_dir=str(place.state),
+        code_root=str(place.code_root),
+        images=images,
+        egress=None,
+        rootless=rootless,
+        prepared_target=1,
     )
     return provider
 
 
 async def open_provider(rung: str, place: Workplace) -> SandboxProvider:
-    """An open provider of the rung. Raises RungUnavailable with the host's reason."""
+    """An open provider of the rung, made ready for one runtime. Raises RungUnavailable with the host's reason."""
     provider = make_provider(rung, place)
     try:
         await provider.open()
+        await provider.warm(RUNTIME)
     except SandboxUnavailable as error:
         await provider.close()
         raise RungUnavailable(str(error)) from error

@@ -23,7 +23,9 @@ pytestmark = pytest.mark.skipif(not RUNTIMES, reason="no Python client installed
 # What the launcher does, less the sandbox: preload with no function in sight, fork, be the function's interpreter.
 FORK = """
 import json, os, sys, time
-runtime_dir, environment = sys.argv[1], json.loads(sys.argv[2])
+runtime_dir, address, environment = sys.argv[1], sys.argv[2], dict(os.environ)
+os.environ.clear()
+os.environ["AWS_LAMBDA_RUNTIME_API"] = address or environment["AWS_LAMBDA_RUNTIME_API"]
 sys.path.insert(0, runtime_dir)
 from torpor_guest import clone
 clone.preload()
@@ -47,6 +49,7 @@ def serve(
     runtime: str = "",
     opt: str = "/opt",
     pass_fds: tuple[int, ...] = (),
+    preloaded_address: str = "",
     **environment: str,
 ) -> Iterator[Runtime]:
     for name, text in files.items():
@@ -58,17 +61,9 @@ def serve(
     environment = {**image.environment, "LAMBDA_RUNTIME_DIR": str(image.runtime_dir), **environment}
     argv = list(image.argv)
     if way == "clone":
-        argv = [argv[0], "-I", "-S", "-c", _with_variables(), str(image.runtime_dir)]
+        argv = [argv[0], "-I", "-S", "-c", FORK, str(image.runtime_dir), preloaded_address]
     with running(argv, task, handler, pass_fds=pass_fds, **environment) as started:
         yield started
-
-
-def _with_variables() -> str:
-    """The launcher's own environment differs from the function's: hide it while preloading."""
-    return (
-        "import os, sys, json\nsys.argv.append(json.dumps(dict(os.environ)))\nos.environ.clear()\n"
-        'os.environ["AWS_LAMBDA_RUNTIME_API"] = "127.0.0.1:1"\n' + FORK
-    )
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
@@ -231,3 +226,9 @@ def test_clones_draw_different_random_numbers(tmp_path: Path) -> None:
         with serve(tmp_path, {"index.py": code}, way="clone") as started:
             drawn.append(started.api.invoke({}).json)
     assert drawn[0][0] != drawn[1][0] and drawn[0][1] != drawn[1][1]
+
+
+def test_clone_with_another_api_address_is_booted_instead(tmp_path: Path) -> None:
+    code = "def handler(event, context): return 'served'"
+    with serve(tmp_path, {"index.py": code}, way="clone", preloaded_address="127.0.0.1:1") as started:
+        assert started.api.invoke({}).json == "served"

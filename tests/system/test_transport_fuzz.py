@@ -6,8 +6,8 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from tests.support.raw_http import LOOPS, Answer, Peer
+
 from torpor.transport import Exchange, HttpLimits, HttpServer, listen
 
 VALID = [
@@ -80,12 +80,7 @@ def test_any_bytes_get_valid_answers_and_the_end(loop: str, caplog: pytest.LogCa
             assert faults == []
 
         check()
-        runner.run(ended(server))
+        server.close()
+        runner.run(server.wait_closed())
     assert {record.name for record in caplog.records} <= {"torpor.transport"}
     assert all("as the test wants" in str(record.exc_info) for record in caplog.records)
-
-
-async def ended(server: HttpServer) -> None:
-    server.close()
-    while server.connections:
-        await asyncio.sleep(0.01)

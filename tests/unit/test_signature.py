@@ -152,7 +152,7 @@ def test_content_hash_that_is_not_the_bodys_is_refused() -> None:
         ({"service": "s3"}, "InvalidSignatureException"),
     ],
 )
-def test_wrong_key_secret_or_service_is_refused(values: dict[str, str], code: str) -> None:
+def test_wrong_key_secret_or_service_is_refused(values: dict[str, Any], code: str) -> None:
     assert code_of(signed(FUNCTIONS, **values)) == code
 
 

@@ -52,7 +52,7 @@ def test_request_complete_has_all_its_parts() -> None:
     assert (exchange.path, exchange.query, exchange.body) == ("/a%2Fb", "c=d%20e&f", b"abc")
     assert exchange.headers.get("A") == "1" and exchange.headers.get_all("a") == ["1", "2"]
     assert exchange.headers.get("none", "else") == "else" and "HOST" in exchange.headers
-    assert list(exchange.headers.items())[0] == ("Host", "x") and len(exchange.headers) == 4
+    assert next(exchange.headers.items()) == ("Host", "x") and len(exchange.headers) == 4
 
 
 def test_chunked_body_with_extension_and_trailer_is_joined() -> None:

@@ -131,5 +131,3 @@ class AdminFace:
 
 def _answer(exchange: Exchange, status: int, body: Mapping[str, Any]) -> None:
     exchange.reply(status, _JSON, msgspec.json.encode(body) + b"\n")
-
-

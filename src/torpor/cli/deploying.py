@@ -77,7 +77,8 @@ def _configuration(
 
 
 def _served(server: Client) -> list[str]:
-    return list(server.get(f"{ADMIN}/health").get("runtimes", ()))
+    findings = server.get(f"{ADMIN}/doctor")["capabilities"]
+    return [finding["name"] for finding in findings if finding["available"]]
 
 
 def _existing(server: Client, name: str) -> dict[str, Any] | None:

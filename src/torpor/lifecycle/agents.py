@@ -32,6 +32,8 @@ class AgentState(StrEnum):
     FAILED = "failed"
     EXITED = "exited"
 
+    __hash__ = str.__hash__  # the tables are keyed by it on every event
+
 
 class AgentCall(StrEnum):
     """What moves an agent: its own calls, and what the platform does to it."""
@@ -44,6 +46,8 @@ class AgentCall(StrEnum):
     BEGIN_ANSWER = "begin_answer"
     FAIL = "fail"
     EXIT = "exit"
+
+    __hash__ = str.__hash__  # the tables are keyed by it on every event
 
 
 Table = Mapping[AgentState, Mapping[AgentCall, AgentState]]

@@ -6,16 +6,22 @@ from collections.abc import Iterable, Mapping
 from torpor.lifecycle import effects as fx
 from torpor.lifecycle import events as ev
 from torpor.lifecycle.agents import EXTENSION, RUNTIME, RUNTIME_TABLES, Agent, AgentState
-from torpor.lifecycle.phases import Phase, Provisioning
+from torpor.lifecycle.phases import Phase, PhaseName, Provisioning
 from torpor.lifecycle.slots import Slot, SlotCall, SlotState
 from torpor.model.failure import Answer, Failure, FailureKind
 from torpor.model.invocation import OutcomeStatus
-from torpor.model.policy import LifecyclePolicy
+from torpor.model.policy import LifecyclePolicy, RuntimeKind
 from torpor.model.records import InvocationEnded, InvocationStarted, Record
 
 INIT_TIMER = "init"
 RUNTIME_SHUTDOWN_TIMER = "shutdown-runtime"
 SHUTDOWN_TIMER = "shutdown"
+
+_CAN_TAKE = frozenset({PhaseName.IDLE, PhaseName.FROZEN, PhaseName.SERVING, PhaseName.UNINITIALIZED})
+
+
+class IllegalEvent(Exception):
+    """The table has no rule for this event in this phase, or there is no room for it: a fault of the platform."""
 
 
 class Ground:
@@ -35,6 +41,16 @@ class Ground:
         self._init_duration: float | None = None
         """Of an Init that no invocation has reported yet."""
         self._out: list[fx.Effect] = []
+
+    @property
+    def free_slots(self) -> int:
+        """How many invocations could be assigned now and be delivered without waiting for Init or an end."""
+        if self.phase.name not in _CAN_TAKE or self.waiting:
+            return 0
+        free = self.policy.slots - len(self.slots)
+        if self.policy.runtime_kind is RuntimeKind.PARALLEL_POLLER:
+            free = min(free, self.parked)
+        return max(free, 0)
 
     def _arm(self, timer: str, at: float) -> None:
         self._out.append(fx.ArmTimer(timer, at))

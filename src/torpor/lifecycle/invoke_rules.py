@@ -4,6 +4,7 @@ from torpor.lifecycle import effects as fx
 from torpor.lifecycle import events as ev
 from torpor.lifecycle.agents import Agent, AgentCall
 from torpor.lifecycle.end_rules import EndRules
+from torpor.lifecycle.ground import IllegalEvent
 from torpor.lifecycle.phases import Frozen, Idle, Quiescing, Serving
 from torpor.lifecycle.slots import Slot, SlotCall, SlotState
 from torpor.model.failure import Failure, FailureKind
@@ -18,6 +19,8 @@ class InvokeRules(EndRules):
     """The rules of invocations in an environment that is ready."""
 
     def _serve(self, event: ev.Assigned, now: float) -> None:
+        if self.free_slots <= 0:
+            raise IllegalEvent("assigned without a free slot")
         slot = Slot(event.invocation, event.timeout)
         slot.started = now
         slot.deadline = now + event.timeout

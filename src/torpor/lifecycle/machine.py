@@ -9,31 +9,15 @@ from collections.abc import Callable
 
 from torpor.lifecycle import effects as fx
 from torpor.lifecycle import events as ev
+from torpor.lifecycle.ground import IllegalEvent
 from torpor.lifecycle.init_rules import InitRules
 from torpor.lifecycle.phases import PhaseName
 from torpor.lifecycle.slots import SlotState
 from torpor.lifecycle.transitions import TRANSITIONS
-from torpor.model.policy import RuntimeKind
-
-_CAN_TAKE = frozenset({PhaseName.IDLE, PhaseName.FROZEN, PhaseName.SERVING, PhaseName.UNINITIALIZED})
-
-
-class IllegalEvent(Exception):
-    """The table has no rule for this event in this phase: a fault of the platform."""
 
 
 class EnvironmentMachine(InitRules):
     """The state of one environment and the rules that move it."""
-
-    @property
-    def free_slots(self) -> int:
-        """How many invocations could be assigned now and be delivered without waiting for Init or an end."""
-        if self.phase.name not in _CAN_TAKE or self.waiting:
-            return 0
-        free = self.policy.slots - len(self.slots)
-        if self.policy.runtime_kind is RuntimeKind.PARALLEL_POLLER:
-            free = min(free, self.parked)
-        return max(free, 0)
 
     def is_running(self, invocation_id: str) -> bool:
         """Is this invocation delivered and not finished? Late and foreign ids are not."""

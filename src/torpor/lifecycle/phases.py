@@ -18,6 +18,8 @@ class PhaseName(StrEnum):
     STOPPING = "stopping"
     GONE = "gone"
 
+    __hash__ = str.__hash__  # the tables are keyed by it on every event
+
 
 class Provisioning(msgspec.Struct, frozen=True, tag=False):
     """The sandbox is being made."""

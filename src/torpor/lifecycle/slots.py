@@ -21,6 +21,8 @@ class SlotState(StrEnum):
     EXPIRED = "expired"
     DONE = "done"
 
+    __hash__ = str.__hash__  # the tables are keyed by it on every event
+
 
 class SlotCall(StrEnum):
     DELIVER = "deliver"
@@ -28,6 +30,8 @@ class SlotCall(StrEnum):
     EXPIRE = "expire"
     FAIL = "fail"
     FINISH = "finish"
+
+    __hash__ = str.__hash__  # the tables are keyed by it on every event
 
 
 _S, _C = SlotState, SlotCall

@@ -41,7 +41,7 @@ def _settled(phase: P) -> Rule:
 
 _LOST = _rule("sandbox_lost", P.GONE)
 _STOP = _rule("stop", P.STOPPING, P.GONE)
-_CRASH = _rule("agent_exited", *_AFTER_ENDING)
+_CRASH = _rule("agent_exited", P.RESETTING, P.UNINITIALIZED, P.STOPPING, P.GONE)
 
 TRANSITIONS: Mapping[P, Mapping[type, Rule]] = {
     P.PROVISIONING: {

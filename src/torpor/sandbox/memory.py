@@ -287,10 +287,11 @@ class MemorySandbox:
                     self._pending_signals.append((process, number))
 
     def kill_all(self) -> None:
-        """End every program and the children they forked."""
+        """End every program and the children they forked. What starts next is not frozen."""
         for process in list(self._live.values()):
             process.end(signal.SIGKILL)
         self._pending_signals.clear()
+        self.running.set()
 
     def freeze(self) -> None:
         """No program is resumed from here on."""

@@ -98,14 +98,17 @@ class HttpServer:
         self.draining = True
         for connection in tuple(self._connections):
             connection.retire()
-        if not self._connections:
-            return True
-        self._emptied = asyncio.Event()
         try:
-            await asyncio.wait_for(self._emptied.wait(), timeout)
+            await asyncio.wait_for(self.wait_closed(), timeout)
         except TimeoutError:
             return False
         return True
+
+    async def wait_closed(self) -> None:
+        """Wait until no connection is left; returns at once if there is none. Used after `close`."""
+        if self._connections:
+            self._emptied = self._emptied or asyncio.Event()
+            await self._emptied.wait()
 
     def close(self) -> None:
         """Stop listening and drop every connection; exchanges in flight hear of a disconnect. Idempotent."""

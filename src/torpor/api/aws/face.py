@@ -23,7 +23,7 @@ from torpor.contracts.lambda_.signature import region_of, verify
 from torpor.contracts.lambda_.validation import check
 from torpor.contracts.lambda_.wire import ApiRequest, ApiResponse
 from torpor.model.clock import Clock
-from torpor.model.errors import NotFound
+from torpor.model.errors import NotFound, PlatformError, ShuttingDown
 from torpor.model.function import FunctionRecord, FunctionVersion
 from torpor.model.invocation import Invocation, Outcome
 from torpor.service.functions import Functions
@@ -77,8 +77,7 @@ class AwsFace:
         try:
             response = await self._answer(request, request_id)
         except Exception as error:
-            if not is_expected(error):
-                _LOG.exception("request %s (%s %s) failed", request_id, request.method, request.path)
+            _report(error, request, request_id)
             response = render_failure(error, request_id)
         if request.method == "HEAD":
             return ApiResponse(status=response.status, headers=response.headers)
@@ -179,3 +178,11 @@ class AwsFace:
         hint = f"; it answers to {', '.join(allowed)}" if allowed else ""
         message = f"There is no operation {request.method} {request.path}{hint}."
         return ApiFailure("UnknownOperationException", message)
+
+
+def _report(error: Exception, request: ApiRequest, request_id: str) -> None:
+    """Log what the server's owner has to act on; a caller's own mistakes are told to the caller only."""
+    if not is_expected(error):
+        _LOG.error("request %s (%s %s) failed", request_id, request.method, request.path, exc_info=error)
+    elif isinstance(error, PlatformError) and not isinstance(error, ShuttingDown):
+        _LOG.error("request %s (%s %s): %s", request_id, request.method, request.path, error)

@@ -3,6 +3,7 @@
 import base64
 import binascii
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, cast
 
 from torpor.api.aws.call import Call, Handler, Reply, about
@@ -14,11 +15,12 @@ from torpor.contracts.lambda_.failures_api import ApiFailure, invalid_parameter,
 from torpor.contracts.lambda_.names import FunctionName, require_latest, require_unqualified
 from torpor.contracts.lambda_.operations import Shape
 from torpor.contracts.lambda_.rendering import Moment
-from torpor.model.errors import Conflict, PreconditionFailed
+from torpor.model.errors import Conflict, NotFound, PreconditionFailed
 from torpor.model.function import LATEST, FunctionRecord
 from torpor.service.functions import Changes, Functions, NewFunction
 
 CONTRACT = "lambda"
+"""What the platform calls the contract that these functions are served by."""
 
 
 class FunctionOperations:
@@ -45,6 +47,7 @@ class FunctionOperations:
         }
 
     async def create(self, call: Call) -> Reply:
+        """CreateFunction: check everything, take the package in, show the function as it is being made."""
         named, values = call.function, call.values
         require_unqualified(named)
         configuration.check_new(values, call.place, self._shapes)
@@ -59,17 +62,20 @@ class FunctionOperations:
         return Reply(201, rendering.configuration(record.latest, Moment.CREATED))
 
     async def get(self, call: Call) -> Reply:
+        """GetFunction: configuration, a link to the package, tags and reserved concurrency."""
         named = call.function
         record = self._record(call, named)
         link = call.base_url + self._links.make(record.name, record.latest.version.code.digest)
         return Reply(200, rendering.function(record, link, named.qualifier))
 
     async def get_configuration(self, call: Call) -> Reply:
+        """GetFunctionConfiguration."""
         named = call.function
         record = self._record(call, named)
         return Reply(200, rendering.configuration(record.latest, Moment.SETTLED, named.qualifier))
 
     async def list(self, call: Call) -> Reply:
+        """ListFunctions: pages of at most 50, by name."""
         marker, asked = call.values.get("Marker", ""), call.values.get("MaxItems", limits.PAGE_DEFAULT)
         after = decode_marker(marker) if marker else None
         records, following = self._functions.page(after, min(asked, limits.PAGE_DEFAULT))
@@ -80,6 +86,7 @@ class FunctionOperations:
         return Reply(200, body)
 
     async def update_code(self, call: Call) -> Reply:
+        """UpdateFunctionCode; with DryRun only the checks."""
         named, values = call.function, call.values
         require_unqualified(named)
         record = self._record(call, named)
@@ -98,6 +105,7 @@ class FunctionOperations:
         return Reply(200, rendering.configuration(record.latest, Moment.UPDATED))
 
     async def update_configuration(self, call: Call) -> Reply:
+        """UpdateFunctionConfiguration: what is not given stays."""
         named, values = call.function, call.values
         require_unqualified(named)
         self._record(call, named)
@@ -110,6 +118,7 @@ class FunctionOperations:
         return Reply(200, rendering.configuration(record.latest, Moment.UPDATED))
 
     async def delete(self, call: Call) -> Reply:
+        """DeleteFunction."""
         named = call.function
         self._record(call, named)
         if named.qualifier == LATEST:
@@ -126,7 +135,8 @@ class FunctionOperations:
 
     def _check_free(self, name: str) -> None:
         # Before the package is fetched or unpacked; the service checks again when it keeps the function.
-        if name in self._functions.names():
+        with suppress(NotFound):
+            self._functions.get(name)
             raise _exists(name)
 
     def _new_function(self, named: FunctionName, call: Call) -> NewFunction:

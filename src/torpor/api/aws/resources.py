@@ -26,6 +26,7 @@ class ResourceOperations:
         }
 
     async def tag(self, call: Call) -> Reply:
+        """TagResource: add tags, replacing those of the same key."""
         named = _tagged(call)
         with about(call, named):
             tags = self._functions.tags(named.name)
@@ -34,17 +35,20 @@ class ResourceOperations:
         return Reply(204)
 
     async def untag(self, call: Call) -> Reply:
+        """UntagResource: keys that are not there are passed over."""
         named = _tagged(call)
         with about(call, named):
             self._functions.untag(named.name, call.values["TagKeys"])
         return Reply(204)
 
     async def list_tags(self, call: Call) -> Reply:
+        """ListTags."""
         named = _tagged(call)
         with about(call, named):
             return Reply(200, {"Tags": dict(self._functions.tags(named.name))})
 
     async def put_concurrency(self, call: Call) -> Reply:
+        """PutFunctionConcurrency; 0 stops every invocation."""
         named = _whole_function(call)
         wanted = call.values["ReservedConcurrentExecutions"]
         with about(call, named):
@@ -52,18 +56,21 @@ class ResourceOperations:
         return Reply(200, {"ReservedConcurrentExecutions": wanted})
 
     async def get_concurrency(self, call: Call) -> Reply:
+        """GetFunctionConcurrency: empty when nothing is reserved."""
         named = _whole_function(call)
         with about(call, named):
             reserved = self._functions.reserved(named.name)
         return Reply(200, {} if reserved is None else {"ReservedConcurrentExecutions": reserved})
 
     async def delete_concurrency(self, call: Call) -> Reply:
+        """DeleteFunctionConcurrency."""
         named = _whole_function(call)
         with about(call, named):
             self._functions.reserve(named.name, None)
         return Reply(204)
 
     async def account_settings(self, _call: Call) -> Reply:
+        """GetAccountSettings."""
         code_bytes, count = self._functions.code_usage()
         reserved = self._functions.total_reserved()
         return Reply(200, rendering.account_settings(reserved=reserved, code_bytes=code_bytes, functions=count))

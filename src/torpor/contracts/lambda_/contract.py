@@ -10,7 +10,7 @@ from torpor.contracts.lambda_.platform_log import LogFacts, LogStyle, PlatformLo
 from torpor.model.failure import Failure, FailureKind
 from torpor.model.function import FunctionVersion
 from torpor.model.policy import LifecyclePolicy
-from torpor.model.records import Record
+from torpor.model.records import InitStarted, Record
 
 BOOTSTRAPS = ("/var/runtime/bootstrap", "/var/task/bootstrap", "/opt/bootstrap")
 
@@ -82,7 +82,9 @@ class LambdaContract:
     def log_lines(
         self, version: FunctionVersion, image: Image, record: Record, *, wall: float, memory_mb: int
     ) -> list[str]:
-        name, resource = environment.runtime_version(version, image.version)
+        name = resource = ""
+        if isinstance(record, InitStarted):
+            name, resource = environment.runtime_version(version, image.version)
         facts = LogFacts(
             version=version.version,
             memory_mb=version.memory_mb,

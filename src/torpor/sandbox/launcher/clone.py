@@ -1,5 +1,7 @@
 """Turning a forked copy of the launcher into the interpreter a function would have been started with."""
 
+from __future__ import annotations
+
 import builtins
 import gc
 import importlib
@@ -53,9 +55,14 @@ def _replace_environment(environment: Mapping[str, str]) -> None:
 
 
 def _reset_streams() -> None:
-    sys.stdin = sys.__stdin__ = _stream(0, "r", "strict")
-    sys.stdout = sys.__stdout__ = _stream(1, "w", "strict")
-    sys.stderr = sys.__stderr__ = _stream(2, "w", "backslashreplace", line_buffering=True)
+    streams = {
+        "stdin": _stream(0, "r", "strict"),
+        "stdout": _stream(1, "w", "strict"),
+        "stderr": _stream(2, "w", "backslashreplace", line_buffering=True),
+    }
+    for name, stream in streams.items():
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
 
 
 def _stream(descriptor: int, mode: str, errors: str, *, line_buffering: bool = False) -> Any:

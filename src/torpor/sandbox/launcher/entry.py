@@ -4,6 +4,8 @@
 inside it, so that this one's own paths are the inside ones. `serve` then forks a keeper for each sandbox asked for.
 """
 
+from __future__ import annotations
+
 import contextlib
 import gc
 import os

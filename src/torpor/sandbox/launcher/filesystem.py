@@ -1,5 +1,7 @@
 """What one sandbox mounts into its own copy of the root."""
 
+from __future__ import annotations
+
 import os
 from typing import Any
 

@@ -4,6 +4,8 @@ It stays outside the environment's control groups, so that freezing and running 
 with its control socket or with the launcher, and the kernel ends everything in the pid namespace with it.
 """
 
+from __future__ import annotations
+
 import contextlib
 import gc
 import os

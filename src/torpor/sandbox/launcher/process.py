@@ -5,6 +5,8 @@ privileges, system call filter) and may be done ahead; then the child waits for 
 program or becomes a cloned interpreter.
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 import resource
@@ -18,6 +20,7 @@ from . import clone, places, seccomp, syscalls, wire
 _SPECIFICATION = 3
 _FIRST_FREE = 4
 _OUT_OF_MEMORY_SCORE = "500"
+_LOCKED_BYTES = 65536
 _START_FAILED = 127
 _HANDLED = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -118,6 +121,7 @@ def _arrange_descriptors(surroundings: Surroundings, channel: int) -> None:
 
 def _become_user(*, rootless: bool) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_MEMLOCK, (_LOCKED_BYTES, _LOCKED_BYTES))
     syscalls.drop_bounding_capabilities()
     if not rootless:
         os.setgroups([])

@@ -3,6 +3,8 @@
 Sources are opened before anything is mounted, so that no mount made here can stand in front of one.
 """
 
+from __future__ import annotations
+
 import os
 from typing import Any
 
@@ -64,7 +66,7 @@ class _Builder:
 def enter(settings: Settings) -> None:
     """Build the root and make it this process's own; the host's is gone afterwards. Must run single-threaded."""
     _own_namespaces(rootless=settings["rootless"])
-    top = settings["state"]
+    top = settings["root"]
     builder = _Builder(top)
     sources = _hidden_sources(settings)
     for source in [*_tree_sources(), *sources.values()]:
@@ -91,11 +93,12 @@ def _hidden_sources(settings: Settings) -> dict[str, str]:
     """Inside path -> host path of everything launcher and keepers need besides the system itself."""
     found = {
         places.CODE: settings["code"],
-        places.STATE: settings["state"],
-        places.DEVICES: "/dev",
         places.PROGRAM: settings["program"],
         places.CGROUP: places.CGROUP,
     }
+    if settings["disk"]:
+        found[places.STATE] = settings["state"]
+        found[places.DEVICES] = "/dev"
     if settings["own_lang"]:
         found[places.OWN_LANG] = settings["own_lang"]
     if settings["lang"]:

@@ -1,5 +1,7 @@
 """Kernel calls the standard library lacks on some supported versions. Failures are `OSError`."""
 
+from __future__ import annotations
+
 import ctypes
 import os
 

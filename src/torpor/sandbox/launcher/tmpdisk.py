@@ -4,6 +4,8 @@ On disk its content is not charged to the function's memory, and full means `No 
 unnamed file behind a self-clearing loop device, so nothing of it outlives the last process that uses it.
 """
 
+from __future__ import annotations
+
 import fcntl
 import os
 import shutil
@@ -55,6 +57,7 @@ def _mount_disk(megabytes: int) -> bool:
         syscalls.mount(device[0], places.TMP, "ext4", flags, "noinit_itable")
         os.close(device[1])
         os.chmod(places.TMP, 0o1777)
+        os.rmdir(f"{places.TMP}/lost+found")
     except (OSError, subprocess.SubprocessError):
         return False
     return True
@@ -80,7 +83,7 @@ def _template(megabytes: int) -> str:
 
 
 def _image_bytes(megabytes: int) -> int:
-    """Size of the image that leaves this much to an ordinary user: inode tables, reserved clusters and bitmaps added."""
+    """Size of the image that leaves this much to an ordinary user, beside inode tables and what is reserved."""
     usable = megabytes * _MIB
     tables = megabytes * _INODES_PER_MIB * _INODE_BYTES
     reserved = min(usable // (_RESERVED_SHARE - 1), _RESERVED_MOST)

@@ -1,5 +1,7 @@
 """Messages between the server, the launcher and the keepers: one JSON object a packet, descriptors beside it."""
 
+from __future__ import annotations
+
 import array
 import json
 import os

@@ -18,7 +18,11 @@ class Channel:
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, connection: socket.socket, on_message: OnMessage, on_closed: Callable[[], None]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        connection: socket.socket,
+        on_message: OnMessage,
+        on_closed: Callable[[], None],
     ) -> None:
         connection.setblocking(False)
         self._loop = loop

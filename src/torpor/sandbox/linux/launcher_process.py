@@ -24,7 +24,6 @@ SANDBOX_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 class LauncherPlan:
     """What one launcher serves: one image with its interpreter preloaded (`image`), or several that are booted."""
 
-    key: str
     code_root: str
     rootless: bool
     disk: bool
@@ -37,6 +36,7 @@ class LauncherPlan:
         image = self.image
         settings: dict[str, Any] = {
             "state": folder,
+            "root": os.path.join(folder, parent),
             "code": os.path.realpath(self.code_root),
             "program": SANDBOX_FOLDER,
             "parent": parent,
@@ -45,7 +45,7 @@ class LauncherPlan:
             "own_lang": None,
             "lang": image and image.lang,
             "runtime_dir": image and image.runtime_dir,
-            "clone_module": image and self.clone and image.clone_module or "",
+            "clone_module": (image and self.clone and image.clone_module) or "",
             "images": {
                 name: {"lang": other.lang, "runtime_dir": other.runtime_dir} for name, other in self.others.items()
             },
@@ -88,15 +88,8 @@ class LauncherProcess:
         ours, theirs = pair()
         settings = self.plan.settings(self._home.folder, self._parent)
         try:
-            self._process = subprocess.Popen(
-                entry.command(host_interpreter(), SANDBOX_FOLDER, "enter_root", theirs.fileno()),
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                start_new_session=True,
-                cwd="/",
-                env={"LC_CTYPE": "C.UTF-8", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
-            )
+            os.mkdir(settings["root"])
+            self._process = _spawn(theirs.fileno())
         except OSError as error:
             ours.close()
             raise SandboxUnavailable(f"The launcher cannot be started: {error}.") from error
@@ -170,6 +163,18 @@ class LauncherProcess:
         for ended in self._ended.values():
             if not ended.done():
                 ended.set_result(None)
+
+
+def _spawn(descriptor: int) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        entry.command(host_interpreter(), SANDBOX_FOLDER, "enter_root", descriptor),
+        pass_fds=(descriptor,),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+        cwd="/",
+        env={"LC_CTYPE": "C.UTF-8", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+    )
 
 
 def _wait(process: "subprocess.Popen[bytes]") -> None:

@@ -7,11 +7,11 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from torpor.sandbox.images import RuntimeImage
 from torpor.sandbox.launcher import places, wire
 from torpor.sandbox.linux.fidelity import may_clone
 from torpor.sandbox.linux.output import OutputReader
 from torpor.sandbox.linux.prepared import PreparedSandbox
-from torpor.sandbox.images import RuntimeImage
 from torpor.sandbox.port import (
     ProcessExit,
     ProcessSpec,

@@ -169,9 +169,10 @@ class PlainSandbox:
                 process.signal_group(number)
 
     def kill_all(self) -> None:
-        """SIGKILL to every process that can be found (the package tells which cannot)."""
+        """SIGKILL to every process that can be found (the package tells which cannot). What starts next is not frozen."""
         if self._ending is None:
             self._kill()
+            self._frozen = False
 
     def _kill(self) -> int:
         self._sample()

@@ -47,12 +47,21 @@ _PRELOADED = (
 )
 _FROM_PREFIX = ("prefix", "exec_prefix", "base_prefix", "base_exec_prefix", "executable", "_base_executable", "_stdlib_dir")
 
+_ADDRESS = "AWS_LAMBDA_RUNTIME_API"
+_USUAL_ADDRESS = "169.254.100.1:9001"
+
 _client_code: Any = None
+_client_address = ""
 
 
 def preload() -> None:
-    """Import the client and what it or most functions import, as they will appear inside. Raises ImportError."""
-    global _client_code
+    """Import the client and what it or most functions import, as they will appear inside. Raises ImportError.
+
+    The client's compiled half fixes the address of its API when it is loaded: the one in the environment then, else the
+    one sandboxes have.
+    """
+    global _client_address, _client_code
+    _client_address = os.environ.setdefault(_ADDRESS, _USUAL_ADDRESS)
     for name in _PRELOADED:
         importlib.import_module(name)
     client = _client()
@@ -64,9 +73,14 @@ def preload() -> None:
 
 
 def run(handler: str) -> None:
-    """Serve invocations for ever. Ends as the client does: by SystemExit or an exception."""
-    if paths.places()[1] == paths.RUNTIME:
-        _move_modules(_moves())
+    """Serve invocations for ever. Ends as the client does: by SystemExit or an exception.
+
+    With another API address than the preloaded client's, the process becomes a freshly booted interpreter instead.
+    """
+    inside = _moves() if paths.places()[1] == paths.RUNTIME else ()
+    if os.environ[_ADDRESS] != _client_address:
+        os.execv(_moved(sys.executable, inside), [sys.executable, "-S", os.path.join(paths.places()[1], "bootstrap.py")])
+    _move_modules(inside)
     sys.path[:] = paths.search_path()
     sys.path_importer_cache.clear()
     paths.finish_start()
@@ -130,7 +144,5 @@ def _reseed() -> None:
 
 
 def _read_environment() -> None:
-    """The client reads the log settings and the address of its API when it is imported."""
+    """The client reads the log settings when it is imported."""
     exec(_client_code, _client().__dict__)  # the module's own code, once more
-    client: Any = sys.modules["awslambdaric.lambda_runtime_client"]
-    client.runtime_client.initialize_client(client._user_agent())

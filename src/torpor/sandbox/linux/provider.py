@@ -1,0 +1,185 @@
+"""Makes real sandboxes: launchers on demand, a pool of prepared sandboxes for each, and the way from a specification to
+a sandbox. The mounting, forking and privilege dropping is done by the launcher, never here."""
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import os
+import random
+from collections.abc import Iterator
+
+from torpor.model.errors import RuntimeMissing, SandboxUnavailable
+from torpor.sandbox.images import ImageCatalog, RuntimeImage
+from torpor.sandbox.linux import host
+from torpor.sandbox.linux.home import Home
+from torpor.sandbox.linux.launcher_process import LauncherPlan, LauncherProcess
+from torpor.sandbox.linux.pool import PreparedPool
+from torpor.sandbox.linux.prepared import PreparedSandbox
+from torpor.sandbox.linux.sandbox import Egress, LinuxSandbox
+from torpor.sandbox.port import (
+    Capability,
+    Isolation,
+    ProviderStatistics,
+    SandboxListener,
+    SandboxSpec,
+)
+
+DEFAULT_TMP_MB = 512
+_BOOTED = "booted"
+_FIRST_USER = 700_000
+_USERS = 100_000
+
+_log = logging.getLogger(__name__)
+
+
+class LinuxProvider:
+    """The `sandbox` rung, or with `rootless` the `sandbox-rootless` one.
+
+    `code_root` is the folder all code folders lie below; `prepared_target` how many sandboxes of each runtime are kept
+    ready without code; with `boot_only` every process is executed afresh and no interpreter is ever cloned.
+    """
+
+    def __init__(
+        self,
+        state_dir: str,
+        code_root: str,
+        images: ImageCatalog,
+        egress: Egress | None = None,
+        rootless: bool = False,
+        prepared_target: int = 2,
+        boot_only: bool = False,
+    ) -> None:
+        self._state_dir = state_dir
+        self._code_root = os.path.realpath(code_root)
+        self._images = images
+        self._egress = egress
+        self._rootless = rootless
+        self._target = prepared_target
+        self._boot_only = boot_only
+        self._home: Home | None = None
+        self._launchers: dict[str, asyncio.Task[LauncherProcess]] = {}
+        self._pools: dict[str, PreparedPool] = {}
+        self._live: dict[str, LinuxSandbox] = {}
+        self._numbers = itertools.count(1)
+        self._first_user = random.randrange(_USERS)
+        self._problems: list[list[str]] = []
+
+    @property
+    def isolation(self) -> Isolation:
+        return Isolation.ROOTLESS if self._rootless else Isolation.ROOT
+
+    async def open(self) -> None:
+        if self._home is not None:
+            return
+        try:
+            self._home = await asyncio.to_thread(Home, self._state_dir)
+        except OSError as error:
+            raise SandboxUnavailable(f"The state folder {self._state_dir} cannot be used: {error}.") from error
+
+    async def warm(self, runtime: str) -> None:
+        image = self._images.resolve(runtime)
+        await self._launcher(image)
+        await self._pool(image).fill()
+
+    async def create(self, spec: SandboxSpec, listener: SandboxListener) -> LinuxSandbox:
+        code, *layers = [self._below_root(folder) for folder in (spec.code, *spec.layers)]
+        image = self._images.resolve(spec.runtime)
+        prepared = await self._pool(image).take()
+        try:
+            await prepared.assign(code, layers, spec.tmp_mb)
+        except BaseException:
+            await prepared.discard()
+            raise
+        loop = asyncio.get_running_loop()
+        sandbox = LinuxSandbox(loop, spec, prepared, image, listener, self._egress, self._forget)
+        self._live[spec.name] = sandbox
+        return sandbox
+
+    def capabilities(self) -> tuple[Capability, ...]:
+        return host.capabilities(rootless=self._rootless, boot_only=self._boot_only)
+
+    def statistics(self) -> ProviderStatistics:
+        return ProviderStatistics(
+            isolation=self.isolation,
+            live=len(self._live),
+            prepared={runtime: len(pool) for runtime, pool in self._pools.items()},
+        )
+
+    async def close(self) -> None:
+        for pool in self._pools.values():
+            await pool.close()
+        self._pools.clear()
+        await asyncio.gather(*(sandbox.destroy() for sandbox in list(self._live.values())))
+        for task in list(self._launchers.values()):
+            with contextlib.suppress(SandboxUnavailable):
+                await (await task).close()
+        self._launchers.clear()
+        if self._home is not None:
+            home, self._home = self._home, None
+            await asyncio.to_thread(home.release)
+
+    def _forget(self, sandbox: LinuxSandbox) -> None:
+        if self._live.get(sandbox.name) is sandbox:
+            del self._live[sandbox.name]
+
+    def _below_root(self, folder: str) -> str:
+        relative = os.path.relpath(os.path.realpath(folder), self._code_root)
+        if relative.split("/")[0] == "..":
+            raise SandboxUnavailable(f"The code folder {folder} is not below {self._code_root}.")
+        return relative
+
+    def _pool(self, image: RuntimeImage) -> PreparedPool:
+        pool = self._pools.get(image.runtime)
+        if pool is None:
+            pool = PreparedPool(asyncio.get_running_loop(), lambda: self._prepare(image), self._target)
+            self._pools[image.runtime] = pool
+        return pool
+
+    async def _prepare(self, image: RuntimeImage) -> PreparedSandbox:
+        launcher = await self._launcher(image)
+        number = next(self._numbers)
+        prepared = PreparedSandbox(asyncio.get_running_loop(), launcher, f"s{number}")
+        user = _FIRST_USER + (self._first_user + number) % _USERS
+        try:
+            await prepared.make(image.runtime, user, DEFAULT_TMP_MB)
+        except BaseException:
+            await prepared.discard()
+            raise
+        return prepared
+
+    async def _launcher(self, image: RuntimeImage) -> LauncherProcess:
+        key = image.runtime if image.clone_module else _BOOTED
+        task = self._launchers.get(key)
+        if task is not None and task.done() and (task.exception() or not task.result().is_alive):
+            self._launchers.pop(key)
+            if not task.exception():
+                await task.result().close()
+            task = self._launchers.get(key)
+        if task is None:
+            task = self._launchers[key] = asyncio.create_task(self._start_launcher(key, image))
+        return await asyncio.shield(task)
+
+    async def _start_launcher(self, key: str, image: RuntimeImage) -> LauncherProcess:
+        if self._home is None:
+            raise SandboxUnavailable("The provider is not open.")
+        clonable = key != _BOOTED
+        plan = LauncherPlan(
+            code_root=self._code_root,
+            rootless=self._rootless,
+            disk=not self._rootless,
+            image=image if clonable else None,
+            clone=clonable and not self._boot_only,
+            others={} if clonable else {other.runtime: other for other in self._booted_images()},
+        )
+        launcher = LauncherProcess(asyncio.get_running_loop(), self._home, plan)
+        await launcher.start()
+        self._problems = launcher.problems
+        return launcher
+
+    def _booted_images(self) -> Iterator[RuntimeImage]:
+        for runtime in self._images.present():
+            with contextlib.suppress(RuntimeMissing):
+                image = self._images.resolve(runtime)
+                if not image.clone_module:
+                    yield image

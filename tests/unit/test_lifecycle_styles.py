@@ -1,0 +1,262 @@
+"""The four serving styles as event lists, and for each policy row its failure."""
+
+from tests.support.lifecycle import FUNCTION_SERVER, MANAGED, WEB_SERVICE, Story
+
+from torpor.lifecycle import RUNTIME, PhaseName
+from torpor.lifecycle import events as ev
+from torpor.model.failure import Answer, Failure, FailureKind
+
+
+def _kind(story: Story, name: str = "i1") -> FailureKind:
+    result = story.told[name]
+    assert isinstance(result, Failure)
+    return result.kind
+
+
+def test_standard_cold_invocation_then_freeze_and_thaw() -> None:
+    story = Story()
+    assert story.assign() == []
+    assert story.then(ev.SandboxReady()) == ["Emit", "ArmTimer", "StartAgents"]
+    assert story.ready() == ["Emit", "LimitCpu", "CancelTimer", "ArmTimer", "Emit", "Deliver"]
+    assert story.phase is PhaseName.SERVING
+    assert story.answer() == ["Complete"]
+    assert story.ready() == ["Emit", "CancelTimer", "Emit"]
+    assert story.then(ev.NothingPending()) == ["Freeze"]
+    assert story.phase is PhaseName.FROZEN
+    assert story.assign("i2") == ["Thaw", "ArmTimer", "Emit", "Deliver"]
+
+
+def test_caller_that_wants_the_log_is_told_only_when_the_invocation_is_reported() -> None:
+    story = Story().frozen()
+    story.assign(wants_log=True)
+    assert story.answer() == []
+    assert story.ready() == ["Emit", "CancelTimer", "Emit", "Complete"]
+
+
+def test_standard_init_timeout_is_made_again_inside_the_invocation_under_its_own_deadline() -> None:
+    story = Story()
+    story.assign(timeout=30.0)
+    story.then(ev.SandboxReady())
+    assert story.then(ev.DeadlineReached("init"), after=10.0) == ["Emit", "CancelTimer", "KillAgents"]
+    assert story.phase is PhaseName.RESETTING
+    effects = story.then(ev.AgentExited(RUNTIME, signal=9))
+    assert effects[-4:] == ["ArmTimer", "Emit", "LimitCpu", "StartAgents"]
+    assert story.phase is PhaseName.REINITIALIZING
+    story.ready(after=12.0)
+    story.answer()
+    story.ready()
+    ended = [effect.record for effect in story.effects if type(effect).__name__ == "Emit"][-1]
+    assert ended.init_duration is None and ended.duration > 12.0
+    assert isinstance(story.told["i1"], Answer)
+
+
+def test_standard_reinit_that_outlasts_the_timeout_fails_the_invocation() -> None:
+    story = Story()
+    story.assign(timeout=5.0)
+    story.then(ev.SandboxReady())
+    story.then(ev.DeadlineReached("init"), after=10.0)
+    story.then(ev.AgentExited(RUNTIME, signal=9))
+    story.then(ev.DeadlineReached("i1"), after=5.0)
+    assert _kind(story) is FailureKind.TIMEOUT
+    assert story.records()[-2:] == ["InvocationStarted", "InvocationEnded"]
+
+
+def test_standard_init_error_is_reported_once_it_fails_inside_the_invocation_too() -> None:
+    story = Story()
+    story.assign()
+    story.then(ev.SandboxReady())
+    story.then(ev.AgentFailed(RUNTIME, "Runtime.ImportModuleError", b'{"x":1}'))
+    story.crash()
+    assert story.phase is PhaseName.REINITIALIZING and not story.told
+    story.then(ev.AgentFailed(RUNTIME, "Runtime.ImportModuleError", b'{"x":2}'))
+    story.crash()
+    result = story.told["i1"]
+    assert isinstance(result, Failure) and result.payload == b'{"x":2}'
+    assert story.phase is PhaseName.UNINITIALIZED
+
+
+def test_standard_timeout_and_crash_reset_the_environment() -> None:
+    story = Story().frozen()
+    story.assign(timeout=3.0)
+    assert story.then(ev.DeadlineReached("i1"), after=3.0) == ["CancelTimer", "Emit", "Complete", "KillAgents"]
+    assert story.phase is PhaseName.RESETTING
+    story.then(ev.AgentExited(RUNTIME, signal=9))
+    assert story.phase is PhaseName.UNINITIALIZED and _kind(story) is FailureKind.TIMEOUT
+    story.assign("i2")
+    assert story.phase is PhaseName.REINITIALIZING
+    story.ready()
+    story.crash(3)
+    assert _kind(story, "i2") is FailureKind.EXIT and story.phase is PhaseName.UNINITIALIZED
+
+
+def test_crash_after_the_answer_does_not_change_what_the_caller_was_told() -> None:
+    story = Story().frozen()
+    story.assign()
+    story.answer()
+    story.crash()
+    assert isinstance(story.told["i1"], Answer)
+    assert story.phase is PhaseName.UNINITIALIZED
+
+
+def test_idle_crash_is_noticed_and_the_next_invocation_initialises_again() -> None:
+    story = Story().frozen()
+    story.crash()
+    assert story.phase is PhaseName.UNINITIALIZED
+    story.assign()
+    assert story.phase is PhaseName.REINITIALIZING
+
+
+def test_shutdown_without_extensions_kills_at_once() -> None:
+    story = Story().frozen()
+    assert story.then(ev.StopRequested("spindown")) == ["Emit", "KillAgents"]
+    effects = story.then(ev.AgentExited(RUNTIME, signal=9))
+    assert effects[-1] == "Destroy" and story.phase is PhaseName.GONE
+
+
+def test_extensions_start_first_and_shutdown_ends_the_runtime_before_telling_them() -> None:
+    story = Story(extensions=("watcher",))
+    story.assign()
+    assert story.then(ev.SandboxReady())[-1] == "StartAgents"
+    assert not story.machine.runtime.lives
+    assert story.then(ev.AgentRegistered("watcher", True, True, False)) == ["StartAgents"]
+    story.ready()
+    assert story.phase is PhaseName.INITIALIZING
+    assert story.then(ev.NextRequested("watcher"))[-2:] == ["Deliver", "NotifyInvoke"]
+    story.answer()
+    story.ready()
+    assert story.phase is PhaseName.SERVING
+    story.then(ev.NextRequested("watcher"))
+    assert story.phase is PhaseName.IDLE
+    story.then(ev.NothingPending())
+    assert story.then(ev.StopRequested("spindown")) == ["Thaw", "Emit", "ArmTimer", "SignalAgent", "ArmTimer"]
+    assert story.then(ev.AgentExited(RUNTIME, signal=15)) == ["NotifyShutdown"]
+    assert story.then(ev.AgentExited("watcher", code=0))[-1] == "Destroy"
+
+
+def test_extension_crash_during_an_invocation_resets() -> None:
+    story = Story(extensions=("watcher",))
+    story.then(ev.SandboxReady())
+    story.then(ev.AgentRegistered("watcher", True, True, False))
+    story.ready()
+    story.then(ev.NextRequested("watcher"))
+    story.assign()
+    story.crash(1, "watcher")
+    result = story.told["i1"]
+    assert isinstance(result, Failure) and result.agent == "watcher"
+    assert story.phase is PhaseName.RESETTING
+
+
+def test_managed_environment_serves_as_many_as_workers_ask() -> None:
+    story = Story(MANAGED)
+    story.then(ev.SandboxReady())
+    story.ready()
+    story.ready()
+    assert story.phase is PhaseName.IDLE and story.machine.free_slots == 2
+    story.assign("a")
+    story.assign("b")
+    assert story.machine.free_slots == 0
+    story.answer("b")
+    assert story.machine.free_slots == 0
+    story.ready()
+    assert story.machine.free_slots == 1
+    assert story.then(ev.NothingPending()) == []
+
+
+def test_managed_timeout_fails_one_invocation_and_refuses_its_late_answer() -> None:
+    story = Story(MANAGED)
+    story.then(ev.SandboxReady())
+    story.ready()
+    story.ready()
+    story.assign("slow")
+    story.assign("quick")
+    story.then(ev.DeadlineReached("slow"), after=3.0)
+    assert _kind(story, "slow") is FailureKind.TIMEOUT and story.phase is PhaseName.SERVING
+    assert story.machine.has_expired("slow") and not story.machine.is_running("slow")
+    story.answer("quick")
+    assert isinstance(story.told["quick"], Answer)
+    story.answer("slow")
+    assert story.phase is PhaseName.IDLE
+
+
+def test_managed_runtime_exit_fails_what_runs_and_ends_the_environment() -> None:
+    story = Story(MANAGED)
+    story.then(ev.SandboxReady())
+    story.ready()
+    story.assign()
+    assert story.crash()[-1] == "Destroy"
+    assert _kind(story) is FailureKind.EXIT and story.phase is PhaseName.GONE
+
+
+def test_function_server_runs_its_hooks_around_init_freeze_and_stop() -> None:
+    story = Story(FUNCTION_SERVER)
+    story.assign()
+    story.then(ev.SandboxReady())
+    assert story.ready() == ["CallHook"]
+    assert story.then(ev.HookFinished("initialize", ""))[-1] == "Deliver"
+    story.assign("i2")
+    story.answer()
+    story.answer("i2")
+    assert story.then(ev.NothingPending()) == ["CallHook"]
+    assert story.phase is PhaseName.QUIESCING
+    assert story.then(ev.HookFinished("pre-freeze", "")) == ["Freeze"]
+    assert story.then(ev.StopRequested("spindown")) == ["Thaw", "Emit", "CallHook", "ArmTimer"]
+    assert story.then(ev.HookFinished("pre-stop", "")) == ["ArmTimer", "SignalAgent", "ArmTimer"]
+    assert story.then(ev.AgentExited(RUNTIME, code=0))[-1] == "Destroy"
+
+
+def test_function_server_invocation_that_arrives_during_the_freeze_hook_is_served_without_a_freeze() -> None:
+    story = Story(FUNCTION_SERVER)
+    story.then(ev.SandboxReady())
+    story.ready()
+    story.then(ev.HookFinished("initialize", ""))
+    story.then(ev.NothingPending())
+    story.assign()
+    assert story.then(ev.HookFinished("pre-freeze", ""))[-1] == "Deliver"
+
+
+def test_function_server_failed_initializer_fails_those_who_wait() -> None:
+    story = Story(FUNCTION_SERVER)
+    story.assign()
+    story.then(ev.SandboxReady())
+    story.ready()
+    story.then(ev.HookFinished("initialize", "raised"))
+    assert _kind(story) is FailureKind.INIT_ERROR
+    assert story.phase is PhaseName.STOPPING
+
+
+def test_web_service_that_never_answers_its_probe_fails_those_who_wait() -> None:
+    story = Story(WEB_SERVICE)
+    story.assign()
+    story.then(ev.SandboxReady())
+    story.then(ev.DeadlineReached("init"), after=60.0)
+    assert _kind(story) is FailureKind.TIMEOUT
+    assert story.phase is PhaseName.STOPPING
+    story.then(ev.DeadlineReached("shutdown"), after=10.0)
+    story.then(ev.AgentExited(RUNTIME, signal=9))
+    assert story.phase is PhaseName.GONE
+
+
+def test_web_service_request_timeout_fails_that_request_alone() -> None:
+    story = Story(WEB_SERVICE)
+    story.then(ev.SandboxReady())
+    story.ready()
+    story.assign("a")
+    story.assign("b")
+    story.then(ev.DeadlineReached("a"), after=900.0)
+    assert _kind(story, "a") is FailureKind.TIMEOUT
+    story.answer("b")
+    assert isinstance(story.told["b"], Answer)
+
+
+def test_lost_sandbox_fails_everything_and_is_removed() -> None:
+    story = Story()
+    story.assign()
+    assert story.then(ev.SandboxLost("no memory"))[-1] == "Destroy"
+    assert _kind(story) is FailureKind.SANDBOX and story.phase is PhaseName.GONE
+
+
+def test_stop_while_running_fails_the_invocation() -> None:
+    story = Story().frozen()
+    story.assign()
+    story.then(ev.StopRequested("spindown"))
+    assert _kind(story) is FailureKind.STOPPED

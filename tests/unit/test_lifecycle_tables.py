@@ -1,0 +1,124 @@
+"""Every phase against every event, and the page of diagrams against the tables."""
+
+from pathlib import Path
+
+import pytest
+from tests.support.lifecycle import STANDARD, Story, invocation
+
+from torpor.lifecycle import RUNTIME, AgentCall, AgentState, IllegalEvent, PhaseName, TransitionRefused
+from torpor.lifecycle import events as ev
+from torpor.lifecycle.agents import EXTENSION, PARALLEL_RUNTIME, SERIAL_RUNTIME, Agent, Table
+from torpor.lifecycle.diagram import page
+from torpor.lifecycle.transitions import TRANSITIONS
+from torpor.model.failure import Answer
+
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "lifecycle.md"
+
+
+def _story_in(phase: PhaseName) -> Story:
+    story = Story(STANDARD)
+    if phase is PhaseName.PROVISIONING:
+        return story
+    if phase is PhaseName.INITIALIZING:
+        story.then(ev.SandboxReady())
+        return story
+    if phase is PhaseName.QUIESCING:
+        from tests.support.lifecycle import FUNCTION_SERVER
+
+        story = Story(FUNCTION_SERVER)
+        story.then(ev.SandboxReady())
+        story.ready()
+        story.then(ev.HookFinished("initialize", ""))
+        story.then(ev.NothingPending())
+        return story
+    story.initialised()
+    if phase is PhaseName.FROZEN:
+        story.then(ev.NothingPending())
+    if phase in (PhaseName.SERVING, PhaseName.RESETTING):
+        story.assign()
+    if phase is PhaseName.RESETTING:
+        story.then(ev.DeadlineReached("i1"), after=3.0)
+    if phase in (PhaseName.UNINITIALIZED, PhaseName.REINITIALIZING):
+        story.crash()
+    if phase is PhaseName.REINITIALIZING:
+        story.assign()
+    if phase in (PhaseName.STOPPING, PhaseName.GONE):
+        story.then(ev.StopRequested("spindown"))
+    if phase is PhaseName.GONE:
+        story.then(ev.AgentExited(RUNTIME, signal=9))
+    return story
+
+
+_SAMPLES: dict[type, ev.Event] = {
+    ev.SandboxReady: ev.SandboxReady(),
+    ev.SandboxLost: ev.SandboxLost("gone"),
+    ev.Assigned: ev.Assigned(invocation("fresh"), 3.0),
+    ev.NextRequested: ev.NextRequested(RUNTIME),
+    ev.AgentRegistered: ev.AgentRegistered("inner", False, False, True),
+    ev.Answered: ev.Answered("i1", Answer(payload=b"1")),
+    ev.AnswerRefused: ev.AnswerRefused("i1", True, "", 7),
+    ev.AgentFailed: ev.AgentFailed(RUNTIME, "Runtime.Unknown", b"{}"),
+    ev.AgentExited: ev.AgentExited(RUNTIME, code=1),
+    ev.DeadlineReached: ev.DeadlineReached("long-cancelled"),
+    ev.NothingPending: ev.NothingPending(),
+    ev.HookFinished: ev.HookFinished("pre-freeze", ""),
+    ev.StopRequested: ev.StopRequested("spindown"),
+}
+
+
+@pytest.mark.parametrize("event", ev.EVENTS, ids=lambda event: event.__name__)
+@pytest.mark.parametrize("phase", list(PhaseName))
+def test_every_event_in_every_phase_is_in_the_table_or_refused(phase: PhaseName, event: type) -> None:
+    story = _story_in(phase)
+    assert story.phase is phase
+    rule = TRANSITIONS[phase].get(event)
+    if rule is None:
+        with pytest.raises(IllegalEvent):
+            story.then(_SAMPLES[event])
+        assert story.phase is phase
+        return
+    try:
+        story.then(_SAMPLES[event])
+    except (TransitionRefused, IllegalEvent):
+        assert story.phase is phase
+    else:
+        assert story.phase in rule.to
+
+
+_AGENT_STATES = [
+    pytest.param(table, state, id=f"{name}-{state}")
+    for name, table in (("serial", SERIAL_RUNTIME), ("parallel", PARALLEL_RUNTIME), ("extension", EXTENSION))
+    for state in table
+]
+
+
+@pytest.mark.parametrize("call", list(AgentCall))
+@pytest.mark.parametrize(("table", "state"), _AGENT_STATES)
+def test_an_agent_moves_by_its_table_or_is_refused(table: Table, state: AgentState, call: AgentCall) -> None:
+    agent = Agent("x", table)
+    agent.state = state
+    if call in table[state]:
+        agent.move(call)
+        assert agent.state is table[state][call]
+    else:
+        with pytest.raises(TransitionRefused):
+            agent.move(call)
+        assert agent.state is state
+
+
+def test_every_phase_can_be_left_towards_gone() -> None:
+    reachable = {PhaseName.GONE}
+    while True:
+        more = {
+            phase
+            for phase, rules in TRANSITIONS.items()
+            if any(rule.to & reachable for rule in rules.values())
+        }
+        if more <= reachable:
+            break
+        reachable |= more
+    assert reachable == set(PhaseName)
+
+
+def test_the_page_of_diagrams_is_up_to_date() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "write it anew with `make docs`"
