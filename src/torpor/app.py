@@ -7,10 +7,13 @@ import os
 import secrets
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 from torpor import __version__
 from torpor.api.admin import PREFIX as ADMIN_PREFIX
@@ -30,10 +33,10 @@ from torpor.model.errors import PlatformError, RuntimeMissing, TorporError
 from torpor.model.function import FunctionVersion
 from torpor.sandbox.images import ImageCatalog
 from torpor.sandbox.interpreters import discover
-from torpor.sandbox.ladder import ladder, strongest
-from torpor.sandbox.port import Capability, Isolation, SandboxProvider
+from torpor.sandbox.ladder import Ladder, LadderOptions
+from torpor.sandbox.port import Capability, Isolation
 from torpor.service.functions import Functions
-from torpor.settings import Settings
+from torpor.settings import Settings, is_loopback
 from torpor.store.code import DiskCodeStore
 from torpor.store.metadata import SqlMetadataStore
 from torpor.telemetry import History, Journal
@@ -79,8 +82,8 @@ class Server:
         """Open the data folder, the sandboxes and the port. Raises PlatformError with what to do."""
         settings = self.settings
         self._stores = _open_stores(settings)
-        self.provider = strongest(settings, self._stores.folder, self.images)
-        await self.provider.open()
+        self._ladder = _ladder(settings, self._stores.folder, self.images)
+        self.provider = await self._ladder.climb()
         contract = _contract(settings)
         around = Surroundings(
             provider=self.provider,
@@ -116,6 +119,10 @@ class Server:
         port = self._http.port if self._http is not None else 0
         return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
+    def capabilities(self) -> tuple[Capability, ...]:
+        """The isolation ladder with a reason for each missing rung, and the runtimes found."""
+        return (*self._ladder.capabilities(self.provider), *_runtimes(self.images))
+
     async def stop(self) -> None:
         """Drain: running invocations finish within the bound, new ones are refused; then nothing is left."""
         timeout = self.settings.drain_timeout
@@ -127,6 +134,7 @@ class Server:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.provider.close()
+        await self._ladder.close()
         self._stores.journal.flush()
         self._stores.metadata.close()
         os.close(self._stores.lock)
@@ -153,7 +161,7 @@ class Server:
                 history=self.history,
                 provider=self.provider,
                 clock=self._clock,
-                capabilities=lambda: tuple(diagnose(settings)),
+                capabilities=self.capabilities,
                 allowed=operator_guard(settings.access_keys, self._clock),
             )
         )
@@ -202,11 +210,11 @@ class Server:
 def serve(settings: Settings, ready: Callable[[str], None] | None = None) -> int:
     """Serve until SIGTERM or SIGINT; the exit code. Raises PlatformError if the server cannot start."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(message)s")
-    run = _runner()
-    return run(_serve(settings, ready or _announce))
+    code: int = _runner()(_serve(settings, ready or _announce))
+    return code
 
 
-def _runner() -> Callable[..., int]:
+def _runner() -> Callable[..., Any]:
     try:
         import uvloop
     except ImportError:
@@ -239,13 +247,49 @@ def _announce(line: str) -> None:
 
 
 def diagnose(settings: Settings) -> list[Capability]:
-    """What this host offers: the isolation ladder with a reason for each missing rung, and the runtimes found."""
+    """What this host offers, tried for real in a folder of its own: the isolation ladder and the runtimes found."""
     images = ImageCatalog(str(settings.runtimes), discover(), any_node=settings.any_node)
-    runtimes = [
+
+    async def climb(folder: Path) -> tuple[Capability, ...]:
+        ladder = _ladder(settings, folder, images)
+        provider = await ladder.climb()
+        found = ladder.capabilities(provider)
+        await provider.close()
+        await ladder.close()
+        return found
+
+    with tempfile.TemporaryDirectory(prefix="torpor-doctor-") as folder:
+        return [*_runner()(climb(Path(folder))), *_runtimes(images)]
+
+
+def _runtimes(images: ImageCatalog) -> list[Capability]:
+    return [
         Capability(name=name, available=images.installed(name), detail=_runtime_detail(images, name))
         for name in images.present()
     ]
-    return [*ladder(settings, images), *runtimes]
+
+
+def _ladder(settings: Settings, folder: Path, images: ImageCatalog) -> Ladder:
+    code = folder / "code"
+    code.mkdir(exist_ok=True)
+    return Ladder(
+        LadderOptions(
+            choice=settings.isolation,
+            state_dir=str(folder / "sandboxes"),
+            code_root=str(code),
+            images=images,
+            prepared=settings.prepared,
+            boot_only=not settings.clone,
+            host_ports=_host_ports(settings),
+        )
+    )
+
+
+def _host_ports(settings: Settings) -> frozenset[int]:
+    """Ports of the host's loopback that functions may reach: those set, and that of a local AWS endpoint."""
+    endpoint = urlsplit(settings.aws_endpoint_url)
+    own = {endpoint.port} if endpoint.port and is_loopback(endpoint.hostname or "") else set()
+    return frozenset(settings.host_ports) | own
 
 
 def _runtime_detail(images: ImageCatalog, name: str) -> str:

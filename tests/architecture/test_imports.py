@@ -3,7 +3,6 @@
 import sys
 
 import pytest
-
 from tests.architecture.sources import SOURCE, in_area, sources
 
 BLOCKS = (

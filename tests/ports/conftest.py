@@ -1,36 +1,14 @@
 """Sandbox providers for the sandbox port suite, one run of the suite for each rung."""
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 import pytest_asyncio
-from tests.support.listener import RecordingListener
-from tests.support.sandboxes import RUNGS, RUNTIME, RungUnavailable, Workplace, open_provider, write_code
-
-from torpor.sandbox.port import Sandbox, SandboxProvider, SandboxSpec
+from tests.support.sandboxes import RUNGS, Rig, RungUnavailable, Workplace, open_provider, write_code
 
 PRIVILEGED = ("root", "rootless")
-
-
-@dataclass(slots=True)
-class Rig:
-    """One open provider and what a test needs around it."""
-
-    rung: str
-    provider: SandboxProvider
-    place: Workplace
-    made: list[Sandbox] = field(default_factory=list)
-
-    async def make(self, name: str = "", **settings: object) -> tuple[Sandbox, RecordingListener]:
-        """A sandbox with its listener; destroyed after the test."""
-        listener = RecordingListener()
-        values = {"name": name or f"box-{len(self.made)}", "runtime": RUNTIME, "code": str(self.place.code)}
-        sandbox = await self.provider.create(SandboxSpec(**{**values, **settings}), listener)
-        self.made.append(sandbox)
-        return sandbox, listener
 
 
 def _parameter(rung: str) -> object:
@@ -38,7 +16,7 @@ def _parameter(rung: str) -> object:
 
 
 @pytest.fixture
-def place() -> "Workplace":
+def place() -> Iterator[Workplace]:
     # Not pytest's own folder: other users must be able to pass through to the code.
     with TemporaryDirectory(prefix="torpor-port-") as folder:
         root = Path(folder)

@@ -3,12 +3,13 @@
 import json
 import os
 import queue
+import signal
 import subprocess
 import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -151,14 +152,18 @@ class Runtime:
     process: "subprocess.Popen[bytes]"
     api: RuntimeApi
 
+    def kill(self) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
     def ended(self) -> tuple[int, str]:
         """Exit status (negative for a signal) and all output, after the process ended by itself."""
         output, _ = self.process.communicate(timeout=WAIT)
         return self.process.returncode, output.decode()
 
     def stopped(self) -> str:
-        """All output, after ending the process."""
-        self.process.kill()
+        """All output, after ending the process and those it started."""
+        self.kill()
         return self.ended()[1]
 
 
@@ -175,6 +180,7 @@ def running(
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             pass_fds=tuple(pass_fds),
+            start_new_session=True,
             env={
                 "PATH": os.environ["PATH"],
                 "AWS_LAMBDA_RUNTIME_API": api.address,
@@ -184,8 +190,9 @@ def running(
                 **environment,
             },
         )
+        runtime = Runtime(process, api)
         try:
-            yield Runtime(process, api)
+            yield runtime
         finally:
-            process.kill()
-            process.communicate()
+            runtime.kill()
+            process.communicate(timeout=WAIT)

@@ -7,16 +7,21 @@ for the memory rung.
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-from torpor.model.errors import SandboxUnavailable
+from tests.support.listener import RecordingListener
+
 from torpor.sandbox.images import ImageCatalog
 from torpor.sandbox.memory import MemoryProcess, MemoryProvider, Program
-from torpor.sandbox.plain import PlainProvider
-from torpor.sandbox.port import ProcessSpec, Sandbox, SandboxProvider
+from torpor.sandbox.plain import PlainProvider, guard
+from torpor.sandbox.port import ProcessSpec, Sandbox, SandboxProvider, SandboxSpec
 
 RUNTIME = "provided.al2023"
 RUNGS = ("memory", "plain", "root", "rootless")
@@ -227,10 +232,9 @@ def make_provider(rung: str, place: Workplace) -> SandboxProvider:
 def _linux(place: Workplace, images: ImageCatalog, *, rootless: bool) -> SandboxProvider:
     if not rootless and os.geteuid() != 0:
         raise RungUnavailable("the root rung needs root")
-    try:
-        module = import_module("torpor.sandbox.linux.provider")
-    except ModuleNotFoundError as error:
-        raise RungUnavailable(f"the Linux adapter is not there: {error}") from error
+    if reason := namespaces_refused(_USER_NAMESPACES if rootless else _NAMESPACES):
+        raise RungUnavailable(f"this host refuses new namespaces: {reason}")
+    module = import_module("torpor.sandbox.linux")
     provider: SandboxProvider = module.LinuxProvider(
         state_dir=str(place.state),
         code_root=str(place.code_root),
@@ -242,13 +246,63 @@ def _linux(place: Workplace, images: ImageCatalog, *, rootless: bool) -> Sandbox
     return provider
 
 
+# CLONE_NEWNS, CLONE_NEWPID and CLONE_NEWNET; with CLONE_NEWUSER for the second.
+_NAMESPACES = 0x00020000 | 0x20000000 | 0x40000000
+_USER_NAMESPACES = _NAMESPACES | 0x10000000
+_UNSHARE = "import ctypes,os,sys; c=ctypes.CDLL(None,use_errno=True); f=int(sys.argv[1]);"
+_UNSHARE += "sys.exit(os.strerror(ctypes.get_errno()) if c.unshare(f) else 0)"
+
+
+@lru_cache
+def namespaces_refused(flags: int) -> str:
+    """Why a process of this user may not make these namespaces; empty if it may."""
+    done = subprocess.run([sys.executable, "-c", _UNSHARE, str(flags)], capture_output=True, text=True, check=False)
+    return done.stderr.strip()
+
+
 async def open_provider(rung: str, place: Workplace) -> SandboxProvider:
-    """An open provider of the rung, made ready for one runtime. Raises RungUnavailable with the host's reason."""
+    """An open provider of the rung. Raises RungUnavailable where this host cannot have it."""
     provider = make_provider(rung, place)
-    try:
-        await provider.open()
-        await provider.warm(RUNTIME)
-    except SandboxUnavailable as error:
-        await provider.close()
-        raise RungUnavailable(str(error)) from error
+    await provider.open()
     return provider
+
+
+@dataclass(slots=True)
+class Rig:
+    """One open provider and what a test needs around it."""
+
+    rung: str
+    provider: SandboxProvider
+    place: Workplace
+    made: list[Sandbox] = field(default_factory=list)
+
+    async def make(self, name: str = "", **settings: Any) -> tuple[Sandbox, RecordingListener]:
+        """A sandbox with its listener; destroyed when the provider is closed."""
+        listener = RecordingListener()
+        values = {"name": name or f"box-{len(self.made)}", "runtime": RUNTIME, "code": str(self.place.code)}
+        sandbox = await self.provider.create(SandboxSpec(**{**values, **settings}), listener)
+        self.made.append(sandbox)
+        return sandbox, listener
+
+    def host_pids(self, sandbox: Sandbox) -> tuple[int, ...]:
+        """Numbers of the processes inside that mean something to this host."""
+        return () if self.rung == "memory" else sandbox.statistics().processes
+
+    def leftovers(self, name: str) -> list[str]:
+        """Folders and cgroups that carry a sandbox's name."""
+        roots = (self.place.state, Path("/sys/fs/cgroup"))
+        return [str(path) for root in roots for path in root.rglob(f"*{name}*")]
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs (a zombie does not)."""
+    return guard.identity(pid) is not None
+
+
+async def progress(sandbox: Sandbox, listener: RecordingListener, during: float = 10 * TICK) -> int:
+    """Bytes written during this time by programs that tick."""
+    sandbox.drain_output()
+    before = len(listener.text)
+    await asyncio.sleep(during)
+    sandbox.drain_output()
+    return len(listener.text) - before

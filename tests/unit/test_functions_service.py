@@ -1,22 +1,14 @@
-"""The functions service over real stores: every rule, races decided by hand, and random histories against a model."""
+"""The functions service over real stores: every rule, and races decided by hand."""
 
 import asyncio
-import io
-import itertools
 import os
-import tempfile
-import threading
-import zipfile
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from tests.support.functions_bench import ARCHIVES, PACKED, UNPACKED, Bench, FailingMetadata, GatedCode, archive, new
 
-from torpor.model.account import PackageLimits, ReservationLimits
 from torpor.model.errors import (
     Conflict,
     InvalidPackage,
@@ -25,117 +17,14 @@ from torpor.model.errors import (
     PreconditionFailed,
     StoreUnavailable,
     TooLarge,
-    TorporError,
 )
-from torpor.model.function import CodeRef, FunctionRecord, FunctionVersion
-from torpor.service.functions import Changes, Functions, NewFunction
-from torpor.store.code import DiskCodeStore
-from torpor.store.memory import MemoryMetadataStore
-from torpor.store.metadata import SqlMetadataStore
-from torpor.store.ports import CodeStore, MetadataStore
-
-
-def archive(content: str = "x = 1\n") -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as package:
-        package.writestr("app.py", content)
-    return buffer.getvalue()
-
-
-ARCHIVES = [archive("x = " + str(number) * 10) for number in range(3)]
-PACKED, UNPACKED = len(ARCHIVES[0]), 14
-
-
-class HandClock:
-    """Stands still until told."""
-
-    now = 100.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def wall(self) -> float:
-        return self.now
-
-
-class FailingMetadata(MemoryMetadataStore):
-    """Refuses to save or remove while `broken`."""
-
-    broken = False
-
-    def save(self, record: FunctionRecord) -> None:
-        if self.broken:
-            raise StoreUnavailable("The disk is gone.")
-        super().save(record)
-
-    def remove(self, name: str) -> None:
-        if self.broken:
-            raise StoreUnavailable("The disk is gone.")
-        super().remove(name)
-
-
-class GatedCode(DiskCodeStore):
-    """Each `add` and sweep stops at its start or end until the test opens the gate."""
-
-    def __init__(self, folder: str) -> None:
-        super().__init__(folder)
-        self.gate = threading.Event()
-        self.arrived = threading.Semaphore(0)
-
-    def add(self, archive: bytes, *, unpacked_limit: int) -> CodeRef:
-        code = super().add(archive, unpacked_limit=unpacked_limit)
-        self._stop()
-        return code
-
-    def keep_only(self, used: Iterable[CodeRef]) -> None:
-        self._stop()
-        super().keep_only(used)
-
-    async def wait_for_arrival(self) -> None:
-        assert await asyncio.to_thread(self.arrived.acquire, timeout=10)
-
-    def _stop(self) -> None:
-        self.arrived.release()
-        assert self.gate.wait(10)
-
-
-@dataclass(kw_only=True)
-class Bench:
-    """A service with everything around it."""
-
-    folder: Path
-    metadata: MetadataStore = field(default_factory=FailingMetadata)
-    clock: HandClock = field(default_factory=HandClock)
-    seen: list[tuple[FunctionVersion | None, FunctionVersion | None]] = field(default_factory=list)
-    revisions: Iterator[int] = field(default_factory=lambda: itertools.count(1))
-
-    def service(self, code: CodeStore | None = None, *, account: int = 1000, zipped: int = 10_000) -> Functions:
-        return Functions(
-            self.metadata,
-            code or DiskCodeStore(str(self.folder)),
-            clock=self.clock,
-            packages=PackageLimits(zipped=zipped, unpacked=1000),
-            reservations=ReservationLimits(account=account, unreserved_minimum=100),
-            on_change=lambda old, new: self.seen.append((old, new)),
-            revisions=lambda: f"r{next(self.revisions)}",
-        )
+from torpor.model.function import CodeRef, FunctionRecord
+from torpor.service.functions import Changes, Functions
 
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     return Bench(folder=tmp_path / "code")
-
-
-def new(name: str = "greet", **configuration: Any) -> NewFunction:
-    return NewFunction(
-        name=name,
-        resource=f"res:{name}",
-        contract="lambda",
-        runtime="python3.12",
-        handler="app.f",
-        configuration=Changes(**configuration),  # type: ignore[typeddict-item]
-        tags={"team": "blue"},
-    )
 
 
 async def test_created_function_has_what_was_given_and_is_announced(bench: Bench) -> None:
@@ -255,12 +144,10 @@ async def test_code_update_racing_a_delete_never_brings_the_function_back(bench:
     update = asyncio.create_task(functions.update_code("greet", ARCHIVES[1]))
     await code.wait_for_arrival()
     functions.delete("greet")
-    code.gate.set() if not made_anew else None
     if made_anew:
-        # The other function's package gets through first: a second gate would only repeat the first.
-        functions._packages._store = DiskCodeStore(str(bench.folder))
+        code.gated = False
         await functions.create(new(), ARCHIVES[2])
-        code.gate.set()
+    code.gate.set()
     with pytest.raises(Conflict if made_anew else NotFound):
         await update
     assert functions.names() == (["greet"] if made_anew else [])
@@ -447,118 +334,3 @@ async def created(bench: Bench, code: GatedCode) -> Functions:
     await code.wait_for_arrival()
     code.gate.clear()
     return functions
-
-
-NAMES = st.sampled_from(["a", "b", "c"])
-NUMBERS = st.integers(0, 2)
-STEPS = st.one_of(
-    st.tuples(st.just("create"), NAMES, NUMBERS),
-    st.tuples(st.just("code"), NAMES, NUMBERS),
-    st.tuples(st.just("memory"), NAMES, st.integers(128, 512)),
-    st.tuples(st.just("environment"), NAMES, st.dictionaries(st.text(max_size=3).filter(str.isascii), st.just("v"))),
-    st.tuples(st.just("delete"), NAMES, st.none()),
-    st.tuples(st.just("tag"), NAMES, st.dictionaries(st.sampled_from("xyz"), st.sampled_from("12"), min_size=1)),
-    st.tuples(st.just("untag"), NAMES, st.lists(st.sampled_from("xyz"))),
-    st.tuples(st.just("reserve"), NAMES, st.none() | st.integers(-1, 950)),
-    st.tuples(st.just("sweep"), NAMES, st.none()),
-    st.tuples(st.just("restart"), NAMES, st.none()),
-)
-
-
-class Model:
-    """What the service should hold, as plain dictionaries."""
-
-    def __init__(self) -> None:
-        self.functions: dict[str, dict[str, Any]] = {}
-
-    def step(self, action: str, name: str, value: Any) -> bool:
-        """Whether it succeeds."""
-        if action in ("sweep", "restart"):
-            return True
-        if (name in self.functions) == (action == "create"):
-            return False
-        if action == "create":
-            self.functions[name] = {"code": value, "memory": 128, "environment": {}, "tags": {"team": "blue"}}
-            self.functions[name]["reserve"] = None
-            return True
-        return self._change(action, name, value)
-
-    def _change(self, action: str, name: str, value: Any) -> bool:
-        function = self.functions[name]
-        if action == "delete":
-            del self.functions[name]
-        elif action == "tag":
-            function["tags"] = {**function["tags"], **value}
-        elif action == "untag":
-            function["tags"] = {key: kept for key, kept in function["tags"].items() if key not in value}
-        elif action == "reserve" and not self._may_reserve(function, value or 0):
-            return False
-        else:
-            function[action] = value
-        return True
-
-    def _may_reserve(self, function: dict[str, Any], asked: int) -> bool:
-        had = function["reserve"] or 0
-        rest = sum(other["reserve"] or 0 for other in self.functions.values()) - had
-        return 0 <= asked and (asked <= had or rest + asked <= 900)
-
-
-async def perform(functions: Functions, action: str, name: str, value: Any) -> bool:
-    calls: dict[str, Callable[[], object]] = {
-        "memory": lambda: functions.update_configuration(name, {"memory_mb": value}),
-        "environment": lambda: functions.update_configuration(name, {"environment": value}),
-        "delete": lambda: functions.delete(name),
-        "tag": lambda: functions.tag(name, value),
-        "untag": lambda: functions.untag(name, value),
-        "reserve": lambda: functions.reserve(name, value),
-    }
-    try:
-        if action == "create":
-            await functions.create(new(name), ARCHIVES[value])
-        elif action == "code":
-            await functions.update_code(name, ARCHIVES[value])
-        elif action == "sweep":
-            await functions.sweep_code()
-        else:
-            calls[action]()
-    except TorporError:
-        return False
-    return True
-
-
-async def state(functions: Functions) -> dict[str, dict[str, Any]]:
-    found = {}
-    for name in functions.names():
-        record = functions.get(name)
-        version = record.latest.version
-        found[name] = {
-            "code": ARCHIVES.index(await functions.archive_of(name)),
-            "memory": version.memory_mb,
-            "environment": version.environment,
-            "tags": record.tags,
-            "reserve": record.reserved_concurrency,
-        }
-    return found
-
-
-async def compare(folder: Path, steps: list[tuple[str, str, Any]]) -> None:
-    bench, model = Bench(folder=folder / "code", metadata=SqlMetadataStore(f"{folder}/torpor.db")), Model()
-    functions = bench.service()
-    for action, name, value in [*steps, ("restart", "", None)]:
-        expected = model.step(action, name, value)
-        if action == "restart":
-            bench.metadata.close()
-            bench.metadata = SqlMetadataStore(f"{folder}/torpor.db")
-            before, functions = functions, bench.service()
-            assert [functions.get(name) for name in functions.names()] == [before.get(name) for name in before.names()]
-        else:
-            assert await perform(functions, action, name, value) == expected, (action, name, value)
-        assert await state(functions) == model.functions
-    bench.metadata.close()
-
-
-@settings(max_examples=40, deadline=None)
-@given(steps=st.lists(STEPS, max_size=25))
-def test_any_history_with_restarts_ends_as_the_model_says(steps: list[tuple[str, str, Any]]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(compare(Path(folder), steps))

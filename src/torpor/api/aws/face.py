@@ -12,6 +12,7 @@ from torpor.api.aws.call import Call, render_reply
 from torpor.api.aws.code_links import PREFIX, CodeLinks
 from torpor.api.aws.functions import FunctionOperations
 from torpor.api.aws.objects import ObjectSource
+from torpor.api.aws.packages import PackageSource
 from torpor.api.aws.resources import ResourceOperations
 from torpor.contracts.lambda_ import limits
 from torpor.contracts.lambda_.failures_api import ApiFailure, function_not_found, is_expected, not_built, render_failure
@@ -55,6 +56,8 @@ class AwsSettings:
     secret: bytes = field(default_factory=lambda: secrets.token_bytes(32))
     """Signs links to packages."""
     objects: ObjectSource = field(default_factory=ObjectSource)
+    max_inline: int = limits.ZIPPED_MAX
+    """Largest package inside a request, in bytes; packages from an object store may be larger."""
 
 
 class AwsFace:
@@ -68,7 +71,8 @@ class AwsFace:
         self._model = api_model()
         self._links = CodeLinks(settings.secret, clock.wall)
         self._places: dict[str, Place] = {}
-        control = FunctionOperations(functions, self._model.shapes, settings.objects, self._links)
+        source = PackageSource(objects=settings.objects, max_inline=settings.max_inline)
+        control = FunctionOperations(functions, self._model.shapes, source, self._links)
         self._handlers = control.handlers() | ResourceOperations(functions).handlers()
 
     async def handle(self, request: ApiRequest) -> ApiResponse:

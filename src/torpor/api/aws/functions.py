@@ -8,8 +8,7 @@ from typing import Any, cast
 
 from torpor.api.aws.call import Call, Handler, Reply, about
 from torpor.api.aws.code_links import CodeLinks
-from torpor.api.aws.objects import ObjectSource
-from torpor.api.aws.packages import archive_of, check_archive
+from torpor.api.aws.packages import PackageSource, check_archive
 from torpor.contracts.lambda_ import configuration, limits, rendering
 from torpor.contracts.lambda_.failures_api import ApiFailure, invalid_parameter, not_built
 from torpor.contracts.lambda_.names import FunctionName, require_latest, require_unqualified
@@ -27,7 +26,7 @@ class FunctionOperations:
     """The control plane's view of the function service."""
 
     def __init__(
-        self, functions: Functions, shapes: Mapping[str, Shape], source: ObjectSource, links: CodeLinks
+        self, functions: Functions, shapes: Mapping[str, Shape], source: PackageSource, links: CodeLinks
     ) -> None:
         self._functions = functions
         self._shapes = shapes
@@ -54,7 +53,7 @@ class FunctionOperations:
         new = self._new_function(named, call)
         with about(call, named):
             self._check_free(named.name)
-            archive = await archive_of(values["Code"], self._source, call.place.region)
+            archive = await self._source.archive_of(values["Code"], call.place.region)
             try:
                 record = await self._functions.create(new, archive)
             except Conflict as error:
@@ -93,7 +92,7 @@ class FunctionOperations:
         _check_code_update(values)
         with about(call, named):
             _check_revision(record, values.get("RevisionId"))
-            archive = await archive_of(values, self._source, call.place.region)
+            archive = await self._source.archive_of(values, call.place.region)
             if values.get("DryRun"):
                 await check_archive(archive)
                 return Reply(200, rendering.configuration(record.latest, Moment.SETTLED))

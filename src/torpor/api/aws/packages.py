@@ -4,6 +4,7 @@ import asyncio
 import io
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torpor.api.aws.objects import ObjectName, ObjectSource
@@ -13,15 +14,29 @@ from torpor.contracts.lambda_.failures_api import BROKEN_PACKAGE, invalid_parame
 NO_SOURCE = "Please provide a source for function code."
 
 
-async def archive_of(code: Mapping[str, Any], source: ObjectSource, region: str) -> bytes:
-    """The package that the code fields of a call give or name. Raises ApiFailure."""
-    if code.get("ImageUri"):
-        raise not_built("Code from a container image (ImageUri)")
-    if "S3Bucket" in code or "S3Key" in code:
-        return await source.fetch(_object_of(code), region)
-    if "ZipFile" not in code:
-        raise invalid_parameter(NO_SOURCE)
-    return _checked_inline(code["ZipFile"])
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackageSource:
+    """Packages inside requests, at most `max_inline` bytes each, and in an object store."""
+
+    objects: ObjectSource
+    max_inline: int = limits.ZIPPED_MAX
+
+    async def archive_of(self, code: Mapping[str, Any], region: str) -> bytes:
+        """The package that the code fields of a call give or name. Raises ApiFailure."""
+        if code.get("ImageUri"):
+            raise not_built("Code from a container image (ImageUri)")
+        if "S3Bucket" in code or "S3Key" in code:
+            return await self.objects.fetch(_object_of(code), region)
+        if "ZipFile" not in code:
+            raise invalid_parameter(NO_SOURCE)
+        return self._checked_inline(code["ZipFile"])
+
+    def _checked_inline(self, archive: bytes) -> bytes:
+        if not archive:
+            raise invalid_parameter("Uploaded file must be a non-empty zip")
+        if len(archive) > self.max_inline:
+            raise invalid_parameter(f"Zipped size must be smaller than {self.max_inline} bytes")
+        return archive
 
 
 async def check_archive(archive: bytes) -> None:
@@ -37,14 +52,6 @@ def _object_of(code: Mapping[str, Any]) -> ObjectName:
     if "S3Bucket" not in code or "S3Key" not in code:
         raise invalid_parameter("S3Bucket and S3Key have to be given together.")
     return ObjectName(bucket=code["S3Bucket"], key=code["S3Key"], version=code.get("S3ObjectVersion", ""))
-
-
-def _checked_inline(archive: bytes) -> bytes:
-    if not archive:
-        raise invalid_parameter("Uploaded file must be a non-empty zip")
-    if len(archive) > limits.ZIPPED_MAX:
-        raise invalid_parameter(f"Zipped size must be smaller than {limits.ZIPPED_MAX} bytes")
-    return archive
 
 
 def _unpacked_bytes(archive: bytes) -> int:

@@ -85,10 +85,9 @@ class EgressRelay:
             self._queue("detach", name)
 
     def statistics(self) -> EgressStatistics:
-        known = {name: count for name, count in self._counts.items() if name in EgressStatistics.__slots__}
-        return EgressStatistics(
-            running=self._running, restarts=self._restarts, attached=len(self._attached), **known
-        )
+        """How the relay is doing now."""
+        attached = len(self._attached)
+        return EgressStatistics(running=self._running, restarts=self._restarts, attached=attached, **self._counts)
 
     @property
     def process_id(self) -> int | None:
@@ -114,12 +113,14 @@ class EgressRelay:
         pause = _PAUSE_SECONDS
         while True:
             started = asyncio.get_running_loop().time()
+            failure = OSError("it ended at once")
             try:
                 await self._run_once()
             except OSError as error:
-                if self._ready is not None and not self._ready.done():
-                    self._ready.set_exception(error)
-                    return
+                failure = error
+            if self._ready is not None and not self._ready.done():
+                self._ready.set_exception(failure)
+                return
             lived = asyncio.get_running_loop().time() - started
             pause = _PAUSE_SECONDS if lived > _PAUSE_LIMIT_SECONDS else min(pause * 2, _PAUSE_LIMIT_SECONDS)
             await asyncio.sleep(pause)

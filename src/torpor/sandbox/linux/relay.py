@@ -1,8 +1,8 @@
 """The relay process: carries what functions send outside, so that no byte of theirs takes time from the server.
 
 Started by `egress.EgressRelay` as `python -m torpor.sandbox.linux.relay DESCRIPTOR`; the descriptor is a socket of
-whole messages, on which the server hands over policy and sandboxes and sees counts coming back. The process gives up root
-before the first sandbox is attached and ends when the server does.
+whole messages, on which the server hands over policy and sandboxes and sees counts coming back. The process gives up
+root before the first sandbox is attached and ends when the server does.
 """
 
 import asyncio

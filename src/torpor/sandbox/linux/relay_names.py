@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -74,12 +75,12 @@ class NameRelay:
                 return
             if len(data) >= _HEADER and len(self._pending) < _PENDING_LIMIT:
                 self._counted()
-                query = _Query(data, self._resolvers(), lambda answer, to=client: self._answer(answer, to))
+                query = _Query(data, self._resolvers(), functools.partial(self._answer, client))
                 self._pending.add(query)
                 query.ended = self._pending.discard
                 query.ask()
 
-    def _answer(self, data: bytes, client: Client) -> None:
+    def _answer(self, client: Client, data: bytes) -> None:
         with contextlib.suppress(OSError):  # a full buffer loses a datagram, as any network may
             self._names.sendto(data, client)
 

@@ -94,6 +94,8 @@ class Stream:
         self._open = 2
         self._near: Side | None = None
         self._task: asyncio.Task[bool] | None = None
+        self._connecting = True
+        self._doomed = False
 
     def connect(self, address: str, port: int, failed: Callable[[], None]) -> None:
         """Connect to the outside and copy; `failed` is called if that cannot be reached, the connection then reset."""
@@ -101,6 +103,7 @@ class Stream:
         def done(task: asyncio.Task[bool]) -> None:
             self._task = None
             if task.cancelled() or not task.result():
+                reset(self._near_socket)
                 failed()
                 self._told(self)
 
@@ -109,7 +112,8 @@ class Stream:
 
     def reset(self) -> None:
         """End both connections at once."""
-        if self._task is not None:
+        self._doomed = True
+        if self._task is not None and self._connecting:
             self._task.cancel()
         elif self._near is not None:
             self._near.reset()
@@ -121,23 +125,31 @@ class Stream:
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
                 await loop.sock_connect(far_socket, (address, port))
-            await self._join(loop, far_socket)
-        except (OSError, asyncio.CancelledError):
-            # A cancellation comes from `reset`, and what it has to end is ended here.
-            reset(self._near_socket)
+        except OSError:
             reset(far_socket)
             return False
+        except asyncio.CancelledError:
+            reset(far_socket)
+            raise
+        self._connecting = False
+        await self._join(loop, far_socket)
         return True
 
     async def _join(self, loop: asyncio.AbstractEventLoop, far_socket: socket.socket) -> None:
         near, far = Side(self._near_socket, self._side_gone), Side(far_socket, self._side_gone)
         near.peer, far.peer = far, near
-        for side, connection in ((far, far_socket), (near, self._near_socket)):
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await loop.connect_accepted_socket(lambda side=side: side, connection)  # type: ignore[misc]
+        await self._hand_over(loop, far, far_socket)
+        await self._hand_over(loop, near, self._near_socket)
         self._near = near
+        if self._doomed:
+            self.reset()
         near.start()
         far.start()
+
+    async def _hand_over(self, loop: asyncio.AbstractEventLoop, side: Side, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        await loop.connect_accepted_socket(lambda: side, connection)
 
     def _side_gone(self) -> None:
         self._open -= 1

@@ -169,7 +169,7 @@ class PlainSandbox:
                 process.signal_group(number)
 
     def kill_all(self) -> None:
-        """SIGKILL to every process that can be found (the package tells which cannot). What starts next is not frozen."""
+        """SIGKILL to every process that can be found (the package tells which cannot); what starts next runs."""
         if self._ending is None:
             self._kill()
             self._frozen = False
