@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from torpor import __version__
 from torpor.api.admin import PREFIX as ADMIN_PREFIX
 from torpor.api.admin import AdminFace, AdminParts
-from torpor.api.aws import AwsFace, AwsSettings, ObjectSource, mount
+from torpor.api.aws import AwsFace, AwsSettings, ObjectSource, body_limit, error_face, mount
 from torpor.api.aws.code_links import PREFIX as CODE_PREFIX
 from torpor.api.aws.guard import operator_guard
 from torpor.contracts.lambda_ import limits
@@ -93,12 +93,13 @@ class Server:
             loop=asyncio.get_running_loop(),
             limits=HttpLimits(body_bytes=_RUNTIME_BODY_MAX, head_timeout=60.0, idle_timeout=86_400.0),
             code_folder=self._stores.code.folder,
+            limits_cpu=settings.cpu_limit,
         )
         self.functions = Functions(
             self._stores.metadata,
             self._stores.code,
             clock=self._clock,
-            packages=PackageLimits(zipped=settings.max_package, unpacked=settings.max_unpacked),
+            packages=PackageLimits(zipped=settings.max_unpacked, unpacked=settings.max_unpacked),
             reservations=ReservationLimits(
                 account=settings.account_concurrency, unreserved_minimum=settings.unreserved_minimum
             ),
@@ -106,7 +107,11 @@ class Server:
         )
         self.pool = Pool(around, {"lambda": contract}, self.images, _pool_limits(settings), self._reserved)
         self._http = await listen(
-            self._application(), host=settings.host, port=settings.port, limits=HttpLimits(body_bytes=settings.max_body)
+            self._application(),
+            host=settings.host,
+            port=settings.port,
+            limits=HttpLimits(body_bytes=lambda method, path: min(body_limit(method, path), settings.max_body)),
+            on_error=error_face,
         )
         self._spawn(self._housekeeping())
         for runtime in {self.functions.get(name).latest.version.runtime for name in self.functions.names()}:
@@ -148,6 +153,7 @@ class Server:
                 account=settings.account,
                 region=settings.region,
                 keys=settings.access_keys,
+                max_inline=settings.max_package,
                 objects=ObjectSource(endpoint=settings.aws_endpoint_url),
                 secret=secrets.token_bytes(32),
             ),

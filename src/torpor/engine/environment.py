@@ -70,6 +70,7 @@ class Surroundings:
     loop: asyncio.AbstractEventLoop
     limits: HttpLimits
     code_folder: Callable[[CodeRef], str]
+    limits_cpu: bool = True
 
 
 class Environment:
@@ -277,7 +278,7 @@ class Environment:
             self._sandbox.thaw()
 
     def _limit_cpu(self, effect: fx.LimitCpu) -> None:
-        if self._sandbox is not None:
+        if self._sandbox is not None and self._around.limits_cpu:
             self._sandbox.limit_cpu(effect.limited)
 
     def _start_agents(self, effect: fx.StartAgents) -> None:
