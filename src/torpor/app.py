@@ -195,7 +195,7 @@ class Server:
             log.warning("%s", error)
 
     async def _housekeeping(self) -> None:
-        swept = self._clock.monotonic()
+        swept = 0.0
         while True:
             await asyncio.sleep(_SWEEP_EVERY)
             self.pool.reclaim()

@@ -10,7 +10,7 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,7 @@ from botocore.exceptions import ClientError
 from torpor.api.aws import AwsFace, AwsSettings, body_limit, error_face, mount
 from torpor.contracts.lambda_ import limits
 from torpor.model.account import PackageLimits, ReservationLimits
+from torpor.model.errors import TorporError
 from torpor.model.function import FunctionVersion
 from torpor.model.invocation import Invocation, Outcome, OutcomeStatus
 from torpor.service.functions import Functions
@@ -51,14 +52,21 @@ class FakeDispatcher:
 
     seen: list[tuple[FunctionVersion, Invocation, int | None]] = field(default_factory=list)
     outcome: Outcome | None = None
-    error: Exception | None = None
+    error: TorporError | None = None
 
-    async def invoke(self, version: FunctionVersion, invocation: Invocation, reserved: int | None) -> Outcome:
+    def submit(
+        self,
+        version: FunctionVersion,
+        invocation: Invocation,
+        reserved: int | None,
+        done: Callable[[Outcome | TorporError], None],
+    ) -> None:
         self.seen.append((version, invocation, reserved))
         if self.error is not None:
-            raise self.error
+            done(self.error)
+            return
         echo = Outcome(status=OutcomeStatus.SUCCESS, payload=invocation.payload, version=version.version)
-        return self.outcome or echo
+        done(self.outcome or echo)
 
 
 @dataclass(frozen=True)

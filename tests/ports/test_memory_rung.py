@@ -8,7 +8,7 @@ from tests.support.listener import RecordingListener
 
 from torpor.model.errors import SandboxUnavailable
 from torpor.sandbox.memory import MemoryProcess, MemoryProvider, MemorySandbox, Program
-from torpor.sandbox.port import ProcessExit, ProcessSpec, SandboxSpec
+from torpor.sandbox.port import ProcessExit, ProcessSpec, SandboxSpec, Stream
 
 MIB = 1024 * 1024
 
@@ -43,6 +43,16 @@ async def test_program_beyond_the_memory_limit_is_ended_out_of_memory() -> None:
     assert await listener.wait_exit("main") == ProcessExit(name="main", signal=signal.SIGKILL, out_of_memory=True)
     assert sandbox.memory_peak() == 129 * MIB
     assert sandbox.statistics().memory_bytes == 0
+    await sandbox.destroy()
+
+
+async def test_drain_output_what_is_written_is_told_before_it_returns() -> None:
+    sandbox, listener = await run(lambda process: None)
+    await listener.wait_exit("main")
+    sandbox.write(Stream.OUTPUT, b"written")
+    assert listener.text == ""
+    sandbox.drain_output()
+    assert listener.text == "written"
     await sandbox.destroy()
 
 

@@ -77,9 +77,9 @@ def server(place: Workplace) -> Iterator[Server]:
             os.kill(pid, signal.SIGKILL)
 
 
-def wait_until_gone(pids: list[int], folder: Path) -> None:
+def wait_until_gone(pids: list[int], folder: Path | None = None) -> None:
     last = time.monotonic() + PATIENCE
-    while any(guard.identity(pid) for pid in pids) or folder.exists():
+    while any(guard.identity(pid) for pid in pids) or (folder is not None and folder.exists()):
         assert time.monotonic() < last, f"left behind: {pids} {folder}"
         time.sleep(0.01)
 
@@ -92,7 +92,9 @@ def test_server_killed_its_processes_end_and_its_folder_goes(server: Server) -> 
 
 async def test_server_and_guard_killed_the_next_open_cleans_up(server: Server, place: Workplace) -> None:
     # Without its guard nobody notices the server's death at once.
-    os.kill(server.guard_pid(), signal.SIGKILL)
+    watching = server.guard_pid()
+    os.kill(watching, signal.SIGKILL)
+    wait_until_gone([watching])
     server.kill()
     assert all(guard.identity(pid) for pid in server.inside)
     provider = make_provider("plain", place)

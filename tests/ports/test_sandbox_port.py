@@ -2,14 +2,13 @@
 
 import asyncio
 import signal
+import time
 
 import pytest
-from tests.support.sandboxes import BASIC_ENVIRONMENT, BIG, HELD, Rig, process
+from tests.support.sandboxes import BASIC_ENVIRONMENT, BIG, HELD, TICK, Rig, process
 
 from torpor.sandbox.port import Isolation, ProcessExit, ProcessSpec, Stream
 
-SETTLE = 0.05
-"""Seconds in which a stop has certainly taken effect and what was under way has been written."""
 MIB = 1024 * 1024
 
 
@@ -82,15 +81,16 @@ async def test_framed_log_pipe_arrives_as_its_own_stream(rig: Rig) -> None:
 
 
 async def test_drain_output_what_is_written_is_told_before_it_returns(rig: Rig) -> None:
+    if rig.rung == "memory":
+        pytest.skip("memory programs write only while the loop runs; see the memory rung's own tests")
     sandbox, listener = await rig.make()
     sandbox.start(process(sandbox, "ticks"))
     await listener.wait_text("tick 1\n")
-    sandbox.freeze()
-    await asyncio.sleep(SETTLE)
+    before = len(listener.text)
+    # The loop stands still on purpose: only the drain itself can deliver.
+    time.sleep(5 * TICK)  # noqa: ASYNC251
     sandbox.drain_output()
-    told = len(listener.log)
-    sandbox.drain_output()
-    assert len(listener.log) == told
+    assert len(listener.text) > before
 
 
 # What a process finds inside

@@ -80,6 +80,14 @@ class RuntimeApi:
         return posted
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Runtimes are killed at the end of a test; their broken connections are no news."""
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     api: RuntimeApi
@@ -131,9 +139,7 @@ def serving() -> Iterator[RuntimeApi]:
     """A Runtime API on a free loopback port."""
     api = RuntimeApi()
     handler = type("Handler", (_Handler,), {"api": api, "disable_nagle_algorithm": True, "wbufsize": -1})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.daemon_threads = True
-        server.block_on_close = False
+    with _Server(("127.0.0.1", 0), handler) as server:
         api.server = server
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()

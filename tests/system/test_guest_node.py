@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.runtime_api import FUNCTION_ARN, Runtime, running
 
 import torpor.sandbox.images as images
-from tests.support.runtime_api import FUNCTION_ARN, Runtime, running
 from torpor.sandbox.interpreters import Language, choose, discover
 
 GUEST = Path(images.__file__).parent / "guest" / "nodejs"
@@ -56,7 +56,7 @@ def test_large_event_and_result_pass_unchanged(tmp_path: Path) -> None:
     ("files", "handler"),
     [
         ({"index.mjs": "const v = await Promise.resolve(7); export const handler = async () => v"}, "index.handler"),
-        ({"package.json": '{"type":"module"}', "index.js": "export const handler = () => Promise.resolve(7)"}, "index.handler"),
+        ({"package.json": '{"type":"module"}', "index.js": "export const handler = async () => 7"}, "index.handler"),
         ({"index.cjs": "exports.handler = async () => 7"}, "index.handler"),
         ({"src/app.js": "exports.handler = async () => 7"}, "src/app.handler"),
         ({"src/app.mjs": "export const handler = async () => 7"}, "src/app.handler"),
@@ -226,7 +226,8 @@ def test_invocation_id_is_echoed_with_result_and_error(tmp_path: Path) -> None:
 
 
 def test_console_writes_text_lines_with_time_request_and_level(tmp_path: Path) -> None:
-    code = "console.log('start'); exports.handler = async () => { console.warn('a\\nb', {x: 1}); console.debug('d %d', 3) }"
+    code = """console.log('start')
+    exports.handler = async () => { console.warn('a\\nb', {x: 1}); console.debug('d %d', 3) }"""
     with serve(tmp_path, {"index.js": code}) as runtime:
         posted = runtime.api.invoke({})
         lines = runtime.stopped().split("\n")
@@ -252,7 +253,8 @@ def test_json_log_format_filters_by_level_and_spells_out_errors(tmp_path: Path) 
 
 
 def test_framed_log_descriptor_gets_one_frame_an_event(tmp_path: Path) -> None:
-    code = "exports.handler = async () => { console.error('a\\nb'); return process.env._LAMBDA_TELEMETRY_LOG_FD ?? null }"
+    code = """exports.handler = async () => {
+      console.error('a\\nb'); return process.env._LAMBDA_TELEMETRY_LOG_FD ?? null }"""
     reader, writer = os.pipe()
     with serve(tmp_path, {"index.js": code}, pass_fds=[writer], _LAMBDA_TELEMETRY_LOG_FD=str(writer)) as runtime:
         os.close(writer)

@@ -2,14 +2,16 @@
 
 import json
 import os
+import shutil
 import struct
+import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-
 from tests.support.runtime_api import FUNCTION_ARN, Runtime, running
+
 from torpor.sandbox.images import DEFAULT_ROOT, ImageCatalog
 from torpor.sandbox.interpreters import discover
 
@@ -28,7 +30,7 @@ os.environ.clear()
 os.environ["AWS_LAMBDA_RUNTIME_API"] = address or environment["AWS_LAMBDA_RUNTIME_API"]
 sys.path.insert(0, runtime_dir)
 from torpor_guest import clone
-clone.preload()
+clone.preload(inside=False)
 child = os.fork()
 if child:
     os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) % 256)
@@ -111,7 +113,8 @@ def test_failing_handler_posts_the_error_and_lives_on(tmp_path: Path, way: str) 
     assert posted.kind == "error"
     assert posted.json["errorType"] == "ValueError"
     assert posted.json["errorMessage"] == "bad"
-    assert posted.json["stackTrace"] == [f'  File "{tmp_path}/index.py", line 2, in handler\n    raise ValueError(\'bad\')\n']
+    frame = f'  File "{tmp_path}/index.py", line 2, in handler\n    raise ValueError(\'bad\')\n'
+    assert posted.json["stackTrace"] == [frame]
     assert "[ERROR] ValueError: bad\rTraceback (most recent call last):\r" in output
 
 
@@ -232,3 +235,38 @@ def test_clone_with_another_api_address_is_booted_instead(tmp_path: Path) -> Non
     code = "def handler(event, context): return 'served'"
     with serve(tmp_path, {"index.py": code}, way="clone", preloaded_address="127.0.0.1:1") as started:
         assert started.api.invoke({}).json == "served"
+
+
+def test_preloaded_code_bears_the_names_it_has_in_a_sandbox() -> None:
+    image = CATALOG.resolve(NEWEST)
+    assert image.host_executable is not None and image.runtime_dir is not None and image.lang is not None
+    program = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from torpor_guest import clone
+clone.preload()
+import json, logging
+names = {str(getattr(module, "__file__", "")) for module in sys.modules.values()}
+print(json.dumps([json.loads.__code__.co_filename, logging.__path__, sorted(names)]))
+"""
+    argv = [image.host_executable, "-I", "-S", "-c", program, image.runtime_dir]
+    loads, folders, names = json.loads(subprocess.run(argv, capture_output=True, check=True, env={}).stdout)
+    assert loads == f"/var/lang/lib/{NEWEST}/json/__init__.py"
+    assert folders == [f"/var/lang/lib/{NEWEST}/logging"]
+    assert [name for name in names if name.startswith((image.lang + "/", image.runtime_dir))] == []
+
+
+@pytest.mark.parametrize("tools", ["bash", "curl"])
+def test_shell_example_serves_with_bash_or_with_curl(tmp_path: Path, tools: str) -> None:
+    names = {"bash": ["bash"], "curl": ["curl", "sed", "tr"]}[tools]
+    for name in names:
+        real = shutil.which(name)
+        if real is None:
+            pytest.skip(f"no {name} on this host")
+        (tmp_path / name).symlink_to(real)
+    events = [{"name": 'ü\n"'}, {}, {"text": "é" * 60_000}]
+    program = Path(__file__).parents[2] / "examples" / "hello-provided" / "bootstrap"
+    with running([str(program)], tmp_path, "any", PATH=str(tmp_path)) as started:
+        told = [started.api.invoke(event).json for event in events]
+    assert [answer["environment_used"] for answer in told] == [1, 2, 3]
+    assert [answer["event"] for answer in told] == events

@@ -20,6 +20,7 @@ from torpor.model.errors import (
 )
 from torpor.model.function import CodeRef, FunctionRecord
 from torpor.service.functions import Changes, Functions
+from torpor.store.code import DiskCodeStore
 
 
 @pytest.fixture
@@ -296,6 +297,30 @@ async def test_sweep_waits_for_packages_being_added_and_spares_them(bench: Bench
     await asyncio.gather(create, sweep, later)
     assert await functions.archive_of("greet") == ARCHIVES[0]
     assert await functions.archive_of("later") == ARCHIVES[1]
+
+
+async def test_package_that_arrives_during_a_sweep_is_there_afterwards(bench: Bench) -> None:
+    code = GatedCode(str(bench.folder))
+    functions = await created(bench, code)
+    functions.delete("greet")
+    sweep = asyncio.create_task(functions.sweep_code())
+    await code.wait_for_arrival()
+    code.gated = False
+    again = asyncio.create_task(functions.create(new(), ARCHIVES[0]))
+    await asyncio.sleep(0.02)
+    assert not again.done()
+    code.gate.set()
+    await asyncio.gather(sweep, again)
+    assert await functions.archive_of("greet") == ARCHIVES[0]
+
+
+async def test_sweep_keeps_layers(bench: Bench) -> None:
+    store = DiskCodeStore(str(bench.folder))
+    layer = store.add(ARCHIVES[1], unpacked_limit=1000)
+    functions = bench.service(store)
+    await functions.create(new(layers=(layer,)), ARCHIVES[0])
+    await functions.sweep_code()
+    assert store.archive(layer) == ARCHIVES[1]
 
 
 async def test_cancelled_create_leaves_no_function_and_its_package_to_the_next_sweep(bench: Bench) -> None:

@@ -43,6 +43,9 @@ def archive(*entries: tuple[zipfile.ZipInfo, bytes]) -> bytes:
     return buffer.getvalue()
 
 
+BOMB = archive(entry("bomb", b"1"))
+
+
 def plain(*names: str) -> bytes:
     return archive(*(entry(name) for name in names))
 
@@ -210,6 +213,21 @@ def test_bytes_written_are_counted_over_all_files(tmp_path: Path, files: int) ->
     with pytest.raises(TooLarge) as caught:
         unpack(content, str(tmp_path), limit=299)
     assert (caught.value.what, caught.value.limit) == ("unpacked", 299)
+
+
+def test_archive_that_says_itself_it_is_too_large_is_not_unpacked_at_all(tmp_path: Path) -> None:
+    with pytest.raises(TooLarge):
+        unpack(archive(entry("a", b"1" * 100), entry("b", b"1" * 200)), str(tmp_path), limit=299)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_reader_that_yields_more_than_stated_is_stopped_at_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_arguments: io.BytesIO(b"1" * 5_000_000))
+    with pytest.raises(TooLarge):
+        unpack(BOMB, str(tmp_path), limit=2_000_000)
+    assert (tmp_path / "bomb").stat().st_size <= 2_000_000
 
 
 def test_bomb_that_understates_its_size_is_stopped(tmp_path: Path) -> None:

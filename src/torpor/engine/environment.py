@@ -91,6 +91,8 @@ class Environment:
         self.invocations = 0
         self.retired = False
         """A newer revision of its function exists: it takes no new work."""
+        self.listed = False
+        """The pool has it among those with room."""
         self.charged_mb = 0
         """Its part of the host's memory budget now; kept by the pool."""
         self._contract = contract

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from torpor.engine.budget import MemoryBudget
 from torpor.engine.contract import Contract
 from torpor.engine.environment import Environment, Surroundings
 from torpor.lifecycle import PhaseName
@@ -21,10 +22,8 @@ from torpor.sandbox.images import ImageCatalog
 from torpor.scheduling import (
     ConcurrencyView,
     IdleView,
-    MemoryView,
     Placement,
     ThrottleReason,
-    make_room,
     overdue,
     place,
 )
@@ -32,7 +31,9 @@ from torpor.scheduling import (
 log = logging.getLogger(__name__)
 Key = tuple[str, str, str]
 Done = Callable[[Outcome | TorporError], None]
-_MIB = 1024 * 1024
+_SETTLING = 0.05
+"""Seconds a request waits for an environment that has just answered, before it starts one of its own: about what a cold
+start costs."""
 _IDLE_PHASES = frozenset({PhaseName.IDLE, PhaseName.FROZEN, PhaseName.UNINITIALIZED})
 
 
@@ -70,10 +71,15 @@ class _Request:
 
 @dataclass(slots=True)
 class _Group:
-    """The environments of one function version, free ones most recently used last."""
+    """The environments of one function version."""
 
     members: dict[str, Environment] = field(default_factory=dict)
     free: list[Environment] = field(default_factory=list)
+    """Those with room, most recently used last."""
+    settling: set[Environment] = field(default_factory=set)
+    """Those whose invocation is answered and that will have room in a moment."""
+    waiting: deque[_Request] = field(default_factory=deque)
+    """Requests that wait that moment instead of starting an environment."""
 
 
 class Pool:
@@ -95,12 +101,12 @@ class Pool:
         self._groups: dict[Key, _Group] = {}
         self._running: dict[str, int] = {}
         self._unreserved = 0
-        self._charged = 0
+        self._memory = MemoryBudget(limits.memory_budget_mb, self._idle, lambda env: self._end(env, "spindown"))
         self._waiting: deque[_Request] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
 
-    # -- invocations ------------------------------------------------------------------------------------------------------
+    # -- invocations --------------------------------------------------------------------------------------------------
 
     def submit(self, version: FunctionVersion, invocation: Invocation, reserved: int | None, done: Done) -> None:
         """Run an invocation; `done` is called once, with its outcome or with Throttled or ShuttingDown."""
@@ -108,63 +114,83 @@ class Pool:
             done(ShuttingDown("The server is shutting down; send the request again in a moment."))
             return
         group = self._groups.get(version.key)
-        function = version.function
-        decision = place(
-            ConcurrencyView(
-                function_running=self._running.get(function, 0),
-                unreserved_running=self._unreserved,
-                reserved=reserved,
-                total_reserved=self._reservations(),
-                account=self._limits.account_concurrency,
-                free_environments=len(group.free) if group is not None else 0,
-            )
-        )
+        if group is None:
+            group = self._groups[version.key] = _Group()
+        decision = place(self._view(version.function, reserved, group))
         if decision in (Placement.REFUSE_ACCOUNT, Placement.REFUSE_RESERVED):
             reason = ThrottleReason.RESERVED if decision is Placement.REFUSE_RESERVED else ThrottleReason.ACCOUNT
             done(Throttled("Rate Exceeded.", reason=reason))
             return
-        self._running[function] = self._running.get(function, 0) + 1
+        self._running[version.function] = self._running.get(version.function, 0) + 1
         self._unreserved += reserved is None
         request = _Request(version, invocation, reserved is not None, done)
-        try:
-            if self._waiting or not self._start(request):
-                self._wait(request)
-        except TorporError as error:  # the runtime is not on this host any more
-            self._finished(request, error)
+        if decision is Placement.REUSE and self._reuse(group, request):
+            return
+        if decision is Placement.AWAIT:
+            self._await_room(group, request)
+        elif self._waiting or not self._start(group, request):
+            self._await_memory(request)
 
-    def _start(self, request: _Request) -> bool:
-        """Give the request a free environment or a new one; False if there is no memory for either."""
-        group = self._groups.setdefault(request.version.key, _Group())
+    def _view(self, function: str, reserved: int | None, group: _Group) -> ConcurrencyView:
+        return ConcurrencyView(
+            function_running=self._running.get(function, 0),
+            unreserved_running=self._unreserved,
+            reserved=reserved,
+            total_reserved=self._reservations(),
+            account=self._limits.account_concurrency,
+            free_environments=len(group.free),
+            settling_environments=len(group.settling) - len(group.waiting),
+        )
+
+    def _reuse(self, group: _Group, request: _Request) -> bool:
+        """Give the request the most recently used environment with room; False if there is none, or no memory."""
         while group.free:
             environment = group.free[-1]
-            if environment.free_slots <= 0:
-                group.free.pop()
+            slots = environment.free_slots
+            if slots <= 0:
+                group.free.pop().listed = False
                 continue
-            if not self._charge(environment, request.version.memory_mb):
-                return False
-            if environment.free_slots == 1:
-                group.free.pop()
+            needed = request.version.memory_mb
+            if environment.charged_mb < needed:
+                if not self._memory.admit(environment, needed):
+                    return False
+                self._memory.charge(environment, needed)
+            if slots == 1:
+                group.free.pop().listed = False
             self._assign(environment, request)
             return True
-        environment = self._new(request.version)
-        if not self._charge(environment, request.version.memory_mb):
+        return False
+
+    def _start(self, group: _Group, request: _Request) -> bool:
+        """Give the request a free environment or a new one; False if there is no memory for either."""
+        if self._reuse(group, request):
+            return True
+        version = request.version
+        if not self._memory.admit(None, version.memory_mb):
             return False
-        self._provision(environment)
+        try:
+            image = self._images.resolve(version.runtime)
+        except TorporError as error:  # the interpreter was here when the function was made
+            self._finished(request, error)
+            return True
+        contract = self._contracts[version.contract]
+        environment = Environment(uuid.uuid4().hex, version, contract, image, self._around, self)
+        self._memory.charge(environment, version.memory_mb)
+        group.members[environment.id] = environment
+        self._spawn(environment.provision())
         self._assign(environment, request)
         return True
-
-    def _new(self, version: FunctionVersion) -> Environment:
-        image = self._images.resolve(version.runtime)
-        return Environment(uuid.uuid4().hex, version, self._contracts[version.contract], image, self._around, self)
-
-    def _provision(self, environment: Environment) -> None:
-        self._groups[environment.version.key].members[environment.id] = environment
-        self._spawn(environment.provision())
 
     def _assign(self, environment: Environment, request: _Request) -> None:
         if request.timer is not None:
             request.timer.cancel()
-        environment.assign(request.invocation, lambda outcome: self._finished(request, outcome))
+        environment.assign(request.invocation, lambda outcome: self._answered(environment, request, outcome))
+
+    def _answered(self, environment: Environment, request: _Request, outcome: Outcome) -> None:
+        group = self._groups.get(request.version.key)
+        if group is not None and not environment.retired:
+            group.settling.add(environment)
+        self._finished(request, outcome)
 
     def _finished(self, request: _Request, outcome: Outcome | TorporError) -> None:
         function = request.version.function
@@ -176,51 +202,36 @@ class Pool:
         self._unreserved -= not request.reserved
         request.done(outcome)
 
-    # -- memory -----------------------------------------------------------------------------------------------------------
+    # -- waiting ------------------------------------------------------------------------------------------------------
 
-    def _charge(self, environment: Environment, needed_mb: int) -> bool:
-        """Admit an environment for all of its memory; False if even with every idle one gone there is not enough."""
-        missing = needed_mb - environment.charged_mb
-        if missing > self._limits.memory_budget_mb - self._charged and not self._make_room(missing, environment):
-            return False
-        self._charged += missing
-        environment.charged_mb = needed_mb
-        return True
+    def _await_room(self, group: _Group, request: _Request) -> None:
+        """An environment is about to have room: a moment's wait is cheaper than a start."""
+        group.waiting.append(request)
+        request.timer = self._around.loop.call_later(_SETTLING, self._start_instead, group, request)
 
-    def _make_room(self, needed_mb: int, sparing: Environment) -> bool:
-        idle = {env.id: env for env in self._idle() if env is not sparing}
-        room = make_room(
-            needed_mb,
-            self._limits.memory_budget_mb - self._charged,
-            (MemoryView(id=env.id, charged=env.charged_mb, used=_used_mb(env), last_used=env.last_used)
-             for env in idle.values()),
-        )
-        if not room.enough:
-            return False
-        for identity in room.shrink:
-            self._recharge(idle[identity], _used_mb(idle[identity]))
-        for identity in room.end:
-            self._recharge(idle[identity], 0)
-            self._end(idle[identity], "spindown")
-        return True
+    def _start_instead(self, group: _Group, request: _Request) -> None:
+        group.waiting.remove(request)
+        if self._waiting or not self._start(group, request):
+            self._await_memory(request)
 
-    def _recharge(self, environment: Environment, charge_mb: int) -> None:
-        self._charged += charge_mb - environment.charged_mb
-        environment.charged_mb = charge_mb
-
-    def _wait(self, request: _Request) -> None:
+    def _await_memory(self, request: _Request) -> None:
         self._waiting.append(request)
         request.timer = self._around.loop.call_later(self._limits.memory_wait, self._give_up, request)
 
     def _give_up(self, request: _Request) -> None:
         self._waiting.remove(request)
         message = "No memory was free for the function in time; send the request again later."
-        self._finished(request, Throttled(message, reason=ThrottleReason.ACCOUNT, retry_after=self._limits.memory_wait))
+        refusal = Throttled(message, reason=ThrottleReason.ACCOUNT, retry_after=max(self._limits.memory_wait, 1.0))
+        self._finished(request, refusal)
         self._serve_waiting()
 
     def _serve_waiting(self) -> None:
         """Requests that wait for memory go in order; the first that still does not fit holds back the rest."""
-        while self._waiting and self._start(self._waiting[0]):
+        while self._waiting:
+            request = self._waiting[0]
+            group = self._groups.setdefault(request.version.key, _Group())
+            if not self._start(group, request):
+                return
             self._waiting.popleft()
 
     # -- environments -----------------------------------------------------------------------------------------------------
@@ -228,18 +239,26 @@ class Pool:
     def settled(self, environment: Environment) -> None:
         """An environment has room, or has ended: give it work, keep it, or forget it."""
         group = self._groups.get(environment.version.key)
-        if environment.machine.is_gone:
+        if environment.machine.is_gone or group is None:
             self._forget(environment)
-        elif environment.retired or self._closing or self._is_old(environment):
+            return
+        group.settling.discard(environment)
+        if environment.retired or self._is_old(environment):
             if not environment.is_busy:
-                environment.stop("spindown")
-        elif group is not None:
-            if environment not in group.free[-1:]:
-                group.free.append(environment)
-            if self._waiting:
-                self._serve_waiting()
-            if not environment.is_busy and environment.phase is PhaseName.IDLE:
-                environment.rest()
+                self._end(environment, "spindown")
+            return
+        if not environment.listed:
+            environment.listed = True
+            group.free.append(environment)
+        self._use_room(group)
+        if not environment.is_busy and environment.phase is PhaseName.IDLE:
+            environment.rest()
+
+    def _use_room(self, group: _Group) -> None:
+        while group.waiting and self._reuse(group, group.waiting[0]):
+            group.waiting.popleft()
+        if self._waiting:
+            self._serve_waiting()
 
     def _is_old(self, environment: Environment) -> bool:
         return self._around.clock.monotonic() - environment.created >= self._limits.max_age
@@ -247,12 +266,13 @@ class Pool:
     def _forget(self, environment: Environment) -> None:
         group = self._groups.get(environment.version.key)
         if group is not None and group.members.pop(environment.id, None) is not None:
+            group.settling.discard(environment)
             if environment in group.free:
                 group.free.remove(environment)
-            if not group.members:
+            if not group.members and not group.waiting:
                 del self._groups[environment.version.key]
-        self._recharge(environment, 0)
-        if self._waiting and not self._closing:
+        self._memory.charge(environment, 0)
+        if self._waiting:
             self._serve_waiting()
 
     def _end(self, environment: Environment, reason: str) -> None:
@@ -285,8 +305,10 @@ class Pool:
         return [env for group in self._groups.values() for env in group.members.values()]
 
     def code_in_use(self) -> list[CodeRef]:
-        """The packages that living environments show."""
-        return [code for env in self.environments() for code in (env.version.code, *env.version.layers)]
+        """The packages that living environments show, or that requests wait for."""
+        queued = (request for group in self._groups.values() for request in (*group.waiting, *self._waiting))
+        versions = [*(env.version for env in self.environments()), *(request.version for request in queued)]
+        return [code for version in versions for code in (version.code, *version.layers)]
 
     def _idle(self) -> Iterable[Environment]:
         return (env for env in self.environments() if not env.is_busy and env.phase in _IDLE_PHASES)
@@ -296,7 +318,7 @@ class Pool:
             environments=len(self.environments()),
             running=sum(self._running.values()),
             waiting=len(self._waiting),
-            charged_mb=self._charged,
+            charged_mb=self._memory.charged_mb,
         )
 
     # -- end --------------------------------------------------------------------------------------------------------------
@@ -321,10 +343,3 @@ class Pool:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-
-def _used_mb(environment: Environment) -> int:
-    """What an idle environment really occupies; all of its size where the host cannot tell."""
-    used = environment.statistics().memory_bytes
-    if used is None or environment.phase is PhaseName.IDLE:
-        return environment.charged_mb
-    return min(-(-used // _MIB), environment.charged_mb)

@@ -208,8 +208,12 @@ def _read_stamp(place: str) -> object:
 def main() -> int:
     """Install into the default place, or the folder given; exit status 1 if no client at all could be installed."""
     root = sys.argv[1] if len(sys.argv) > 1 else DEFAULT_ROOT
-    done = install_clients(root, discover(), lambda line: sys.stderr.write(line + "\n") and None)
-    return 0 if done else 1
+    return 0 if install_clients(root, discover(), _tell) else 1
+
+
+def _tell(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
 
 
 if __name__ == "__main__":

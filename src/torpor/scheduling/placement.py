@@ -16,6 +16,8 @@ class ThrottleReason(StrEnum):
 
 class Placement(StrEnum):
     REUSE = "reuse"
+    AWAIT = "await"
+    """One is about to have room: wait a moment for it."""
     START = "start"
     REFUSE_ACCOUNT = "refuse_account"
     REFUSE_RESERVED = "refuse_reserved"
@@ -30,13 +32,17 @@ class ConcurrencyView(msgspec.Struct, frozen=True, kw_only=True):
     total_reserved: int
     account: int
     free_environments: int
+    settling_environments: int
+    """Those that have answered and are not free yet, less the requests that wait for one already."""
 
 
 def place(view: ConcurrencyView) -> Placement:
-    """Reuse a free environment, start one, or refuse."""
+    """Reuse a free environment, await one, start one, or refuse."""
     if view.reserved is not None:
         if view.function_running >= view.reserved:
             return Placement.REFUSE_RESERVED
     elif view.unreserved_running >= view.account - view.total_reserved:
         return Placement.REFUSE_ACCOUNT
-    return Placement.REUSE if view.free_environments else Placement.START
+    if view.free_environments:
+        return Placement.REUSE
+    return Placement.AWAIT if view.settling_environments > 0 else Placement.START

@@ -86,6 +86,8 @@ class Functions:
         self._on_change = on_change
         self._revisions = revisions
         self._records = {record.name: record for record in metadata.functions()}
+        self._reserved: int | None = None
+        """The sum of all reservations; None until asked for after a change."""
         self._births = dict.fromkeys(self._records, 0)
         self._born = 0
 
@@ -163,6 +165,7 @@ class Functions:
         old = self.get(name)
         self._metadata.remove(name)
         del self._records[name], self._births[name]
+        self._reserved = None
         self._tell(old, None)
 
     def tags(self, name: str) -> Mapping[str, str]:
@@ -204,7 +207,9 @@ class Functions:
 
     def total_reserved(self) -> int:
         """The sum over all functions."""
-        return sum(record.reserved_concurrency or 0 for record in self._records.values())
+        if self._reserved is None:
+            self._reserved = sum(record.reserved_concurrency or 0 for record in self._records.values())
+        return self._reserved
 
     def code_usage(self) -> tuple[int, int]:
         """Bytes of all functions' archives, each counted for itself, and the number of functions."""
@@ -261,6 +266,7 @@ class Functions:
     def _keep(self, record: FunctionRecord) -> None:
         self._metadata.save(record)
         self._records[record.name] = record
+        self._reserved = None
 
     def _tell(self, old: FunctionRecord | None, new: FunctionRecord | None) -> None:
         if self._on_change is not None:

@@ -35,7 +35,9 @@ class ResponseWriter:
             http10=exchange.http10,
         )
         if len(content) > _JOINED:
-            self.transport.writelines((head, content))
+            # Not writelines: on some Python versions it forgets to pause the protocol.
+            self.transport.write(head)
+            self.transport.write(content)
         else:
             self.transport.write(head + content)
 

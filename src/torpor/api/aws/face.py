@@ -5,41 +5,32 @@ import logging
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 from uuid import uuid4
 
 from torpor.api.aws.call import Call, render_reply
 from torpor.api.aws.code_links import PREFIX, CodeLinks
 from torpor.api.aws.functions import FunctionOperations
+from torpor.api.aws.invocations import Dispatcher, Invocations, Reply, report
 from torpor.api.aws.objects import ObjectSource
 from torpor.api.aws.packages import PackageSource
 from torpor.api.aws.resources import ResourceOperations
 from torpor.contracts.lambda_ import limits
-from torpor.contracts.lambda_.failures_api import ApiFailure, function_not_found, is_expected, not_built, render_failure
-from torpor.contracts.lambda_.invoking import InvokeRequest, invocation_of, new_trace, parse_invoke, render_outcome
-from torpor.contracts.lambda_.names import Place, require_latest
+from torpor.contracts.lambda_.failures_api import ApiFailure, not_built, render_failure
+from torpor.contracts.lambda_.invoking import parse_invoke
+from torpor.contracts.lambda_.names import Place
 from torpor.contracts.lambda_.operations import Route, api_model
 from torpor.contracts.lambda_.reading import read_input
 from torpor.contracts.lambda_.signature import region_of, verify
 from torpor.contracts.lambda_.validation import check
 from torpor.contracts.lambda_.wire import ApiRequest, ApiResponse
 from torpor.model.clock import Clock
-from torpor.model.errors import NotFound, PlatformError, ShuttingDown
-from torpor.model.function import FunctionRecord, FunctionVersion
-from torpor.model.invocation import Invocation, Outcome
+from torpor.model.errors import NotFound
 from torpor.service.functions import Functions
 
 _LOG = logging.getLogger(__name__)
 _LARGE = 256 * 1024
 """Bodies from this size on, in bytes, are checked and decoded in a thread, so that other calls go on meanwhile."""
-
-
-class Dispatcher(Protocol):
-    """The single way to run a function."""
-
-    async def invoke(self, version: FunctionVersion, invocation: Invocation, reserved: int | None) -> Outcome:
-        """Run it once. Raises Throttled, ShuttingDown and other errors of the platform."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +56,8 @@ class AwsFace:
 
     def __init__(self, functions: Functions, dispatcher: Dispatcher, settings: AwsSettings, clock: Clock) -> None:
         self._functions = functions
-        self._dispatcher = dispatcher
+        self._invocations = Invocations(functions, dispatcher, clock)
+        self._running: set[asyncio.Task[None]] = set()
         self._settings = settings
         self._clock = clock
         self._model = api_model()
@@ -75,13 +67,39 @@ class AwsFace:
         control = FunctionOperations(functions, self._model.shapes, source, self._links)
         self._handlers = control.handlers() | ResourceOperations(functions).handlers()
 
+    def answer(self, request: ApiRequest, reply: Reply) -> None:
+        """Answer one request through `reply`, called once and from the event loop's thread; never raises.
+
+        An invocation goes to the dispatcher before this returns. A caller that goes away does not stop its function
+        (9.8), so nothing here is ever cancelled."""
+        if request.path.endswith("/invocations") and len(request.body) < _LARGE:
+            request_id = str(uuid4())
+            try:
+                if self._settings.keys:
+                    verify(request, self._settings.keys, self._clock.wall())
+                place = self._place(request)
+                invoke = parse_invoke(request.method, request.path, request.query, request.headers, request.body, place)
+                if invoke is not None:
+                    self._invocations.begin(invoke, place, request_id, reply)
+                    return
+            except Exception as error:
+                report(error, f"request {request_id} ({request.method} {request.path})")
+                reply(render_failure(error, request_id))
+                return
+        task = asyncio.get_running_loop().create_task(self._answer_later(request, reply))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _answer_later(self, request: ApiRequest, reply: Reply) -> None:
+        reply(await self.handle(request))
+
     async def handle(self, request: ApiRequest) -> ApiResponse:
         """Answer one request. Never raises: what goes wrong is answered in the API's own form."""
         request_id = str(uuid4())
         try:
             response = await self._answer(request, request_id)
         except Exception as error:
-            _report(error, request, request_id)
+            report(error, f"request {request_id} ({request.method} {request.path})")
             response = render_failure(error, request_id)
         if request.method == "HEAD":
             return ApiResponse(status=response.status, headers=response.headers)
@@ -95,32 +113,10 @@ class AwsFace:
         place = self._place(request)
         invoke = parse_invoke(request.method, request.path, request.query, request.headers, request.body, place)
         if invoke is not None:
-            return await self._invoke(invoke, place, request_id)
+            waiting: asyncio.Future[ApiResponse] = asyncio.get_running_loop().create_future()
+            self._invocations.begin(invoke, place, request_id, waiting.set_result)
+            return await waiting
         return await self._control(request, place, request_id)
-
-    async def _invoke(self, request: InvokeRequest, place: Place, request_id: str) -> ApiResponse:
-        record = self._invoked(request, place)
-        trace = request.trace or new_trace(self._clock.wall())
-        if request.kind == "DryRun":
-            return ApiResponse(status=204, headers=(("x-amzn-RequestId", request_id), ("X-Amzn-Trace-Id", trace)))
-        if request.kind == "Event":
-            raise not_built("Asynchronous invocation (invocation type Event)")
-        version = record.latest.version
-        invocation = invocation_of(request, request_id, version.resource, trace)
-        outcome = await self._dispatcher.invoke(version, invocation, record.reserved_concurrency)
-        return render_outcome(outcome, request_id, trace, wants_log=request.wants_log)
-
-    def _invoked(self, request: InvokeRequest, place: Place) -> FunctionRecord:
-        named = request.function
-        try:
-            record = self._functions.get(named.name)
-        except NotFound as error:
-            raise function_not_found(place.function_arn(named.name, named.qualifier)) from error
-        if named.qualifier:
-            require_latest(named, place)
-        if request.tenant:
-            raise not_built("Tenant isolation (X-Amz-Tenant-Id)")
-        return record
 
     async def _control(self, request: ApiRequest, place: Place, request_id: str) -> ApiResponse:
         route = self._model.find(request.method, request.path, request.query)
@@ -183,10 +179,3 @@ class AwsFace:
         message = f"There is no operation {request.method} {request.path}{hint}."
         return ApiFailure("UnknownOperationException", message)
 
-
-def _report(error: Exception, request: ApiRequest, request_id: str) -> None:
-    """Log what the server's owner has to act on; a caller's own mistakes are told to the caller only."""
-    if not is_expected(error):
-        _LOG.error("request %s (%s %s) failed", request_id, request.method, request.path, exc_info=error)
-    elif isinstance(error, PlatformError) and not isinstance(error, ShuttingDown):
-        _LOG.error("request %s (%s %s): %s", request_id, request.method, request.path, error)

@@ -1,13 +1,12 @@
 """The thin shell between the HTTP server and the face."""
 
-import asyncio
 import json
 from collections.abc import Sequence
 from uuid import uuid4
 
 from torpor.api.aws.face import AwsFace
 from torpor.contracts.lambda_ import limits
-from torpor.contracts.lambda_.wire import JSON, ApiRequest
+from torpor.contracts.lambda_.wire import JSON, ApiRequest, ApiResponse
 from torpor.transport import Application, Exchange
 
 _SLACK = 1024 * 1024
@@ -15,18 +14,23 @@ _CODES = {413: "RequestTooLargeException", 503: "ServiceException"}
 
 
 def mount(face: AwsFace) -> Application:
-    """An application that answers every request through the face.
-
-    A caller that goes away does not stop its function (9.8), so nothing here is ever cancelled.
-    """
-    running: set[asyncio.Task[None]] = set()
+    """An application that answers every request through the face."""
 
     def application(exchange: Exchange) -> None:
-        task = asyncio.get_running_loop().create_task(_serve(face, exchange))
-        running.add(task)
-        task.add_done_callback(running.discard)
+        request = ApiRequest(
+            method=exchange.method,
+            path=exchange.path,
+            query=exchange.query,
+            headers=exchange.headers,
+            body=exchange.body,
+        )
+        face.answer(request, lambda response: _reply(exchange, response))
 
     return application
+
+
+def _reply(exchange: Exchange, response: ApiResponse) -> None:
+    exchange.reply(response.status, response.headers, response.body)
 
 
 def body_limit(_method: str, path: str) -> int:
@@ -45,14 +49,3 @@ def error_face(status: int, reason: str) -> tuple[Sequence[tuple[str, str]], byt
     body = {"Type": "User" if status < 500 else "Service", "message" if status < 500 else "Message": reason}
     return headers, json.dumps(body).encode()
 
-
-async def _serve(face: AwsFace, exchange: Exchange) -> None:
-    request = ApiRequest(
-        method=exchange.method,
-        path=exchange.path,
-        query=exchange.query,
-        headers=exchange.headers,
-        body=exchange.body,
-    )
-    response = await face.handle(request)
-    exchange.reply(response.status, response.headers, response.body)

@@ -26,6 +26,7 @@ API_PORT = 9001
 HOST_ADDRESS = "169.254.100.2"
 DNS_PORT = 53
 _BACKLOG = 128
+_EGRESS_BACKLOG = 1024
 _LOOPBACK = 1
 
 _REQUEST, _ACKNOWLEDGE, _CREATE, _EXCLUSIVE, _APPEND = 0x1, 0x4, 0x400, 0x200, 0x800
@@ -82,7 +83,7 @@ def original_destination(connection: socket.socket) -> tuple[str, int]:
 def _open_egress() -> tuple[socket.socket, socket.socket]:
     with contextlib.ExitStack() as undo:
         out = undo.enter_context(_bound(socket.SOCK_STREAM, "127.0.0.1", 0))
-        out.listen(_BACKLOG)
+        out.listen(_EGRESS_BACKLOG)
         names = undo.enter_context(_bound(socket.SOCK_DGRAM, HOST_ADDRESS, DNS_PORT))
         _redirect(out.getsockname()[1])
         _route_everything_here()

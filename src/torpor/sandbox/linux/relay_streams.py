@@ -5,6 +5,7 @@ import contextlib
 import socket
 import struct
 from collections.abc import Callable
+from typing import cast
 
 _CONNECT_SECONDS = 10.0
 _RESET = struct.pack("=ii", 1, 0)
@@ -44,9 +45,8 @@ class Side(asyncio.Protocol):
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.pause_reading()
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's own classes do not derive from it
+        self._transport.pause_reading()
 
     def data_received(self, data: bytes) -> None:
         self.peer._write(data)

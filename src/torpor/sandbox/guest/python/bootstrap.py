@@ -5,21 +5,20 @@ The one argument is the folder of the layers.
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
-
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-
-from torpor_guest import paths  # noqa: E402
+from typing import Any
 
 
 def main() -> None:
+    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+    paths: Any = importlib.import_module("torpor_guest.paths")
     sys.path[:] = paths.search_path(*sys.argv[1:2])
     del sys.argv[1:]
     paths.finish_start()
-    from awslambdaric.__main__ import main as serve
-
-    serve([sys.argv[0], os.environ.get("_HANDLER", "")])
+    client: Any = importlib.import_module("awslambdaric.__main__")
+    client.main([sys.argv[0], os.environ.get("_HANDLER", "")])
 
 
 if __name__ == "__main__":

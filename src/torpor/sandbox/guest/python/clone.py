@@ -1,8 +1,8 @@
 """The warm half of a Python runtime: everything a fresh environment needs is imported once, then forked.
 
-`preload` runs in the launcher, before any function's code exists; `run` in the forked child, which by then stands in its
-own root with its own environment variables. What modules remember of the launcher's place and time is put right there:
-file names, the client's reading of the environment, and sources of randomness.
+`preload` runs in the launcher, before any function's code exists; `run` in the forked child, which by then stands in
+its own root with its own environment variables. What modules remember of the launcher's place and time is put right:
+file names, the client's reading of the environment, and randomness (OpenSSL notices a fork by itself).
 """
 
 from __future__ import annotations
@@ -45,31 +45,42 @@ _PRELOADED = (
     "awslambdaric.lambda_literals",
     "awslambdaric.lambda_runtime_hooks_runner",
 )
-_FROM_PREFIX = ("prefix", "exec_prefix", "base_prefix", "base_exec_prefix", "executable", "_base_executable", "_stdlib_dir")
+_FROM_PREFIX = (
+    *("prefix", "exec_prefix", "base_prefix", "base_exec_prefix"),
+    *("executable", "_base_executable", "_stdlib_dir"),
+)
 
 _ADDRESS = "AWS_LAMBDA_RUNTIME_API"
 _USUAL_ADDRESS = "169.254.100.1:9001"
 
+_LOG_SETTINGS = ("AWS_LAMBDA_LOG_FORMAT", "AWS_LAMBDA_LOG_LEVEL")
+
+_Moves = tuple[tuple[str, str], ...]
+
 _client_code: Any = None
 _client_address = ""
+_moves: _Moves = ()
 
 
-def preload() -> None:
-    """Import the client and what it or most functions import, as they will appear inside. Raises ImportError.
+def preload(inside: bool = True) -> None:
+    """Import the client and what it or most functions import. Raises ImportError.
 
-    The client's compiled half fixes the address of its API when it is loaded: the one in the environment then, else the
-    one sandboxes have.
+    With `inside`, everything loaded so far gets the names it has in a sandbox: from then on, what was loaded works, and
+    top-level modules can still be imported here, but no further parts of packages. The client's compiled half fixes the
+    address of its API when it is loaded: the one in the environment then, else the one sandboxes have.
     """
-    global _client_address, _client_code
+    global _client_address, _client_code, _moves
     _client_address = os.environ.setdefault(_ADDRESS, _USUAL_ADDRESS)
     for name in _PRELOADED:
         importlib.import_module(name)
     client = _client()
     loader: Any = client.__loader__
-    moves = _moves()
-    _client_code = _moved_code(loader.get_code(client.__name__), moves)
+    _moves = _folders() if inside else ()
+    _client_code = _moved_code(loader.get_code(client.__name__))
     for function in [thing for thing in gc.get_objects() if type(thing) is FunctionType]:
-        function.__code__ = _moved_code(function.__code__, moves)
+        function.__code__ = _moved_code(function.__code__)
+    for module in list(sys.modules.values()):
+        _move_module(module)
 
 
 def run(handler: str) -> None:
@@ -77,15 +88,17 @@ def run(handler: str) -> None:
 
     With another API address than the preloaded client's, the process becomes a freshly booted interpreter instead.
     """
-    inside = _moves() if paths.places()[1] == paths.RUNTIME else ()
     if os.environ[_ADDRESS] != _client_address:
-        os.execv(_moved(sys.executable, inside), [sys.executable, "-S", os.path.join(paths.places()[1], "bootstrap.py")])
-    _move_modules(inside)
+        program = [_moved(sys.executable), "-S", os.path.join(paths.places()[1], "bootstrap.py")]
+        os.execv(program[0], program)
+    _move_attributes(sys, _FROM_PREFIX)
+    site: Any = sys.modules["site"]
+    site.PREFIXES[:] = [sys.prefix, sys.exec_prefix]
     sys.path[:] = paths.search_path()
-    sys.path_importer_cache.clear()
     paths.finish_start()
-    _reseed()
-    _read_environment()
+    random.seed()
+    if any(os.environ.get(name) for name in _LOG_SETTINGS):
+        exec(_client_code, _client().__dict__)  # the client reads them when its module is executed
     main: Any = sys.modules["awslambdaric.__main__"]
     main.main([sys.argv[0], handler])
 
@@ -94,55 +107,40 @@ def _client() -> ModuleType:
     return sys.modules["awslambdaric.bootstrap"]
 
 
-def _moves() -> tuple[tuple[str, str], ...]:
+def _folders() -> _Moves:
     """Host folders and the names they have inside, innermost first."""
     runtime = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     return ((runtime, paths.RUNTIME), (sys.base_prefix, paths.LANG))
 
 
-def _moved(name: Any, moves: tuple[tuple[str, str], ...]) -> Any:
+def _moved(name: Any) -> Any:
     if isinstance(name, str):
-        for outside, inside in moves:
+        for outside, inside in _moves:
             if name == outside or name.startswith(outside + "/"):
                 return inside + name[len(outside) :]
     return name
 
 
-def _moved_code(code: CodeType, moves: tuple[tuple[str, str], ...]) -> CodeType:
-    name = _moved(code.co_filename, moves)
+def _moved_code(code: CodeType) -> CodeType:
+    name = _moved(code.co_filename)
     if name == code.co_filename:
         return code
-    constants = tuple(_moved_code(part, moves) if isinstance(part, CodeType) else part for part in code.co_consts)
+    constants = tuple(_moved_code(part) if isinstance(part, CodeType) else part for part in code.co_consts)
     return code.replace(co_filename=name, co_consts=constants)
 
 
-def _move_modules(moves: tuple[tuple[str, str], ...]) -> None:
-    for module in list(sys.modules.values()):
-        _move_attributes(module, ("__file__", "__cached__"), moves)
-        _move_attributes(getattr(module, "__spec__", None), ("origin", "cached"), moves)
-        _move_attributes(getattr(module, "__loader__", None), ("path",), moves)
-        folders = getattr(module, "__path__", None)
-        if isinstance(folders, list):
-            folders[:] = [_moved(folder, moves) for folder in folders]
-    _move_attributes(sys, _FROM_PREFIX, moves)
-    site: Any = sys.modules["site"]
-    site.PREFIXES[:] = [sys.prefix, sys.exec_prefix]
+def _move_module(module: ModuleType) -> None:
+    _move_attributes(module, ("__file__", "__cached__"))
+    _move_attributes(getattr(module, "__spec__", None), ("origin", "cached"))
+    _move_attributes(getattr(module, "__loader__", None), ("path",))
+    folders = getattr(module, "__path__", None)
+    if isinstance(folders, list):
+        folders[:] = [_moved(folder) for folder in folders]
 
 
-def _move_attributes(thing: Any, names: tuple[str, ...], moves: tuple[tuple[str, str], ...]) -> None:
+def _move_attributes(thing: Any, names: tuple[str, ...]) -> None:
     for name in names:
         value = getattr(thing, name, None)
-        moved = _moved(value, moves)
+        moved = _moved(value)
         if moved is not value:
             setattr(thing, name, moved)
-
-
-def _reseed() -> None:
-    random.seed()
-    ssl: Any = sys.modules["ssl"]
-    ssl.RAND_add(os.urandom(32), 32.0)
-
-
-def _read_environment() -> None:
-    """The client reads the log settings when it is imported."""
-    exec(_client_code, _client().__dict__)  # the module's own code, once more

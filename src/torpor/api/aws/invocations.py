@@ -1,0 +1,90 @@
+"""Invoke: from a checked call to the dispatcher and back, without a task of its own."""
+
+import logging
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
+
+from torpor.contracts.lambda_.failures_api import function_not_found, is_expected, not_built, render_failure
+from torpor.contracts.lambda_.invoking import InvokeRequest, invocation_of, new_trace, render_outcome
+from torpor.contracts.lambda_.names import Place, require_latest
+from torpor.contracts.lambda_.wire import ApiResponse
+from torpor.model.clock import Clock
+from torpor.model.errors import NotFound, PlatformError, ShuttingDown, TorporError
+from torpor.model.function import FunctionRecord, FunctionVersion
+from torpor.model.invocation import Invocation, Outcome
+from torpor.service.functions import Functions
+
+_LOG = logging.getLogger(__name__)
+
+Reply: TypeAlias = Callable[[ApiResponse], None]
+
+
+class Dispatcher(Protocol):
+    """The single way to run a function."""
+
+    def submit(
+        self,
+        version: FunctionVersion,
+        invocation: Invocation,
+        reserved: int | None,
+        done: Callable[[Outcome | TorporError], None],
+    ) -> None:
+        """Run it once; `done` gets the outcome, or why there is none, maybe before this returns. Never raises."""
+        ...
+
+
+class Invocations:
+    """The operation Invoke."""
+
+    def __init__(self, functions: Functions, dispatcher: Dispatcher, clock: Clock) -> None:
+        self._functions = functions
+        self._dispatcher = dispatcher
+        self._clock = clock
+
+    def begin(self, request: InvokeRequest, place: Place, request_id: str, reply: Reply) -> None:
+        """Start what is asked; `reply` is called once. Raises what refuses the call before it has begun."""
+        record = self._invoked(request, place)
+        trace = request.trace or new_trace(self._clock.wall())
+        if request.kind == "DryRun":
+            reply(ApiResponse(status=204, headers=(("x-amzn-RequestId", request_id), ("X-Amzn-Trace-Id", trace))))
+            return
+        if request.kind == "Event":
+            raise not_built("Asynchronous invocation (invocation type Event)")
+        version = record.latest.version
+        wants_log = request.wants_log
+
+        def done(result: Outcome | TorporError) -> None:
+            reply(_answer(result, request_id, trace, wants_log=wants_log))
+
+        invocation = invocation_of(request, request_id, version.resource, trace)
+        self._dispatcher.submit(version, invocation, record.reserved_concurrency, done)
+
+    def _invoked(self, request: InvokeRequest, place: Place) -> FunctionRecord:
+        named = request.function
+        try:
+            record = self._functions.get(named.name)
+        except NotFound as error:
+            raise function_not_found(place.function_arn(named.name, named.qualifier)) from error
+        if named.qualifier:
+            require_latest(named, place)
+        if request.tenant:
+            raise not_built("Tenant isolation (X-Amz-Tenant-Id)")
+        return record
+
+
+def _answer(result: Outcome | TorporError, request_id: str, trace: str, *, wants_log: bool) -> ApiResponse:
+    try:
+        if isinstance(result, Exception):
+            raise result
+        return render_outcome(result, request_id, trace, wants_log=wants_log)
+    except Exception as error:
+        report(error, f"invocation {request_id}")
+        return render_failure(error, request_id)
+
+
+def report(error: Exception, what: str) -> None:
+    """Log what the server's owner has to act on; a caller's own mistakes are told to the caller only."""
+    if not is_expected(error):
+        _LOG.error("%s failed", what, exc_info=error)
+    elif isinstance(error, PlatformError) and not isinstance(error, ShuttingDown):
+        _LOG.error("%s: %s", what, error)
