@@ -102,8 +102,9 @@ class RequestParser:
         return self._check_unfinished()
 
     def close(self) -> None:
-        """Break the reference cycle with llhttp's wrapper."""
+        """Break the reference cycles with llhttp's wrapper and the sink, so that nothing waits for the collector."""
         self._http = None
+        del self._sink
 
     def _explain(self, error: Exception) -> Refusal | None:
         if self._refusal is not None:
