@@ -266,7 +266,7 @@ def test_shell_example_serves_with_bash_or_with_curl(tmp_path: Path, tools: str)
         (tmp_path / name).symlink_to(real)
     events = [{"name": 'ü\n"'}, {}, {"text": "é" * 60_000}]
     program = Path(__file__).parents[2] / "examples" / "hello-provided" / "bootstrap"
-    with running([str(program)], tmp_path, "any", PATH=str(tmp_path)) as started:
+    with running([str(program)], tmp_path, "any", PATH=str(tmp_path), TMPDIR=str(tmp_path)) as started:
         told = [started.api.invoke(event).json for event in events]
     assert [answer["environment_used"] for answer in told] == [1, 2, 3]
     assert [answer["event"] for answer in told] == events

@@ -111,18 +111,40 @@ async def test_busy_connection_outlives_its_idle_timeout() -> None:
 @on_each_loop
 async def test_peer_that_reads_nothing_stops_being_served_and_is_dropped() -> None:
     served: list[Exchange] = []
+    connected = asyncio.Event()
 
     def large(exchange: Exchange) -> None:
         served.append(exchange)
         exchange.reply(200, (), b"x" * 4_000_000)
+        connected.set()
 
     server = await listen(large, limits=HttpLimits(write_timeout=0.2))
     async with await Peer.connect(server.port) as peer:
         peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
         peer.send(b"GET / HTTP/1.1\r\n\r\n" * 50)
         async with asyncio.timeout(5):
+            await connected.wait()
             await server.wait_closed()
         assert len(served) <= 3 and server.statistics().timeouts == 1
+    server.close()
+
+
+@on_each_loop
+async def test_peer_that_does_not_read_its_last_answer_is_dropped() -> None:
+    connected = asyncio.Event()
+
+    def large(exchange: Exchange) -> None:
+        exchange.reply(200, (), b"x" * 8_000_000)
+        connected.set()
+
+    server = await listen(large, limits=HttpLimits(write_timeout=0.2))
+    async with await Peer.connect(server.port) as peer:
+        peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        peer.send(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")
+        async with asyncio.timeout(5):
+            await connected.wait()
+            await server.wait_closed()
+        assert server.statistics().timeouts == 1
     server.close()
 
 

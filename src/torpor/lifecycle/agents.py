@@ -20,6 +20,8 @@ from enum import StrEnum
 from torpor.model.policy import RuntimeKind
 
 RUNTIME = "runtime"
+EXTENSIONS = "extensions/"
+"""What the names of extensions as agents begin with, so that none of them can be taken for the runtime."""
 
 
 class AgentState(StrEnum):
@@ -45,6 +47,7 @@ class AgentCall(StrEnum):
     ANSWER = "answer"
     BEGIN_ANSWER = "begin_answer"
     FAIL = "fail"
+    GIVE_UP = "give_up"
     EXIT = "exit"
 
     __hash__ = str.__hash__  # the tables are keyed by it on every event
@@ -80,12 +83,13 @@ PARALLEL_RUNTIME: Table = {
 
 EXTENSION: Table = {
     _S.EXITED: {_C.START: _S.STARTED},
-    _S.STARTED: {_C.REGISTER: _S.REGISTERED, _C.FAIL: _S.FAILED, _C.EXIT: _S.EXITED},
-    _S.REGISTERED: {_C.NEXT: _S.READY, _C.FAIL: _S.FAILED, _C.EXIT: _S.EXITED},
-    _S.READY: {_C.NEXT: _S.READY, _C.DELIVER: _S.RUNNING, _C.FAIL: _S.FAILED, _C.EXIT: _S.EXITED},
-    _S.RUNNING: {_C.NEXT: _S.READY, _C.FAIL: _S.FAILED, _C.EXIT: _S.EXITED},
+    _S.STARTED: {_C.REGISTER: _S.REGISTERED, _C.EXIT: _S.EXITED},
+    _S.REGISTERED: {_C.NEXT: _S.READY, _C.FAIL: _S.FAILED, _C.GIVE_UP: _S.FAILED, _C.EXIT: _S.EXITED},
+    _S.READY: {_C.NEXT: _S.READY, _C.DELIVER: _S.RUNNING, _C.GIVE_UP: _S.FAILED, _C.EXIT: _S.EXITED},
+    _S.RUNNING: {_C.NEXT: _S.READY, _C.GIVE_UP: _S.FAILED, _C.EXIT: _S.EXITED},
     _S.FAILED: {_C.EXIT: _S.EXITED},
 }
+"""`fail` is an error before it was ever ready, `give up` one at any later time."""
 
 RUNTIME_TABLES: Mapping[RuntimeKind, Table] = {
     RuntimeKind.POLLER: SERIAL_RUNTIME,
@@ -126,6 +130,11 @@ class Agent:
 
     def may(self, call: AgentCall) -> bool:
         return call in self.table[self.state]
+
+    @property
+    def title(self) -> str:
+        """Its name as people know it."""
+        return self.name.removeprefix(EXTENSIONS)
 
     @property
     def lives(self) -> bool:

@@ -2,13 +2,13 @@
 
 from torpor.lifecycle import effects as fx
 from torpor.lifecycle import events as ev
-from torpor.lifecycle.agents import RUNTIME, AgentCall
+from torpor.lifecycle.agents import RUNTIME
 from torpor.lifecycle.ending import Ending
 from torpor.lifecycle.ground import INIT_TIMER, RUNTIME_SHUTDOWN_TIMER, SHUTDOWN_TIMER, Ground
 from torpor.lifecycle.phases import Gone, PhaseName, Resetting, Stopping, Uninitialized
 from torpor.model.failure import Failure, FailureKind
 from torpor.model.policy import FailureScope
-from torpor.model.records import ShutdownStarted
+from torpor.model.records import ShutdownEnded, ShutdownStarted
 
 _UNINITIALIZED = Uninitialized()
 
@@ -39,7 +39,8 @@ class EndRules(Ground):
     def _end(self, reason: str, now: float, *, graceful: bool) -> None:
         self._emit(ShutdownStarted(at=now, reason=reason))
         ending = self._ending(now)
-        self.phase = Stopping(reason, ending.deadline)
+        self.phase = Stopping(reason, now, ending.deadline)
+        self._exits = {}
         if graceful and self.policy.pre_stop_hook and self.runtime.lives:
             self._out.append(fx.CallHook("pre-stop"))
             self._arm(SHUTDOWN_TIMER, ending.deadline)
@@ -57,8 +58,8 @@ class EndRules(Ground):
 
     def _agent_ended(self, event: ev.AgentExited, now: float) -> None:
         agent = self._agent(event.agent)
-        if agent.lives:
-            agent.move(AgentCall.EXIT)
+        self._gone(agent)
+        self._exits[agent.title] = exit_text(event)
         phase = self.phase
         assert isinstance(phase, Resetting | Stopping)
         if agent is self.runtime:
@@ -79,9 +80,13 @@ class EndRules(Ground):
             self._out.append(fx.CancelTimer(timer))
         phase = self.phase
         if isinstance(phase, Stopping):
+            duration = now - phase.started
+            self._emit(ShutdownEnded(at=now, reason=phase.reason, duration=duration, exits=dict(self._exits)))
             self.phase = Gone(phase.reason)
             self._out.append(fx.Destroy(phase.reason))
             return
+        if self.extensions:
+            self._out.append(fx.KillAgents())  # what they left behind, when they were given time to end
         self.phase = _UNINITIALIZED
         if self.waiting:
             self._begin_inside_invocation(now)
@@ -104,13 +109,19 @@ class EndRules(Ground):
 
     def _agent_exited(self, event: ev.AgentExited, now: float) -> None:
         agent = self._agent(event.agent)
-        if agent.lives:
-            agent.move(AgentCall.EXIT)
+        self._gone(agent)
         failure = exit_failure(event)
         scope = self.policy.runtime_exit_scope if agent is self.runtime else self.policy.extension_exit_scope
         if self.phase.name is PhaseName.FROZEN:
             self._out.append(fx.Thaw())
         self._give_up(scope, "failure", failure, now)
+
+
+def exit_text(event: ev.AgentExited) -> str:
+    """How a process ended, for people."""
+    if event.start_error:
+        return "not started"
+    return f"signal {event.signal}" if event.signal is not None else f"exit {event.code}"
 
 
 def exit_failure(event: ev.AgentExited) -> Failure:

@@ -8,7 +8,7 @@ everything is killed at once.
 from collections.abc import Iterator, Mapping
 
 from torpor.lifecycle import effects as fx
-from torpor.lifecycle.agents import RUNTIME, Agent
+from torpor.lifecycle.agents import RUNTIME, Agent, AgentState
 from torpor.model.policy import ShutdownBudget
 
 
@@ -58,6 +58,8 @@ class Ending:
             if not (agent.external and agent.lives):
                 continue
             told = True
+            if agent.state is AgentState.FAILED:
+                continue  # it has said that it ends
             if agent.wants_shutdown:
                 yield fx.NotifyShutdown(agent.name, reason, deadline)
             else:

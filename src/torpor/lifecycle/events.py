@@ -55,11 +55,12 @@ class AnswerRefused(msgspec.Struct, frozen=True):
 
 
 class AgentFailed(msgspec.Struct, frozen=True):
-    """An agent reports that it cannot initialise or go on; it is expected to exit."""
+    """An agent reports that it cannot initialise, or not `starting` any more, go on; it is expected to exit."""
 
     agent: str
     error_type: str
     payload: bytes
+    starting: bool = True
 
 
 class AgentExited(msgspec.Struct, frozen=True):

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from torpor.lifecycle import effects as fx
 from torpor.lifecycle import events as ev
-from torpor.lifecycle.agents import EXTENSION, RUNTIME, RUNTIME_TABLES, Agent, AgentState
+from torpor.lifecycle.agents import EXTENSION, RUNTIME, RUNTIME_TABLES, Agent, AgentCall, AgentState
 from torpor.lifecycle.phases import Phase, PhaseName, Provisioning
 from torpor.lifecycle.slots import Slot, SlotCall, SlotState
 from torpor.model.failure import Answer, Failure, FailureKind
@@ -38,6 +38,8 @@ class Ground:
         """Requests for work of a parallel runtime that nothing has answered yet."""
         self._failure: Failure | None = None
         """What an agent reported before it went, until Init starts again."""
+        self._exits: dict[str, str] = {}
+        """How each process of an ending environment ended, by its title."""
         self._init_duration: float | None = None
         """Of an Init that no invocation has reported yet."""
         self._out: list[fx.Effect] = []
@@ -60,6 +62,21 @@ class Ground:
 
     def _agent(self, name: str) -> Agent:
         return self.runtime if name == RUNTIME else self.extensions[name]
+
+    @property
+    def takes_registrations(self) -> bool:
+        """May extensions register? Until the runtime first asks for work."""
+        starting = self.phase.name in (PhaseName.INITIALIZING, PhaseName.REINITIALIZING)
+        return starting and self.runtime.state in (AgentState.EXITED, AgentState.STARTED)
+
+    def _gone(self, agent: Agent) -> None:
+        """A process has ended, and with the runtime's the extensions inside it."""
+        if agent.lives:
+            agent.move(AgentCall.EXIT)
+        if agent is self.runtime:
+            for inner in self.extensions.values():
+                if inner.lives and not inner.external:
+                    inner.move(AgentCall.EXIT)
 
     def _all_ready(self) -> bool:
         return self.runtime.state is AgentState.READY and all(

@@ -2,7 +2,7 @@
 
 from torpor.lifecycle import effects as fx
 from torpor.lifecycle import events as ev
-from torpor.lifecycle.agents import EXTENSION, RUNTIME, Agent, AgentCall, AgentState
+from torpor.lifecycle.agents import EXTENSION, RUNTIME, Agent, AgentCall, AgentState, TransitionRefused
 from torpor.lifecycle.end_rules import exit_failure
 from torpor.lifecycle.ground import INIT_TIMER, status_of
 from torpor.lifecycle.invoke_rules import InvokeRules
@@ -11,7 +11,7 @@ from torpor.lifecycle.slots import Slot
 from torpor.model.failure import Failure, FailureKind
 from torpor.model.invocation import OutcomeStatus
 from torpor.model.policy import FailureScope, InitFailure
-from torpor.model.records import InitEnded, InitStarted
+from torpor.model.records import ExtensionReady, InitEnded, InitStarted
 
 _IDLE = Idle()
 
@@ -61,6 +61,8 @@ class InitRules(InvokeRules):
     def _register(self, event: ev.AgentRegistered, now: float) -> None:
         agent = self.extensions.get(event.agent)
         if agent is None:
+            if not self.takes_registrations:
+                raise TransitionRefused(event.agent, AgentState.EXITED, AgentCall.REGISTER)
             agent = self.extensions[event.agent] = Agent(event.agent, EXTENSION, external=False)
             agent.move(AgentCall.START)
         agent.move(AgentCall.REGISTER)
@@ -102,6 +104,9 @@ class InitRules(InvokeRules):
         inside = isinstance(phase, Reinitializing)
         duration = now - phase.started
         self._emit(InitEnded(at=now, duration=duration, status=OutcomeStatus.SUCCESS, within_invocation=inside))
+        for agent in self.extensions.values():
+            events = (("INVOKE", agent.wants_invoke), ("SHUTDOWN", agent.wants_shutdown))
+            self._emit(ExtensionReady(at=now, name=agent.title, events=tuple(name for name, wanted in events if wanted)))
         self._out.append(fx.LimitCpu(True))
         if not inside:
             self._out.append(fx.CancelTimer(INIT_TIMER))
@@ -109,11 +114,19 @@ class InitRules(InvokeRules):
         self.phase = _IDLE
         self._deliver_waiting(now)
 
+    def _agent_failed(self, event: ev.AgentFailed, now: float) -> None:
+        """A runtime's report waits for its exit; an extension's is the end of Init, for one inside the runtime too."""
+        failure = self._reported(event)
+        if event.agent != RUNTIME:
+            self._init_failed(failure, now)
+        elif self._failure is None:
+            self._failure = failure
+
     def _init_crashed(self, event: ev.AgentExited, now: float) -> None:
         agent = self._agent(event.agent)
         if not agent.lives:
             return
-        agent.move(AgentCall.EXIT)
+        self._gone(agent)
         self._init_failed(self._failure or exit_failure(event), now)
 
     def _init_timed_out(self, event: ev.DeadlineReached, now: float) -> None:

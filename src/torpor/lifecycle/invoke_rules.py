@@ -5,7 +5,7 @@ from torpor.lifecycle import events as ev
 from torpor.lifecycle.agents import Agent, AgentCall
 from torpor.lifecycle.end_rules import EndRules
 from torpor.lifecycle.ground import IllegalEvent
-from torpor.lifecycle.phases import Frozen, Idle, Quiescing, Serving
+from torpor.lifecycle.phases import Frozen, Idle, PhaseName, Quiescing, Serving
 from torpor.lifecycle.slots import Slot, SlotCall, SlotState
 from torpor.model.failure import Failure, FailureKind
 from torpor.model.invocation import OutcomeStatus
@@ -145,9 +145,15 @@ class InvokeRules(EndRules):
             self.phase = _FROZEN
             self._out.append(fx.Freeze())
 
-    def _agent_failed(self, event: ev.AgentFailed, now: float) -> None:
-        self._agent(event.agent).move(AgentCall.FAIL)
-        if self._failure is None:
-            self._failure = Failure(
-                kind=FailureKind.INIT_ERROR, agent=event.agent, error_type=event.error_type, payload=event.payload
-            )
+    def _agent_gave_up(self, event: ev.AgentFailed, now: float) -> None:
+        """An extension cannot go on; a runtime has no such call any more once it was ready."""
+        failure = self._reported(event)
+        if self.phase.name is PhaseName.FROZEN:
+            self._out.append(fx.Thaw())
+        self._give_up(self.policy.extension_exit_scope, "failure", failure, now)
+
+    def _reported(self, event: ev.AgentFailed) -> Failure:
+        self._agent(event.agent).move(AgentCall.FAIL if event.starting else AgentCall.GIVE_UP)
+        return Failure(
+            kind=FailureKind.INIT_ERROR, agent=event.agent, error_type=event.error_type, payload=event.payload
+        )

@@ -30,6 +30,11 @@ class EnvironmentMachine(InitRules):
         return slot is not None and slot.state is SlotState.EXPIRED
 
     @property
+    def is_working(self) -> bool:
+        """Is an invocation under way, be it answered already? Those that timed out alone do not count."""
+        return any(slot.state is not SlotState.EXPIRED for slot in self.slots.values())
+
+    @property
     def is_gone(self) -> bool:
         return self.phase.name is PhaseName.GONE
 

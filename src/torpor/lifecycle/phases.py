@@ -83,6 +83,7 @@ class Stopping(msgspec.Struct, frozen=True):
     """The environment ends; its processes may have a moment left."""
 
     reason: str
+    started: float
     deadline: float
     name = PhaseName.STOPPING
 

@@ -42,6 +42,7 @@ def _settled(phase: P) -> Rule:
 _LOST = _rule("sandbox_lost", P.GONE)
 _STOP = _rule("stop", P.STOPPING, P.GONE)
 _CRASH = _rule("agent_exited", P.RESETTING, P.UNINITIALIZED, P.STOPPING, P.GONE)
+_GIVEN_UP = _rule("agent_gave_up", P.RESETTING, P.UNINITIALIZED, P.STOPPING, P.GONE)
 
 TRANSITIONS: Mapping[P, Mapping[type, Rule]] = {
     P.PROVISIONING: {
@@ -58,7 +59,7 @@ TRANSITIONS: Mapping[P, Mapping[type, Rule]] = {
         e.AgentRegistered: _rule("register", P.INITIALIZING),
         e.NextRequested: _rule("agent_ready", P.INITIALIZING, *_AFTER_READY),
         e.HookFinished: _rule("init_hook_finished", P.INITIALIZING, *_AFTER_READY, P.STOPPING, P.GONE),
-        e.AgentFailed: _rule("agent_failed", P.INITIALIZING),
+        e.AgentFailed: _rule("agent_failed", P.INITIALIZING, *_AFTER_ENDING),
         e.AgentExited: _rule("init_crashed", *_AFTER_ENDING),
         e.DeadlineReached: _rule("init_timed_out", P.INITIALIZING, *_AFTER_ENDING),
         e.StopRequested: _STOP,
@@ -68,7 +69,7 @@ TRANSITIONS: Mapping[P, Mapping[type, Rule]] = {
         e.SandboxLost: _LOST,
         e.AgentRegistered: _rule("register", P.REINITIALIZING),
         e.NextRequested: _rule("agent_ready", P.REINITIALIZING, P.SERVING),
-        e.AgentFailed: _rule("agent_failed", P.REINITIALIZING),
+        e.AgentFailed: _rule("agent_failed", P.REINITIALIZING, *_AFTER_ENDING),
         e.AgentExited: _rule("init_crashed", *_AFTER_ENDING),
         e.DeadlineReached: _rule("invocation_timed_out", P.REINITIALIZING, *_AFTER_ENDING),
         e.StopRequested: _STOP,
@@ -78,7 +79,8 @@ TRANSITIONS: Mapping[P, Mapping[type, Rule]] = {
         e.SandboxLost: _LOST,
         e.Assigned: _rule("serve", P.SERVING),
         e.NextRequested: _rule("parked_again", P.IDLE),
-        e.AgentFailed: _rule("agent_failed", P.IDLE),
+        e.AgentRegistered: _rule("register", P.IDLE),
+        e.AgentFailed: _GIVEN_UP,
         e.AgentExited: _CRASH,
         e.NothingPending: _rule("rest", P.IDLE, P.QUIESCING, P.FROZEN),
         e.StopRequested: _STOP,
@@ -90,7 +92,8 @@ TRANSITIONS: Mapping[P, Mapping[type, Rule]] = {
         e.NextRequested: _rule("agent_ready", P.SERVING, P.IDLE, P.STOPPING, P.GONE),
         e.Answered: _rule("answered", P.SERVING, P.IDLE, P.STOPPING, P.GONE),
         e.AnswerRefused: _rule("answer_refused", P.SERVING, P.IDLE, P.STOPPING, P.GONE),
-        e.AgentFailed: _rule("agent_failed", P.SERVING),
+        e.AgentRegistered: _rule("register", P.SERVING),
+        e.AgentFailed: _GIVEN_UP,
         e.AgentExited: _CRASH,
         e.DeadlineReached: _rule("invocation_timed_out", P.SERVING, P.IDLE, *_AFTER_ENDING),
         e.StopRequested: _STOP,
@@ -101,7 +104,8 @@ TRANSITIONS: Mapping[P, Mapping[type, Rule]] = {
         e.Assigned: _rule("enqueue", P.QUIESCING),
         e.NextRequested: _rule("parked_again", P.QUIESCING),
         e.HookFinished: _rule("quiesced", P.FROZEN, P.SERVING),
-        e.AgentFailed: _rule("agent_failed", P.QUIESCING),
+        e.AgentRegistered: _rule("register", P.QUIESCING),
+        e.AgentFailed: _GIVEN_UP,
         e.AgentExited: _CRASH,
         e.DeadlineReached: _settled(P.QUIESCING),
         e.StopRequested: _STOP,
@@ -111,7 +115,8 @@ TRANSITIONS: Mapping[P, Mapping[type, Rule]] = {
         e.SandboxLost: _LOST,
         e.Assigned: _rule("thaw_and_serve", P.SERVING),
         e.NextRequested: _rule("parked_again", P.FROZEN),
-        e.AgentFailed: _rule("agent_failed", P.FROZEN),
+        e.AgentRegistered: _rule("register", P.FROZEN),
+        e.AgentFailed: _GIVEN_UP,
         e.AgentExited: _CRASH,
         e.StopRequested: _STOP,
         e.DeadlineReached: _settled(P.FROZEN),
@@ -134,6 +139,9 @@ TRANSITIONS: Mapping[P, Mapping[type, Rule]] = {
         e.Assigned: _rule("reinitialize", P.REINITIALIZING),
         e.AgentExited: _settled(P.UNINITIALIZED),
         e.DeadlineReached: _settled(P.UNINITIALIZED),
+        e.AgentRegistered: _settled(P.UNINITIALIZED),
+        e.AgentFailed: _settled(P.UNINITIALIZED),
+        e.NextRequested: _settled(P.UNINITIALIZED),
         e.StopRequested: _STOP,
         e.NothingPending: _settled(P.UNINITIALIZED),
     },

@@ -10,7 +10,7 @@ class FailureKind(StrEnum):
     EXIT = "exit"
     """A process of the environment ended when it should not have."""
     INIT_ERROR = "init_error"
-    """The runtime reported that it could not initialise."""
+    """An agent reported that it cannot initialise, or go on."""
     START = "start"
     """The runtime's program could not be started."""
     OVERSIZE = "oversize"

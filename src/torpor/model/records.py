@@ -54,4 +54,30 @@ class ShutdownStarted(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
-Record = InitStarted | InitEnded | InvocationStarted | RuntimeDone | InvocationEnded | ShutdownStarted
+class ShutdownEnded(msgspec.Struct, frozen=True, kw_only=True):
+    """Every process of the environment is gone. `exits` tells how each ended: `exit 0`, `signal 9`."""
+
+    at: float
+    reason: str
+    duration: float
+    exits: dict[str, str]
+
+
+class ExtensionReady(msgspec.Struct, frozen=True, kw_only=True):
+    """Init is over and this extension takes part; `events` are those it asked for, in order."""
+
+    at: float
+    name: str
+    events: tuple[str, ...]
+
+
+Record = (
+    InitStarted
+    | InitEnded
+    | ExtensionReady
+    | InvocationStarted
+    | RuntimeDone
+    | InvocationEnded
+    | ShutdownStarted
+    | ShutdownEnded
+)

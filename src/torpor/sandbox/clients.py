@@ -42,6 +42,7 @@ def install_clients(runtime_root: str, interpreters: Iterable[Interpreter], repo
     try:
         os.makedirs(runtime_root, exist_ok=True)
         with _locked(runtime_root):
+            _remove_leftovers(runtime_root)
             return tuple(_install_all(runtime_root, interpreters, report))
     except OSError as error:
         raise RuntimeMissing(f"The runtime clients cannot be installed in {runtime_root}: {error}.") from error
@@ -80,12 +81,16 @@ def _install(root: str, name: str, stamp: dict[str, object], report: Report, bui
 
 
 def _swap(made: str, place: str) -> None:
-    """Put the new folder in place. Running environments keep the old one: their binds hold its contents."""
-    old = f"{made}.old"
+    """Put the new folder in place. Environments may still run on the old one, so it stays until the next run."""
     with contextlib.suppress(FileNotFoundError):
-        os.rename(place, old)
+        os.rename(place, f"{made}.old")
     os.rename(made, place)
-    shutil.rmtree(old, ignore_errors=True)
+
+
+def _remove_leftovers(root: str) -> None:
+    for entry in os.scandir(root):
+        if entry.name.startswith((".python", ".nodejs")):
+            shutil.rmtree(entry.path, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from collections import deque
 
 import msgspec
 
-from torpor.model.records import InitEnded, InvocationEnded, Record, ShutdownStarted
+from torpor.model.records import InitEnded, InvocationEnded, Record, ShutdownEnded
 
 KEPT = 10_000
 
@@ -19,6 +19,8 @@ class PhaseEntry(msgspec.Struct, frozen=True, kw_only=True):
     status: str
     time: float
     duration: float
+    exits: dict[str, str] = {}
+    """How each process ended, by its name: of a shutdown."""
 
 
 class History:
@@ -29,14 +31,14 @@ class History:
 
     def note(self, function: str, environment: str, record: Record, wall: float) -> None:
         """Keep the phase that this record ends, if it ends one."""
-        phase, status, duration = "", "success", 0.0
+        phase, status, duration, exits = "", "success", 0.0, dict[str, str]()
         if isinstance(record, InvocationEnded):
             phase, status, duration = "invoke", str(record.status), record.duration
         elif isinstance(record, InitEnded):
             phase = "reinit" if record.within_invocation else "init"
             status, duration = str(record.status), record.duration
-        elif isinstance(record, ShutdownStarted):
-            phase = "shutdown"
+        elif isinstance(record, ShutdownEnded):
+            phase, duration, exits = "shutdown", record.duration, record.exits
         else:
             return
         self._entries.append(
@@ -47,6 +49,7 @@ class History:
                 status=status,
                 time=wall,
                 duration=duration,
+                exits=exits,
             )
         )
 

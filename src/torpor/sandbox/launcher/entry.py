@@ -7,16 +7,17 @@ inside it, so that this one's own paths are the inside ones. `serve` then forks 
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
+import select
 import signal
 import socket
 import sys
 from typing import Any
 
-from . import cgroups, clone, keeper, places, root, syscalls, wire
+from . import cgroups, clone, keeper, places, root, sharing, syscalls, wire
 
 _PROGRAM = "import sys; sys.path.append(sys.argv[1]); from launcher.entry import {stage}; {stage}(int(sys.argv[2]))"
+_RETRY_MS = 5
 _ROOM = " " * 512
 """Makes the argument area long enough to show a program's own arguments there later."""
 
@@ -71,7 +72,7 @@ class Launcher:
         self._host = cgroups.detect()
         self._groups: dict[str, Any] = {}
         self._pids: dict[int, str] = {}
-        self._unremoved: list[Any] = []
+        self._ended: list[tuple[str, Any]] = []
 
     def run(self) -> None:
         """Serve until the server is gone, then end every sandbox."""
@@ -79,10 +80,12 @@ class Launcher:
         wake, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        poll = select_poll(self._channel.fileno(), wake)
+        poll = select.poll()
+        poll.register(self._channel, select.POLLIN)
+        poll.register(wake, select.POLLIN)
         serving = True
         while serving or self._pids:
-            for ready, _ in poll.poll():
+            for ready, _ in poll.poll(_RETRY_MS if self._ended else None):
                 if ready == wake:
                     os.read(wake, 4096)
                 elif not self._obey():
@@ -96,9 +99,7 @@ class Launcher:
         module = self._settings["clone_module"]
         if module:
             clone.preload(module, places.RUNTIME)
-        gc.collect()
-        gc.freeze()
-        gc.disable()
+        sharing.freeze_memory()
         problems = [list(problem) for problem in self._host.problems]
         wire.send(self._channel, {"event": "ready", "cgroups": self._host.kind, "problems": problems})
 
@@ -116,7 +117,7 @@ class Launcher:
     def _prepare(self, order: wire.Message, control: int) -> None:
         name = order["id"]
         groups = self._make_groups(name)
-        pid = self._fork()
+        pid = syscalls.fork_into(syscalls.CLONE_NEWPID)
         if pid == 0:
             kept = socket.socket(fileno=os.dup2(control, 3, inheritable=False)) if control != 3 else None
             self._be_keeper(kept or socket.socket(fileno=control), order, groups)
@@ -143,16 +144,6 @@ class Launcher:
         except OSError:
             return None
 
-    def _fork(self) -> int:
-        """Fork a child that is the first process of a new pid namespace."""
-        own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-        syscalls.unshare(syscalls.CLONE_NEWPID)
-        pid = os.fork()
-        if pid:
-            syscalls.setns(own, syscalls.CLONE_NEWPID)
-            os.close(own)
-        return pid
-
     def _end(self, name: str) -> None:
         for pid, known in self._pids.items():
             if known == name:
@@ -172,34 +163,24 @@ class Launcher:
     def _reap(self) -> None:
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, _ = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
                 break
             if pid == 0:
                 break
-            self._forget(pid, status)
-        self._unremoved = [groups for groups in self._unremoved if not groups.try_remove()]
+            if pid in self._pids:
+                name = self._pids.pop(pid)
+                self._ended.append((name, self._groups.pop(name)))
+        self._ended = [ended for ended in self._ended if not self._tidy(*ended)]
 
-    def _forget(self, pid: int, status: int) -> None:
-        name = self._pids.pop(pid, None)
-        if name is None:
-            return
-        groups = self._groups.pop(name)
-        if groups is not None:
-            self._unremoved.append(groups)
-            self._unremoved = [left for left in self._unremoved if not left.try_remove()]
+    def _tidy(self, name: str, groups: Any) -> bool:
+        """Remove what an ended sandbox leaves behind, and tell once that is done."""
+        if groups is not None and not groups.try_remove():
+            return False
         with contextlib.suppress(OSError):
-            wire.send(self._channel, {"event": "ended", "id": name, "status": status})
+            wire.send(self._channel, {"event": "ended", "id": name})
+        return True
 
     def _remove_parent(self) -> None:
         if self._host.kind != "none":
             self._host.remove_tree(self._settings["parent"])
-
-
-def select_poll(*descriptors: int) -> Any:
-    import select
-
-    poll = select.poll()
-    for descriptor in descriptors:
-        poll.register(descriptor, select.POLLIN)
-    return poll

@@ -135,6 +135,9 @@ class Keeper:
     def _do_everyone(self, message: wire.Message, descriptors: list[int]) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(_EVERYONE, message["number"])
+        if message["number"] == signal.SIGKILL and self._spare is not None:
+            self._spare.close()
+            self._spare = None
         self._tell({"event": "everyone", "number": message["number"]})
 
     def _reap(self) -> None:

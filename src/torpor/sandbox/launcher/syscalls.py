@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
@@ -39,12 +40,16 @@ _AT_RECURSIVE = 0x8000
 _ARM = os.uname().machine == "aarch64"
 _MOUNT_SETATTR = 442
 _CLOSE_RANGE = 436
+_CLONE = 220 if _ARM else 56
 _PIVOT_ROOT = 41 if _ARM else 155
 _LAST_CAPABILITY = 63
 _CAPABILITY_VERSION = 0x20080522
 _EINVAL = 22
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_holding = ctypes.PyDLL(None, use_errno=True)
+"""The same library, called without letting go of the interpreter lock, whose state a child inherits."""
+_holding.syscall.restype = ctypes.c_long
 _libc.mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p]
 _libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
 _libc.syscall.restype = ctypes.c_long
@@ -66,6 +71,23 @@ def unshare(flags: int) -> None:
 
 def setns(descriptor: int, kind: int) -> None:
     _check(_libc.setns(descriptor, kind), "setns")
+
+
+def fork_into(namespaces: int) -> int:
+    """Fork a child that is the first process of new namespaces, as `os.fork` otherwise; for single-threaded programs.
+
+    The C library's own note of the child's thread number is stale, as it is not told; its children have the right one.
+    """
+    ctypes.pythonapi.PyOS_BeforeFork()
+    pid: int = _holding.syscall(ctypes.c_long(_CLONE), ctypes.c_ulong(namespaces | signal.SIGCHLD), 0, 0, 0, 0)
+    if pid == 0:
+        ctypes.pythonapi.PyOS_AfterFork_Child()
+        return 0
+    number = ctypes.get_errno()
+    ctypes.pythonapi.PyOS_AfterFork_Parent()
+    if pid < 0:
+        raise OSError(number, f"clone: {os.strerror(number)}")
+    return pid
 
 
 def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:

@@ -40,9 +40,7 @@ def mount_tmp(megabytes: int, *, disk: bool) -> str:
     """Mount `/tmp` and tell what it is made of: DISK or MEMORY."""
     if disk and _mount_disk(megabytes):
         return DISK
-    syscalls.mount(
-        "tmp", places.TMP, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, f"mode=1777,size={megabytes}m"
-    )
+    syscalls.mount("tmp", places.TMP, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, f"mode=1777,size={megabytes}m")
     return MEMORY
 
 
