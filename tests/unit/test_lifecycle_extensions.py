@@ -1,4 +1,6 @@
-"""Extensions in the life cycle, as event lists: their start, their part in Init and Invoke, their failures, their end."""
+"""Extensions in the life cycle, as event lists: start, Init and Invoke, failures, end."""
+
+from typing import TypeVar
 
 import pytest
 from tests.support.lifecycle import MANAGED, Story
@@ -9,6 +11,7 @@ from torpor.lifecycle import events as ev
 from torpor.model.failure import Answer, Failure, FailureKind
 from torpor.model.records import ExtensionReady, InitEnded, InvocationEnded, ShutdownEnded
 
+_R = TypeVar("_R")
 WATCHER = "extensions/watcher"
 INNER = "extensions/inner"
 
@@ -32,8 +35,9 @@ def _ready() -> Story:
     return story
 
 
-def _records[R](story: Story, kind: type[R]) -> list[R]:
-    return [effect.record for effect in story.effects if isinstance(effect, fx.Emit) and isinstance(effect.record, kind)]
+def _records(story: Story, kind: type[_R]) -> list[_R]:
+    emitted = (effect.record for effect in story.effects if isinstance(effect, fx.Emit))
+    return [record for record in emitted if isinstance(record, kind)]
 
 
 def _failure(story: Story, name: str = "i1") -> Failure:

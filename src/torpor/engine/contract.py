@@ -9,7 +9,7 @@ from torpor.model.function import FunctionVersion
 from torpor.model.invocation import Invocation
 from torpor.model.policy import LifecyclePolicy
 from torpor.model.records import Record
-from torpor.model.runtime_calls import RuntimeCall
+from torpor.model.runtime_calls import ExtensionCall, RuntimeCall
 
 
 class PollerWire(Protocol):
@@ -35,6 +35,51 @@ class PollerWire(Protocol):
     def checked_error_type(self, value: str) -> str: ...
 
 
+Headed = tuple[list[tuple[str, str]], bytes]
+"""Headers and body of an answer."""
+
+
+class ExtensionWire(Protocol):
+    """The wire form of the API that extensions use, on the same address as the runtime's."""
+
+    PREFIX: str
+    FOLDER: str
+    EXTENSIONS_MAX: int
+    NAME_HEADER: str
+    FEATURE_HEADER: str
+    IDENTIFIER_HEADER: str
+    ERROR_TYPE_HEADER: str
+    INIT_ERROR: str
+    EXIT_ERROR: str
+    ACCEPTED: bytes
+    NOT_FOUND: bytes
+    EMPTY_NAME: bytes
+    REGISTRATION_CLOSED: bytes
+    NAME_TAKEN: bytes
+    TOO_MANY: bytes
+    MISSING_IDENTIFIER: bytes
+    INVALID_IDENTIFIER: bytes
+    MISSING_ERROR_TYPE: bytes
+
+    def parse_call(self, method: str, path: str) -> ExtensionCall: ...
+
+    def wanted_events(self, body: bytes, *, internal: bool) -> tuple[bool, bool]: ...
+
+    def registered(self, version: FunctionVersion, identifier: str, features: str) -> Headed: ...
+
+    def invoke_event(self, invocation: Invocation, deadline_ms: int, identifier: str) -> Headed: ...
+
+    def shutdown_event(self, reason: str, deadline_ms: int) -> Headed: ...
+
+    def is_identifier(self, text: str) -> bool: ...
+
+    def unknown(self, identifier: str, call: ExtensionCall) -> bytes: ...
+
+    def refusal(self, refused: TransitionRefused, who: str) -> bytes: ...
+
+    def error_body(self, message: str, kind: str) -> bytes: ...
+
+
 class Image(Protocol):
     """What a contract needs to know of a runtime's image."""
 
@@ -53,6 +98,9 @@ class Contract(Protocol):
 
     @property
     def wire(self) -> PollerWire: ...
+
+    @property
+    def extension_wire(self) -> ExtensionWire: ...
 
     @property
     def files_max(self) -> int: ...
@@ -83,6 +131,12 @@ class Contract(Protocol):
         api_address: str,
         log_stream: str,
     ) -> dict[str, str]: ...
+
+    def extension_variables(
+        self, version: FunctionVersion, image: Image, *, paths: Mapping[str, str], api_address: str
+    ) -> dict[str, str]:
+        """What an external extension is given."""
+        ...
 
     def framed_log_variable(self, version: FunctionVersion) -> str:
         """The variable that names the framed log pipe; empty if the runtime gets none."""

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torpor.engine.contract import Contract
+from torpor.engine.extensions import ExtensionsEndpoint, external_extensions
 from torpor.engine.polling import PollingEndpoint
 from torpor.engine.transcript import Transcript
-from torpor.lifecycle import RUNTIME, EnvironmentMachine, IllegalEvent, PhaseName
+from torpor.lifecycle import EXTENSIONS, RUNTIME, AgentCall, EnvironmentMachine, IllegalEvent, PhaseName
 from torpor.lifecycle import effects as fx
 from torpor.lifecycle import events as ev
 from torpor.model.clock import Clock
@@ -24,7 +25,7 @@ from torpor.model.errors import TorporError
 from torpor.model.failure import Answer, Failure, FailureKind
 from torpor.model.function import CodeRef, FunctionVersion
 from torpor.model.invocation import Invocation, Outcome, OutcomeStatus
-from torpor.model.records import InitEnded, InvocationEnded
+from torpor.model.records import InitEnded, InvocationEnded, Record
 from torpor.sandbox.images import RuntimeImage
 from torpor.sandbox.port import (
     ProcessExit,
@@ -36,7 +37,7 @@ from torpor.sandbox.port import (
     Stream,
 )
 from torpor.telemetry import History, Journal
-from torpor.transport import HttpLimits, HttpServer, listen
+from torpor.transport import Exchange, HttpLimits, HttpServer, listen
 
 log = logging.getLogger(__name__)
 _SIGNALS = {fx.SignalName.TERMINATE: signals.SIGTERM, fx.SignalName.KILL: signals.SIGKILL}
@@ -100,9 +101,13 @@ class Environment:
         self._around = around
         self._owner = owner
         self._clock = around.clock
-        self.machine = EnvironmentMachine(contract.policy(version))
         self._code = around.code_folder(version.code)
         self._layers = tuple(around.code_folder(layer) for layer in version.layers)
+        wire = contract.extension_wire
+        self._external = tuple(EXTENSIONS + name for name in external_extensions(self._layers, wire.FOLDER))
+        self.machine = EnvironmentMachine(contract.policy(version), self._external)
+        self._extensions = ExtensionsEndpoint(self, wire, version, self._external, self._epoch_ms)
+        self._extensions_prefix = wire.PREFIX
         self._done: dict[str, Done] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._sandbox: Sandbox | None = None
@@ -110,9 +115,12 @@ class Environment:
         self._endpoint = PollingEndpoint(self, contract.wire, self._epoch_ms)
         self.log_stream = contract.log_stream(version, identity, around.clock.wall())
         self._transcript = Transcript(around.journal, version, self.log_stream, contract, image)
+        self._records: list[tuple[Record, float]] = []
         self._ended = asyncio.Event()
         self._perform: Mapping[type, Callable[[Any], None]] = {
             fx.Deliver: self._deliver,
+            fx.NotifyInvoke: self._notify_invoke,
+            fx.NotifyShutdown: self._notify_shutdown,
             fx.Complete: self._complete,
             fx.Emit: self._emit,
             fx.ArmTimer: self._arm,
@@ -138,8 +146,8 @@ class Environment:
 
     @property
     def is_busy(self) -> bool:
-        """Does an invocation run or wait in it?"""
-        return bool(self._done)
+        """Does an invocation run or wait in it, or does an extension still work on one?"""
+        return bool(self._done) or self.machine.is_working
 
     async def provision(self) -> None:
         """Make the sandbox and start Init. Failures are told to the machine, never raised."""
@@ -149,7 +157,7 @@ class Environment:
                 await sandbox.destroy()
                 return
             self._sandbox = sandbox
-            self._server = await listen(self._endpoint.handle, sock=sandbox.api_socket, limits=self._around.limits)
+            self._server = await listen(self._handle, sock=sandbox.api_socket, limits=self._around.limits)
         except TorporError as error:
             self.feed(ev.SandboxLost(str(error)))
             return
@@ -191,17 +199,34 @@ class Environment:
         if self.machine.free_slots and type(event) is not ev.NothingPending:
             self._owner.settled(self)
 
+    def _handle(self, exchange: Exchange) -> None:
+        """A call over the in-sandbox API, of the runtime or of an extension."""
+        endpoint = self._extensions if exchange.path.startswith(self._extensions_prefix) else self._endpoint
+        endpoint.handle(exchange)
+
+    @property
+    def takes_registrations(self) -> bool:
+        return self.machine.takes_registrations
+
     def is_running(self, invocation_id: str) -> bool:
         return self.machine.is_running(invocation_id)
+
+    def require(self, call: AgentCall) -> None:
+        """Raises TransitionRefused if the runtime may not make this call now."""
+        self.machine.runtime.require(call)
 
     # -- what the sandbox tells ---------------------------------------------------------------------------------------------
 
     def process_exited(self, exit: ProcessExit) -> None:
+        self._write_records()
         self._transcript.process_ended()
-        self._endpoint.forget()
+        if exit.name == RUNTIME:
+            self._endpoint.forget()
         self.feed(ev.AgentExited(exit.name, exit.code, exit.signal, exit.out_of_memory, exit.start_error))
 
     def output(self, stream: Stream, data: bytes) -> None:
+        if self._records:
+            self._write_records()
         self._transcript.output(stream, data, self._clock.wall())
 
     def sandbox_died(self, reason: str) -> None:
@@ -212,8 +237,16 @@ class Environment:
     def _deliver(self, effect: fx.Deliver) -> None:
         self._endpoint.deliver(effect.invocation, effect.deadline)
 
+    def _notify_invoke(self, effect: fx.NotifyInvoke) -> None:
+        self._extensions.notify_invoke(effect.agent, effect.invocation, effect.deadline)
+
+    def _notify_shutdown(self, effect: fx.NotifyShutdown) -> None:
+        self._extensions.notify_shutdown(effect.agent, effect.reason, effect.deadline)
+
     def _complete(self, effect: fx.Complete) -> None:
         invocation = effect.invocation
+        if invocation.wants_log:
+            self._write_records()
         done = self._done.pop(invocation.id, None)
         self.last_used = self._clock.monotonic()
         if done is not None:
@@ -246,9 +279,16 @@ class Environment:
     def _emit(self, effect: fx.Emit) -> None:
         if self._sandbox is not None and isinstance(effect.record, InvocationEnded | InitEnded):
             self._sandbox.drain_output()
-        wall = self._clock.wall()
-        self._transcript.record(effect.record, wall, self._memory_mb)
-        self._around.history.note(self.version.function, self.id, effect.record, wall)
+        if not self._records:
+            self._around.loop.call_soon(self._write_records)
+        self._records.append((effect.record, self._clock.wall()))
+
+    def _write_records(self) -> None:
+        """Records become lines a turn of the loop later, while the runtime already works on what it was handed."""
+        records, self._records = self._records, []
+        for record, wall in records:
+            self._transcript.record(record, wall, self._memory_mb)
+            self._around.history.note(self.version.function, self.id, record, wall)
 
     def _memory_mb(self) -> int:
         return -(-self._sandbox.memory_peak() // _MIB) if self._sandbox is not None else 0
@@ -286,12 +326,26 @@ class Environment:
     def _start_agents(self, effect: fx.StartAgents) -> None:
         sandbox = self._sandbox
         assert sandbox is not None, "agents start only once the sandbox is there"
-        self._endpoint.forget()
+        if RUNTIME not in effect.agents or not self._external:
+            self._extensions.forget()
         for agent in effect.agents:
-            sandbox.start(self._process(agent, sandbox))
+            if agent == RUNTIME:
+                self._endpoint.forget()
+                sandbox.start(self._process(agent, sandbox))
+            else:
+                sandbox.start(self._extension(agent, sandbox))
+
+    def _extension(self, agent: str, sandbox: Sandbox) -> ProcessSpec:
+        contract, paths = self._contract, sandbox.paths
+        return ProcessSpec(
+            name=agent,
+            argv=(f"{paths['opt']}/{agent}",),
+            environment=contract.extension_variables(
+                self.version, self._image.placed(paths), paths=paths, api_address=sandbox.api_address
+            ),
+        )
 
     def _process(self, agent: str, sandbox: Sandbox) -> ProcessSpec:
-        assert agent == RUNTIME, agent
         contract, version = self._contract, self.version
         image = self._image.placed(sandbox.paths)
         return ProcessSpec(
@@ -342,6 +396,7 @@ class Environment:
             self._server.close()
         if self._sandbox is not None:
             await self._sandbox.destroy()
+        self._write_records()
         self._transcript.process_ended()
         self._ended.set()
         self._owner.settled(self)

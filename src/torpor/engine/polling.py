@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from torpor.engine.contract import PollerWire
-from torpor.lifecycle import RUNTIME, TransitionRefused
+from torpor.lifecycle import RUNTIME, AgentCall, TransitionRefused
 from torpor.lifecycle.events import AgentFailed, Answered, AnswerRefused, Event, NextRequested
 from torpor.model.failure import Answer
 from torpor.model.invocation import Invocation
@@ -27,6 +27,10 @@ class Host(Protocol):
         ...
 
     def is_running(self, invocation_id: str) -> bool: ...
+
+    def require(self, call: AgentCall) -> None:
+        """Raises TransitionRefused if the runtime may not make this call now."""
+        ...
 
 
 class PollingEndpoint:
@@ -91,8 +95,10 @@ class PollingEndpoint:
                 kind = self._wire.checked_error_type(named) if named else UNHANDLED
             content_type = headers.get("content-type", "application/octet-stream")
             answer = Answer(payload=body, content_type=content_type, error_type=kind)
-            self._host.feed(Answered(invocation_id, answer))
+            self._host.require(AgentCall.ANSWER)
+            # The runtime goes on to ask for more while its answer is still on the way to the caller.
             self._reply(exchange, 202, self._wire.ACCEPTED)
+            self._host.feed(Answered(invocation_id, answer))
 
     def _refuse(
         self, exchange: Exchange, status: int, body: bytes, invocation_id: str, kind: str, size: int = 0

@@ -128,8 +128,10 @@ class Agent:
             raise TransitionRefused(self.name, self.state, call)
         self.state = state
 
-    def may(self, call: AgentCall) -> bool:
-        return call in self.table[self.state]
+    def require(self, call: AgentCall) -> None:
+        """Raises TransitionRefused if `move` would."""
+        if call not in self.table[self.state]:
+            raise TransitionRefused(self.name, self.state, call)
 
     @property
     def title(self) -> str:

@@ -1,4 +1,4 @@
-"""What a runtime may ask over its in-sandbox API, whatever the wire form."""
+"""What runtimes and extensions may ask over the in-sandbox API, whatever the wire form."""
 
 from enum import StrEnum
 
@@ -9,4 +9,14 @@ class RuntimeCall(StrEnum):
     ERROR = "error"
     INIT_ERROR = "init_error"
     PING = "ping"
+    UNKNOWN = "unknown"
+
+
+class ExtensionCall(StrEnum):
+    """What an extension may ask over the same API."""
+
+    REGISTER = "register"
+    NEXT = "next"
+    INIT_ERROR = "init_error"
+    EXIT_ERROR = "exit_error"
     UNKNOWN = "unknown"

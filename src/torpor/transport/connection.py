@@ -40,6 +40,8 @@ class Phase(Enum):
     LINGER = "linger"
     CLOSING = "closing"
 
+    __hash__ = object.__hash__  # looked up on every request
+
 
 _ENDING = frozenset({Phase.LINGER, Phase.CLOSING})
 

@@ -17,6 +17,8 @@ class Reading(Enum):
     HEAD = "head"
     BODY = "body"
 
+    __hash__ = object.__hash__  # looked up on every request
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from torpor.contracts.lambda_ import environment, failures, limits, policy, runtime_api
+from torpor.contracts.lambda_ import environment, extensions_api, failures, limits, policy, runtime_api
 from torpor.contracts.lambda_.environment import Credentials
 from torpor.contracts.lambda_.platform_log import LogFacts, LogStyle, PlatformLog, stamp
 from torpor.model.failure import Failure, FailureKind
@@ -41,6 +41,7 @@ class LambdaContract:
     """Given to functions as their AWS endpoint if not empty."""
 
     wire = runtime_api
+    extension_wire = extensions_api
     files_max = limits.FILES_MAX
     processes_max = limits.PROCESSES_MAX
 
@@ -72,6 +73,12 @@ class LambdaContract:
             credentials=self.credentials,
             endpoint_url=self.endpoint_url,
         )
+
+    def extension_variables(
+        self, version: FunctionVersion, image: Image, *, paths: Mapping[str, str], api_address: str
+    ) -> dict[str, str]:
+        own = self.variables(version, image, paths=paths, api_address=api_address, log_stream="")
+        return environment.extension_variables(version, own)
 
     def framed_log_variable(self, version: FunctionVersion) -> str:
         return "" if version.runtime.startswith("provided") else environment.FRAMED_LOG_VARIABLE

@@ -44,6 +44,23 @@ RESERVED = frozenset(
 )
 """Names a customer may not set."""
 
+_NOT_FOR_EXTENSIONS = frozenset(
+    {
+        "AWS_EXECUTION_ENV",
+        "AWS_LAMBDA_LOG_FORMAT",
+        "AWS_LAMBDA_LOG_GROUP_NAME",
+        "AWS_LAMBDA_LOG_STREAM_NAME",
+        "AWS_XRAY_CONTEXT_MISSING",
+        "AWS_XRAY_DAEMON_ADDRESS",
+        "LAMBDA_RUNTIME_DIR",
+        "LAMBDA_TASK_ROOT",
+        "PWD",
+        "SHLVL",
+    }
+)
+_RUNTIME_OWN = frozenset({"LC_CTYPE", "NODE_PATH", "PYTHONPATH"})
+"""Set for the runtime's language; an extension has them only if the customer set them."""
+
 FRAMED_LOG_VARIABLE = "_LAMBDA_TELEMETRY_LOG_FD"
 
 
@@ -97,6 +114,17 @@ def runtime_variables(
     if endpoint_url:
         variables.setdefault("AWS_ENDPOINT_URL", endpoint_url)
     return variables
+
+
+def extension_variables(version: FunctionVersion, runtime: Mapping[str, str]) -> dict[str, str]:
+    """An external extension's variables, out of the runtime's: what is the function's own stays out (contract 6)."""
+    return {
+        name: value
+        for name, value in runtime.items()
+        if not name.startswith("_")
+        and name not in _NOT_FOR_EXTENSIONS
+        and (name not in _RUNTIME_OWN or name in version.environment)
+    }
 
 
 def log_stream(version: FunctionVersion, environment_id: str, wall: float) -> str:

@@ -74,6 +74,10 @@ def error_text(failure: Failure) -> str:
             return exit_text(failure)
         case FailureKind.EXIT:
             return f"exit code {failure.code}" if failure.signal is None else f"signal {failure.signal}"
+        case FailureKind.START if failure.agent != "runtime":
+            return f"The extension could not be started: {failure.detail}"
+        case FailureKind.INIT_ERROR if failure.agent != "runtime":
+            return f"{failure.agent} reported an error"
         case FailureKind.START:
             return f"Couldn't find valid bootstrap(s): [{' '.join(BOOTSTRAPS)}]"
         case FailureKind.STOPPED:
@@ -83,7 +87,7 @@ def error_text(failure: Failure) -> str:
 
 def payload(failure: Failure, request_id: str) -> bytes:
     """The body a caller gets for this failure; what the runtime itself posted is passed on as it is."""
-    if failure.kind is FailureKind.INIT_ERROR and failure.payload:
+    if failure.kind is FailureKind.INIT_ERROR and failure.payload and failure.agent == "runtime":
         return failure.payload
     if failure.kind is FailureKind.OVERSIZE:
         message = f"Response payload size exceeded maximum allowed payload size ({limits.RESPONSE_MAX} bytes)."

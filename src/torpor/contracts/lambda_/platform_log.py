@@ -8,7 +8,7 @@ from enum import StrEnum
 from torpor.contracts.lambda_ import failures
 from torpor.model.failure import Failure, FailureKind
 from torpor.model.invocation import OutcomeStatus
-from torpor.model.records import InitEnded, InitStarted, InvocationEnded, InvocationStarted, Record
+from torpor.model.records import ExtensionReady, InitEnded, InitStarted, InvocationEnded, InvocationStarted, Record
 
 
 class LogStyle(StrEnum):
@@ -47,6 +47,8 @@ class PlatformLog:
             return [f"START RequestId: {record.id} Version: {facts.version}\n"]
         if isinstance(record, InvocationEnded):
             return [*self._failure_lines(record, wall), f"END RequestId: {record.id}\n", self._report(record, facts)]
+        if isinstance(record, ExtensionReady):
+            return [f"EXTENSION\tName: {record.name}\tState: Ready\tEvents: [{', '.join(record.events)}]\n"]
         if isinstance(record, InitStarted) and not record.within_invocation and facts.runtime_version:
             return [
                 f"INIT_START Runtime Version: {facts.runtime_version}\t"

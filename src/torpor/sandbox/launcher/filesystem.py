@@ -12,7 +12,10 @@ _PROC_FLAGS = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
 
 def mount_proc() -> int:
     """Show only this pid namespace, and to each user only their own processes, read-only. Returns a writable view."""
-    syscalls.mount("proc", places.PROC, "proc", _PROC_FLAGS, "hidepid=2")
+    try:
+        syscalls.mount("proc", places.PROC, "proc", _PROC_FLAGS, "hidepid=ptraceable")
+    except OSError:  # before Linux 5.8
+        syscalls.mount("proc", places.PROC, "proc", _PROC_FLAGS, "hidepid=2")
     writable = os.open(places.PROC, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     syscalls.unmount("/proc")
     syscalls.mount(places.PROC, "/proc", flags=syscalls.MS_BIND)
@@ -23,8 +26,8 @@ def close_proc() -> None:
     syscalls.protect("/proc", recursive=False)
 
 
-def mount_own(order: wire.Message, settings: dict[str, Any]) -> str:
-    """Mount what does not depend on the function; tells what `/tmp` is made of."""
+def mount_own(order: wire.Message, settings: dict[str, Any]) -> tuple[str, str]:
+    """Mount what does not depend on the function; tells what `/tmp` is made of, and why not of what was wanted."""
     if os.path.ismount(places.CGROUP):
         syscalls.unmount(places.CGROUP)
     image = settings["images"].get(order["runtime"])
@@ -40,9 +43,9 @@ def _bind_image(runtime: str, image: dict[str, Any]) -> None:
         _bind(places.image_runtime(runtime), places.RUNTIME)
 
 
-def assign(message: wire.Message, order: wire.Message, settings: dict[str, Any]) -> str:
+def assign(message: wire.Message, order: wire.Message, settings: dict[str, Any]) -> tuple[str, str]:
     """Bring in the function's code; afterwards nothing of the host or of other functions can be reached any more."""
-    tmp = ""
+    tmp = ("", "")
     if message["tmp_mb"] != order["tmp_mb"]:
         tmpdisk.unmount_tmp()
         tmp = tmpdisk.mount_tmp(message["tmp_mb"], disk=settings["disk"])

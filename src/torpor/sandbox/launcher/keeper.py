@@ -69,13 +69,14 @@ class Keeper:
         wire.close_all(list(controls.values()))
         self._spare = process.fork(self._surroundings)
 
-    def _announce(self, tmp: str, reader: int, controls: dict[str, int]) -> None:
+    def _announce(self, tmp: tuple[str, str], reader: int, controls: dict[str, int]) -> None:
         assert self._network is not None
         sockets = {"api": self._network.api, "egress": self._network.egress, "dns": self._network.dns}
         present = {name: item.fileno() for name, item in sockets.items() if item is not None}
         message = {
             "event": "ready",
-            "tmp": tmp,
+            "tmp": tmp[0],
+            "problem": tmp[1],
             "sockets": list(present),
             "controls": list(controls),
         }
@@ -117,7 +118,7 @@ class Keeper:
         except OSError as error:
             self._tell({"event": "failed", "reason": str(error)})
             return
-        self._tell({"event": "assigned", "tmp": tmp})
+        self._tell({"event": "assigned", "tmp": tmp[0], "problem": tmp[1]})
 
     def _do_start(self, message: wire.Message, descriptors: list[int]) -> None:
         child, self._spare = self._spare or process.fork(self._surroundings), None

@@ -36,29 +36,31 @@ def formatter() -> str | None:
     return next((path for path in _FORMATTERS if os.access(path, os.X_OK)), None) or shutil.which("mke2fs")
 
 
-def mount_tmp(megabytes: int, *, disk: bool) -> str:
-    """Mount `/tmp` and tell what it is made of: DISK or MEMORY."""
-    if disk and _mount_disk(megabytes):
-        return DISK
+def mount_tmp(megabytes: int, *, disk: bool) -> tuple[str, str]:
+    """Mount `/tmp`; tells what it is made of, DISK or MEMORY, and why not of what was wanted."""
+    problem = ""
+    if disk:
+        try:
+            _mount_disk(megabytes)
+            return DISK, ""
+        except (OSError, subprocess.SubprocessError) as error:
+            problem = str(error)
     syscalls.mount("tmp", places.TMP, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, f"mode=1777,size={megabytes}m")
-    return MEMORY
+    return MEMORY, problem
 
 
 def unmount_tmp() -> None:
     syscalls.unmount(places.TMP)
 
 
-def _mount_disk(megabytes: int) -> bool:
+def _mount_disk(megabytes: int) -> None:
+    device, descriptor = _attach(_copy(_template(megabytes)))
     try:
-        device = _attach(_copy(_template(megabytes)))
-        flags = syscalls.MS_NOSUID | syscalls.MS_NODEV
-        syscalls.mount(device[0], places.TMP, "ext4", flags, "noinit_itable")
-        os.close(device[1])
-        os.chmod(places.TMP, 0o1777)
-        os.rmdir(f"{places.TMP}/lost+found")
-    except (OSError, subprocess.SubprocessError):
-        return False
-    return True
+        syscalls.mount(device, places.TMP, "ext4", syscalls.MS_NOSUID | syscalls.MS_NODEV, "noinit_itable")
+    finally:
+        os.close(descriptor)
+    os.chmod(places.TMP, 0o1777)
+    os.rmdir(f"{places.TMP}/lost+found")
 
 
 def _template(megabytes: int) -> str:
@@ -69,7 +71,7 @@ def _template(megabytes: int) -> str:
     program = formatter()
     if program is None:
         raise FileNotFoundError("mke2fs")
-    making = f"{path}.{os.getpid()}"
+    making = f"{path}.{os.urandom(8).hex()}"
     with open(making, "wb") as file:
         file.truncate(_image_bytes(megabytes))
     options = "lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner=0:0"
@@ -124,7 +126,7 @@ def _attach(backing: int) -> tuple[str, int]:
                 return device, descriptor
             except OSError as error:
                 os.close(descriptor)
-                if error.errno != _EBUSY:
+                if error.errno != _EBUSY:  # another took it meanwhile
                     raise
     finally:
         os.close(control)

@@ -1,6 +1,7 @@
 """A sandbox that is built but belongs to no function yet: everything is done but code, identity and limits."""
 
 import asyncio
+import logging
 import socket
 from typing import Any
 
@@ -11,6 +12,8 @@ from torpor.sandbox.linux.channel import Channel, pair
 from torpor.sandbox.linux.launcher_process import LauncherProcess
 
 ANSWER_SECONDS = 20.0
+
+_log = logging.getLogger(__name__)
 
 
 class PreparedSandbox:
@@ -44,7 +47,7 @@ class PreparedSandbox:
         """Show the function's code inside; for good. Raises SandboxUnavailable."""
         self.channel.send({"do": "assign", "code": code, "layers": layers, "tmp_mb": tmp_mb})
         message = await self._wait("assigned")
-        self.tmp = message["tmp"] or self.tmp
+        self._note_tmp(message)
 
     def listen(self, listener: Any) -> None:
         """From now on tell `listener` (`on_event(message)`, `on_keeper_gone()`) what happens."""
@@ -91,13 +94,18 @@ class PreparedSandbox:
             self._listener.on_event(message)
 
     def _adopt(self, message: wire.Message, descriptors: list[int]) -> None:
-        self.tmp = message["tmp"]
+        self._note_tmp(message)
         names = message["sockets"]
         self.output = descriptors[0]
         for name, descriptor in zip(names, descriptors[1:], strict=False):
             self.sockets[name] = socket.socket(fileno=descriptor)
         controls = dict(zip(message["controls"], descriptors[1 + len(names) :], strict=True))
         self.controls = Controls(self.launcher.cgroup_kind, controls)
+
+    def _note_tmp(self, message: wire.Message) -> None:
+        self.tmp = message["tmp"] or self.tmp
+        if message["problem"]:
+            _log.warning("a sandbox has its /tmp in memory: %s", message["problem"])
 
     def _on_closed(self) -> None:
         self._alive = False

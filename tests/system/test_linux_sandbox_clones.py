@@ -1,0 +1,145 @@
+"""A cloned Python interpreter is, to the function, the same as a freshly booted one."""
+
+import json
+import signal
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from tests.support.linux_sandbox import (
+    PYTHON,
+    Linux,
+    answer,
+    images,
+    is_root,
+    open_linux,
+    python_missing,
+    python_process,
+)
+
+from torpor.sandbox.linux.fidelity import may_clone
+from torpor.sandbox.port import ProcessExit
+
+pytestmark = [
+    pytest.mark.privileged,
+    pytest.mark.skipif(not is_root(), reason="needs root"),
+    pytest.mark.skipif(python_missing(), reason="the Python runtime's client is not installed"),
+]
+
+LOOK = """
+import gc, os, signal, sys, threading
+def handler(event, context):
+    return {
+        "path": sys.path, "argv": sys.argv, "executable": sys.executable, "prefix": sys.prefix,
+        "flags": str(sys.flags), "orig_argv": sys.orig_argv,
+        "environment": {k: v for k, v in os.environ.items()},
+        "cwd": os.getcwd(), "umask": os.umask(0o022), "ids": [os.getuid(), os.geteuid(), os.getgid(), os.getegid()],
+        "stdin": os.path.realpath("/proc/self/fd/0"),
+        "encodings": [sys.stdout.encoding, sys.stderr.errors, sys.getfilesystemencoding()],
+        "signals": [str(signal.getsignal(n)) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGCHLD)],
+        "main": sorted(n for n in vars(sys.modules["__main__"]) if n in ("__file__", "__name__")),
+        "main_file": sys.modules["__main__"].__file__,
+        "own": sorted(n for n in sys.modules if n.split(".")[0] in ("launcher", "torpor")),
+        "gc": gc.isenabled(), "threads": threading.active_count(), "session": os.getsid(0) == os.getpid(),
+        "command": open("/proc/self/cmdline").read(),
+        "descriptors": sorted(int(n) for n in os.listdir("/proc/self/fd"))[:3],
+        "handler_module": __file__, "json": sys.modules["json"].__file__, "blocked": len(signal.pthread_sigmask(0, [])),
+    }
+"""
+
+
+@pytest_asyncio.fixture
+async def linux() -> AsyncIterator[Linux]:
+    async with open_linux() as opened:
+        yield opened
+
+
+async def test_clone_sees_what_a_booted_interpreter_sees(linux: Linux) -> None:
+    seen = []
+    for clone in (True, False):
+        sandbox, _ = await linux.python(LOOK, clone=clone, STAGE="blue")
+        seen.append(json.loads(await answer(sandbox)))
+        await sandbox.destroy()
+    assert seen[0] == seen[1]
+    assert seen[0]["own"] == []
+    assert seen[0]["environment"]["STAGE"] == "blue"
+
+
+async def test_clones_draw_different_random_numbers(linux: Linux) -> None:
+    source = """
+import os, random, ssl, tempfile, uuid
+def handler(event, context):
+    return [random.random(), str(uuid.uuid4()), os.urandom(8).hex(), ssl.RAND_bytes(8).hex(), tempfile.mktemp()]
+"""
+    drawn = []
+    for _ in range(3):
+        sandbox, _ = await linux.python(source, clone=True)
+        drawn.append(json.loads(await answer(sandbox)))
+    assert all(len(set(column)) == 3 for column in zip(*drawn, strict=True))
+
+
+@pytest.mark.parametrize("clone", [True, False], ids=["cloned", "booted"])
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        ("sys.exit(3)", {"code": 3}),
+        ("sys.exit()", {"code": 0}),
+        ("os._exit(4)", {"code": 4}),
+        ("os.kill(os.getpid(), signal.SIGTERM)", {"signal": signal.SIGTERM}),
+        ("os.abort()", {"signal": signal.SIGABRT}),
+        ("ctypes.string_at(0)", {"signal": signal.SIGSEGV}),
+    ],
+)
+async def test_end_of_a_module_is_told_as_it_was(
+    linux: Linux, statement: str, expected: dict[str, int], clone: bool
+) -> None:
+    source = f"import atexit, ctypes, os, signal, sys\natexit.register(print, 'bye')\n{statement}\n"
+    _, listener = await linux.python(source, clone=clone)
+    assert await listener.wait_exit("runtime") == ProcessExit(name="runtime", **expected)
+    assert ("bye" in listener.text) == statement.startswith("sys.exit")
+
+
+async def test_clone_that_fails_uncaught_prints_a_traceback_and_exits_1(linux: Linux) -> None:
+    sandbox, listener = await linux.python("def handler(event, context): pass", clone=True)
+    sandbox.api_socket.close()
+    exit = await listener.wait_exit("runtime")
+    assert exit == ProcessExit(name="runtime", code=1)
+    assert "Traceback (most recent call last):" in listener.text
+
+
+async def test_module_named_like_one_of_ours_is_the_functions_own(linux: Linux) -> None:
+    code = linux.code("named", {"app.py": "import launcher\ndef handler(e, c): return launcher.X", "launcher.py": "X = 1"})
+    sandbox, _ = await linux.make(PYTHON, code=code)
+    sandbox.start(python_process(sandbox, clone=True))
+    assert await answer(sandbox) == b"1"
+
+
+async def test_second_runtime_after_a_reset_is_fresh(linux: Linux) -> None:
+    source = "import os\nopen('/tmp/boots', 'a').write('x')\ndef handler(e, c): return open('/tmp/boots').read()"
+    sandbox, listener = await linux.python(source, clone=True)
+    assert await answer(sandbox) == b'"x"'
+    sandbox.kill_all()
+    await listener.wait_exit("runtime")
+    sandbox.start(python_process(sandbox, clone=True))
+    assert await answer(sandbox) == b'"xx"'
+
+
+async def test_boot_only_provider_executes_the_interpreter() -> None:
+    source = "import os\ndef handler(e, c): return os.readlink('/proc/self/exe')\nprint(open('/proc/self/maps').read())"
+    async with open_linux(boot_only=True) as linux:
+        sandbox, listener = await linux.python(source, clone=True)
+        assert b"/var/lang/bin/python" in await answer(sandbox)
+        sandbox.drain_output()
+        assert "_ctypes" not in listener.text
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "cloned"),
+    [("STAGE", "blue", True), ("PYTHONPATH", "/opt/x", True), ("PYTHONHASHSEED", "0", False), ("LD_PRELOAD", "x", False)],
+)
+def test_variables_that_shape_an_interpreters_start_prevent_a_clone(name: str, value: str, cloned: bool) -> None:
+    class Nowhere:
+        api_address = ""
+
+    process = python_process(Nowhere(), clone=True, **{name: value})  # type: ignore[arg-type]
+    assert may_clone(process, images().resolve(PYTHON)) is cloned
