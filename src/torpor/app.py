@@ -30,12 +30,13 @@ from torpor.engine.environment import Surroundings
 from torpor.engine.pool import Pool, PoolLimits
 from torpor.model.account import PackageLimits, ReservationLimits
 from torpor.model.errors import PlatformError, RuntimeMissing, TorporError
-from torpor.model.function import FunctionVersion
+from torpor.model.function import CodeRef, FunctionVersion
 from torpor.sandbox.images import ImageCatalog
 from torpor.sandbox.interpreters import discover
 from torpor.sandbox.ladder import Ladder, LadderOptions
 from torpor.sandbox.port import Capability, Isolation
 from torpor.service.functions import Functions
+from torpor.service.layers import Layers
 from torpor.settings import Settings, is_loopback
 from torpor.store.code import DiskCodeStore
 from torpor.store.metadata import SqlMetadataStore
@@ -105,6 +106,7 @@ class Server:
             ),
             on_change=self._changed,
         )
+        self.layers = Layers(self._stores.metadata, self.functions.packages, self._clock)
         self.pool = Pool(around, {"lambda": contract}, self.images, _pool_limits(settings), self._reserved)
         self._http = await listen(
             self._application(),
@@ -148,6 +150,7 @@ class Server:
         settings = self.settings
         face = AwsFace(
             self.functions,
+            self.layers,
             Dispatcher(self.pool),
             AwsSettings(
                 account=settings.account,
@@ -179,6 +182,9 @@ class Server:
 
         return application
 
+    def _code_in_use(self) -> list[CodeRef]:
+        return [*self.pool.code_in_use(), *self.layers.code_in_use()]
+
     def _reserved(self) -> int:
         return self.functions.total_reserved()
 
@@ -203,7 +209,7 @@ class Server:
                 self._stores.journal.flush()
                 if self._clock.monotonic() - swept > _CODE_SWEEP_EVERY:
                     swept = self._clock.monotonic()
-                    await self.functions.sweep_code(self.pool.code_in_use)
+                    await self.functions.sweep_code(self._code_in_use)
             except TorporError as error:
                 log.warning("%s", error)
 

@@ -30,6 +30,7 @@ from torpor.model.errors import TorporError
 from torpor.model.function import FunctionVersion
 from torpor.model.invocation import Invocation, Outcome, OutcomeStatus
 from torpor.service.functions import Functions
+from torpor.service.layers import Layers
 from torpor.store.code import DiskCodeStore
 from torpor.store.memory import MemoryMetadataStore
 from torpor.transport import HttpLimits, listen
@@ -136,6 +137,10 @@ def functions(folder: Path) -> Functions:
     )
 
 
+def layers(service: Functions) -> Layers:
+    return Layers(MemoryMetadataStore(), service.packages, SystemClock())
+
+
 @contextmanager
 def serving(folder: Path, settings: AwsSettings) -> Iterator[Server]:
     """A server until the block ends."""
@@ -145,7 +150,8 @@ def serving(folder: Path, settings: AwsSettings) -> Iterator[Server]:
     thread.start()
 
     async def start() -> Any:
-        face = AwsFace(functions(folder), dispatcher, settings, SystemClock())
+        service = functions(folder)
+        face = AwsFace(service, layers(service), dispatcher, settings, SystemClock())
         return await listen(mount(face), limits=HttpLimits(body_bytes=body_limit), on_error=error_face)
 
     async def stop() -> None:

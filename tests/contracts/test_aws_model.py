@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.contracts.aws_support import ROLE, FakeDispatcher, SystemClock, archive, encoded, functions
+from tests.contracts.aws_support import ROLE, FakeDispatcher, SystemClock, archive, encoded, functions, layers
 
 from torpor.api.aws import AwsFace, AwsSettings, error_face
 from torpor.contracts.lambda_.failures_api import KINDS, ApiFailure
@@ -60,7 +60,8 @@ def request(method: str, path: str, query: str = "", body: bytes = b"") -> ApiRe
 
 @pytest.fixture
 def face(tmp_path: Path) -> AwsFace:
-    return AwsFace(functions(tmp_path), FakeDispatcher(), AwsSettings(), SystemClock())
+    service = functions(tmp_path)
+    return AwsFace(service, layers(service), FakeDispatcher(), AwsSettings(), SystemClock())
 
 
 def test_every_operation_is_found_by_its_own_route() -> None:
@@ -247,7 +248,7 @@ def test_no_body_whatever_makes_the_server_fail(
         assert answer.status in (200, 201, 204, 400, 404, 409, 412, 501), answer
 
     async def send(body: bytes) -> ApiResponse:
-        face = AwsFace(service, FakeDispatcher(), AwsSettings(), SystemClock())
+        face = AwsFace(service, layers(service), FakeDispatcher(), AwsSettings(), SystemClock())
         if method == "POST":
             await face.handle(request("DELETE", "/2015-03-31/functions/f"))
         else:

@@ -55,6 +55,12 @@ def require(server: TorporServer, runtime: str) -> None:
         pytest.skip(f"this host has no interpreter for {runtime}")
 
 
+def require_sandbox(server: TorporServer) -> None:
+    """Skip the test if the host offers no sandbox."""
+    if not server.isolation.startswith("sandbox"):
+        pytest.skip("this host offers no sandbox: functions run as plain processes, without limits")
+
+
 def _running(base: Path, **settings: Any) -> Iterator[TorporServer]:
     server = TorporServer(base, **settings)
     yield server

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.journeys.conftest import Deploy
+from tests.journeys.conftest import Deploy, require_sandbox
 from tests.support.functions import python, shell
 from tests.support.server import Function, TorporServer, eventually
 
@@ -80,15 +80,10 @@ def _host_files(server: TorporServer) -> list[str]:
 
 @pytest.mark.fact("L-001")
 @pytest.mark.privileged
-def test_two_functions_side_by_side_see_nothing_of_each_other_or_the_host(
-    server: TorporServer, deploy: Deploy
-) -> None:
-    if not server.isolation.startswith("sandbox"):
-        pytest.skip("this host offers no sandbox: functions run without isolation")
+def test_two_functions_side_by_side_see_nothing_of_each_other_or_the_host(server: TorporServer, deploy: Deploy) -> None:
+    require_sandbox(server)
     first, second = deploy(python(LOOKER)), deploy(python(LOOKER))
-    held = {
-        function: function.start({"hold": 3, "marker": f"marker-{function.name}"}) for function in (first, second)
-    }
+    held = {function: function.start({"hold": 3, "marker": f"marker-{function.name}"}) for function in (first, second)}
     port = int(server.url.rpartition(":")[2])
     paths = _host_files(server)
 
@@ -107,7 +102,9 @@ def test_two_functions_side_by_side_see_nothing_of_each_other_or_the_host(
 
 
 @pytest.mark.fact("L-002")
-def test_memory_size_is_what_the_environment_has(deploy: Deploy) -> None:
+@pytest.mark.privileged
+def test_memory_size_is_what_the_environment_has(server: TorporServer, deploy: Deploy) -> None:
+    require_sandbox(server)
     function = deploy(
         python("""
         def handler(event, context):
@@ -228,8 +225,7 @@ def test_tmp_size_is_from_512_to_10240_in_whole_megabytes(server: TorporServer, 
 @pytest.mark.fact("L-078")
 @pytest.mark.privileged
 def test_tmp_size_is_there_and_is_the_limit(server: TorporServer, deploy: Deploy) -> None:
-    if not server.isolation.startswith("sandbox"):
-        pytest.skip("this host offers no sandbox: /tmp is not limited")
+    require_sandbox(server)
     if shutil.disk_usage(server.data).free < 3 << 30:
         pytest.skip("less than 3 GB are free on the disk")
     function = deploy(

@@ -73,9 +73,7 @@ def _parts(body: bytes, size: int) -> Iterator[bytes]:
 
 
 @pytest.mark.fact("L-083")
-def test_package_at_the_zipped_limit_is_taken_and_one_byte_more_refused(
-    server: TorporServer, deploy: Deploy
-) -> None:
+def test_package_at_the_zipped_limit_is_taken_and_one_byte_more_refused(server: TorporServer, deploy: Deploy) -> None:
     assert deploy(_package(_zipped_to(ZIPPED_MAX))).configuration()["CodeSize"] == ZIPPED_MAX
 
     status, message = _refusal(server, _zipped_to(ZIPPED_MAX + 1))
@@ -84,9 +82,7 @@ def test_package_at_the_zipped_limit_is_taken_and_one_byte_more_refused(
 
 
 @pytest.mark.fact("L-083")
-def test_package_at_the_unzipped_limit_is_taken_and_one_byte_more_refused(
-    server: TorporServer, deploy: Deploy
-) -> None:
+def test_package_at_the_unzipped_limit_is_taken_and_one_byte_more_refused(server: TorporServer, deploy: Deploy) -> None:
     deploy(_package(_unzipped_to(UNZIPPED_MAX)))
 
     status, message = _refusal(server, _unzipped_to(UNZIPPED_MAX + 1))

@@ -1,4 +1,4 @@
-"""What a freeze does to what still runs, and what it leaves alone: one pause of ten seconds, seen by several functions."""
+"""What a freeze does to what still runs, and what it leaves alone: one pause of ten seconds, several functions."""
 
 import time
 from collections.abc import Iterator
@@ -114,9 +114,7 @@ def _case(paused: dict[str, Paused], server: TorporServer, name: str) -> Paused:
 
 @pytest.mark.fact("L-013")
 @pytest.mark.privileged
-def test_thread_of_a_function_gets_no_time_between_invocations(
-    paused: dict[str, Paused], server: TorporServer
-) -> None:
+def test_thread_of_a_function_gets_no_time_between_invocations(paused: dict[str, Paused], server: TorporServer) -> None:
     case = _case(paused, server, "ticking")
     ticks = case.after.payload
 
@@ -134,9 +132,7 @@ def test_objects_outside_the_handler_stay_initialised(paused: dict[str, Paused],
 
 
 @pytest.mark.fact("L-079")
-def test_tmp_is_a_cache_for_the_invocations_of_one_environment(
-    paused: dict[str, Paused], server: TorporServer
-) -> None:
+def test_tmp_is_a_cache_for_the_invocations_of_one_environment(paused: dict[str, Paused], server: TorporServer) -> None:
     case = _case(paused, server, "state")
     held = [case.function.start({"hold": 1}) for _ in range(2)]
 

@@ -108,9 +108,7 @@ def python_process(sandbox: LinuxSandbox, *, clone: bool, **variables: str) -> P
     environment = {**image.environment, **VARIABLES, "_HANDLER": "app.handler", "LAMBDA_TASK_ROOT": "/var/task"}
     environment["AWS_LAMBDA_RUNTIME_API"] = sandbox.api_address
     environment["LAMBDA_RUNTIME_DIR"] = "/var/runtime"
-    return ProcessSpec(
-        name="runtime", argv=image.argv, environment={**environment, **variables}, clone=clone
-    )
+    return ProcessSpec(name="runtime", argv=image.argv, environment={**environment, **variables}, clone=clone)
 
 
 async def answer(sandbox: LinuxSandbox) -> bytes:

@@ -83,7 +83,7 @@ class TorporServer:
         self._threads = ThreadPoolExecutor(48)
         given = {"port": 0, "data": self.data, **settings}
         if os.geteuid() == 0:
-            given.setdefault("isolation", "sandbox")
+            given.setdefault("isolation", os.environ.get("XISO","sandbox"))
         command = [sys.executable, "-m", "torpor", "serve", *_flags(given)]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TORPOR_")}
         with self._errors.open("wb") as errors:
@@ -111,15 +111,14 @@ class TorporServer:
 
     def new_client(self, **config: Any) -> Any:
         """An SDK client for it that never tries again."""
+        patience = {"read_timeout": 90, "connect_timeout": 10, "max_pool_connections": 48}
         return boto3.session.Session().client(
             "lambda",
             endpoint_url=self.url,
             region_name="us-east-1",
             aws_access_key_id="test",
             aws_secret_access_key="test",
-            config=Config(
-                retries={"total_max_attempts": 1}, read_timeout=90, connect_timeout=10, max_pool_connections=48, **config
-            ),
+            config=Config(retries={"total_max_attempts": 1}, **patience, **config),
         )
 
     @contextmanager
@@ -211,7 +210,8 @@ class TorporServer:
         return found + [f"temporary {path}" for path in self._temporary.iterdir()]
 
     def _admin(self, route: str, **query: str) -> Any:
-        with urllib.request.urlopen(f"{self.url}/_torpor/{route}?{urllib.parse.urlencode(query)}", timeout=30) as answer:
+        address = f"{self.url}/_torpor/{route}?{urllib.parse.urlencode(query)}"
+        with urllib.request.urlopen(address, timeout=30) as answer:
             return json.loads(answer.read())
 
     def _read_ready_line(self) -> str:

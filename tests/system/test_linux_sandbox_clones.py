@@ -42,6 +42,7 @@ def handler(event, context):
         "own": sorted(n for n in sys.modules if n.split(".")[0] in ("launcher", "torpor")),
         "gc": gc.isenabled(), "threads": threading.active_count(), "session": os.getsid(0) == os.getpid(),
         "command": open("/proc/self/cmdline").read(),
+        "shown": sorted(e for e in open("/proc/self/environ").read().split("\\0") if e),
         "descriptors": sorted(int(n) for n in os.listdir("/proc/self/fd"))[:3],
         "handler_module": __file__, "json": sys.modules["json"].__file__, "blocked": len(signal.pthread_sigmask(0, [])),
     }
@@ -108,7 +109,9 @@ async def test_clone_that_fails_uncaught_prints_a_traceback_and_exits_1(linux: L
 
 
 async def test_module_named_like_one_of_ours_is_the_functions_own(linux: Linux) -> None:
-    code = linux.code("named", {"app.py": "import launcher\ndef handler(e, c): return launcher.X", "launcher.py": "X = 1"})
+    code = linux.code(
+        "named", {"app.py": "import launcher\ndef handler(e, c): return launcher.X", "launcher.py": "X = 1"}
+    )
     sandbox, _ = await linux.make(PYTHON, code=code)
     sandbox.start(python_process(sandbox, clone=True))
     assert await answer(sandbox) == b"1"
@@ -135,7 +138,12 @@ async def test_boot_only_provider_executes_the_interpreter() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value", "cloned"),
-    [("STAGE", "blue", True), ("PYTHONPATH", "/opt/x", True), ("PYTHONHASHSEED", "0", False), ("LD_PRELOAD", "x", False)],
+    [
+        ("STAGE", "blue", True),
+        ("PYTHONPATH", "/opt/x", True),
+        ("PYTHONHASHSEED", "0", False),
+        ("LD_PRELOAD", "x", False),
+    ],
 )
 def test_variables_that_shape_an_interpreters_start_prevent_a_clone(name: str, value: str, cloned: bool) -> None:
     class Nowhere:

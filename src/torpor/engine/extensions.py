@@ -91,7 +91,7 @@ class ExtensionsEndpoint:
         self._by_identifier.clear()
         self._by_agent.clear()
 
-    # -- registration ---------------------------------------------------------------------------------------------------
+    # -- registration
 
     def _register(self, exchange: Exchange) -> None:
         name = exchange.headers.get(self._wire.NAME_HEADER)
@@ -132,7 +132,7 @@ class ExtensionsEndpoint:
         exchange.reply(200, *self._wire.registered(self._version, identifier, features))
         return b""
 
-    # -- calls of registered extensions ---------------------------------------------------------------------------------
+    # -- calls of registered extensions
 
     def _identified(self, exchange: Exchange, call: ExtensionCall) -> None:
         identifier = exchange.headers.get(self._wire.IDENTIFIER_HEADER)

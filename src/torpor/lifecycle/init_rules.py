@@ -106,7 +106,8 @@ class InitRules(InvokeRules):
         self._emit(InitEnded(at=now, duration=duration, status=OutcomeStatus.SUCCESS, within_invocation=inside))
         for agent in self.extensions.values():
             events = (("INVOKE", agent.wants_invoke), ("SHUTDOWN", agent.wants_shutdown))
-            self._emit(ExtensionReady(at=now, name=agent.title, events=tuple(name for name, wanted in events if wanted)))
+            wanted = tuple(name for name, is_wanted in events if is_wanted)
+            self._emit(ExtensionReady(at=now, name=agent.title, events=wanted))
         self._out.append(fx.LimitCpu(True))
         if not inside:
             self._out.append(fx.CancelTimer(INIT_TIMER))

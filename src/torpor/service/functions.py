@@ -80,7 +80,8 @@ class Functions:
         revisions: Callable[[], str] = new_revision,
     ) -> None:
         self._metadata = metadata
-        self._packages = Packages(code, packages)
+        self.packages = Packages(code, packages)
+        """Shared with whatever else keeps packages in the same store."""
         self._clock = clock
         self._reservations = reservations
         self._on_change = on_change
@@ -95,7 +96,7 @@ class Functions:
         """Raises Conflict if the name is taken, TooLarge and InvalidPackage for the package."""
         self._check_free(new.name)
         layers = new.configuration.get("layers", ())
-        async with self._packages.added(archive, layers_bytes=_unpacked(layers)) as code:
+        async with self.packages.added(archive, layers_bytes=_unpacked(layers)) as code:
             self._check_free(new.name)
             version = FunctionVersion(
                 function=new.name,
@@ -146,7 +147,7 @@ class Functions:
         old = self._expected(name, expected_revision)
         birth = self._births[name]
         layers = (changes or {}).get("layers", old.latest.version.layers)
-        async with self._packages.added(archive, layers_bytes=_unpacked(layers)) as code:
+        async with self.packages.added(archive, layers_bytes=_unpacked(layers)) as code:
             old = self._expected(name, expected_revision)
             if self._births[name] != birth:
                 raise Conflict(f"The function {name} was replaced by another while its code was unpacked.")
@@ -218,14 +219,14 @@ class Functions:
 
     async def archive_of(self, name: str) -> bytes:
         """The current code as it was uploaded. Raises NotFound."""
-        return await self._packages.archive(self.get(name).latest.version.code)
+        return await self.packages.archive(self.get(name).latest.version.code)
 
     async def sweep_code(self, still_used: Callable[[], Iterable[CodeRef]] = tuple) -> None:
         """Remove every package that no function and nothing in `still_used` refers to, and unfinished ones.
 
         `still_used` names what running environments hold, their layers included.
         """
-        await self._packages.sweep(lambda: [*still_used(), *self._used()])
+        await self.packages.sweep(lambda: [*still_used(), *self._used()])
 
     def _used(self) -> Iterable[CodeRef]:
         for record in self._records.values():
@@ -249,7 +250,7 @@ class Functions:
         if "environment" in fields:
             fields["environment"] = dict(fields["environment"])
         version = replace(record.version, **fields, revision=self._revisions())
-        self._packages.check_unpacked(version.code.unpacked_bytes + _unpacked(version.layers))
+        self.packages.check_unpacked(version.code.unpacked_bytes + _unpacked(version.layers))
         return VersionRecord(
             version=version,
             description=description,

@@ -1,4 +1,4 @@
-"""The saved form of a version: one JSON document, the same in every adapter."""
+"""The saved form of a version, of a function or a layer: one JSON document, the same in every adapter."""
 
 from typing import TypeVar
 
@@ -6,11 +6,13 @@ import msgspec
 
 from torpor.model.errors import InvalidRequest, StoreUnavailable
 from torpor.model.function import VersionRecord
+from torpor.model.layer import LayerVersion
 
 _T = TypeVar("_T")
 
 _tags = msgspec.json.Decoder(dict[str, str])
 _version = msgspec.json.Decoder(VersionRecord)
+_layer = msgspec.json.Decoder(LayerVersion)
 
 
 def encode(value: object) -> str:
@@ -24,6 +26,11 @@ def encode(value: object) -> str:
 def decode_version(text: str) -> VersionRecord:
     """Unknown fields are passed over, absent ones take their default. Raises StoreUnavailable for a broken document."""
     return _decode(_version, text)
+
+
+def decode_layer(text: str) -> LayerVersion:
+    """As `decode_version`."""
+    return _decode(_layer, text)
 
 
 def decode_tags(text: str) -> dict[str, str]:

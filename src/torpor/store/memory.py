@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from torpor.model.function import FunctionRecord
+from torpor.model.layer import LayerVersion
 from torpor.store import documents
 
 
@@ -12,6 +13,7 @@ class MemoryMetadataStore:
 
     def __init__(self) -> None:
         self._functions: dict[str, tuple[FunctionRecord, str, str]] = {}
+        self._layers: dict[tuple[str, int], str] = {}
 
     def functions(self) -> Iterable[FunctionRecord]:
         return [self._load(name) for name in sorted(self._functions)]
@@ -21,6 +23,12 @@ class MemoryMetadataStore:
 
     def remove(self, name: str) -> None:
         self._functions.pop(name, None)
+
+    def layers(self) -> Iterable[LayerVersion]:
+        return [documents.decode_layer(self._layers[key]) for key in sorted(self._layers)]
+
+    def save_layer(self, layer: LayerVersion) -> None:
+        self._layers[layer.name, layer.number] = documents.encode(layer)
 
     def close(self) -> None:
         """Nothing to do: another service may go on with what is here."""

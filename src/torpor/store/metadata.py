@@ -1,4 +1,4 @@
-"""Functions in a relational database: SQLite in the data folder, or any server SQLAlchemy reaches.
+"""Functions and layers in a relational database: SQLite in the data folder, or any server SQLAlchemy reaches.
 
 SQLite runs with a write-ahead log that is flushed on every commit, so what a call has returned for survives the end of
 the process and of the machine.
@@ -16,8 +16,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from torpor.model.errors import StoreUnavailable
 from torpor.model.function import LATEST, FunctionRecord
+from torpor.model.layer import LayerVersion
 from torpor.store import documents
-from torpor.store.schema import REVISION, functions, stored_revision, versions
+from torpor.store.schema import REVISION, functions, layers, stored_revision, versions
 
 BUSY_WAIT = 5.0
 """Seconds to wait for another program's lock on a SQLite file."""
@@ -70,6 +71,17 @@ class SqlMetadataStore:
             connection.execute(delete(versions).where(versions.c.function == name))
             connection.execute(delete(functions).where(functions.c.name == name))
 
+    def layers(self) -> Iterable[LayerVersion]:
+        with self._transaction() as connection:
+            rows = connection.execute(select(layers.c.document)).all()
+        found = (documents.decode_layer(row.document) for row in rows)
+        return sorted(found, key=lambda layer: (layer.name, layer.number))
+
+    def save_layer(self, layer: LayerVersion) -> None:
+        key = {"name": layer.name, "number": layer.number}
+        with self._transaction() as connection:
+            _put(connection, layers, key, {"document": documents.encode(layer)})
+
     def close(self) -> None:
         """Release the database file or server connections; nothing is lost without it."""
         with self._translated():
@@ -103,7 +115,7 @@ class SqlMetadataStore:
             raise StoreUnavailable(f"The metadata database {self._place} {reason}.") from error
 
 
-def _put(connection: Connection, table: Any, key: dict[str, str], values: dict[str, Any]) -> None:
+def _put(connection: Connection, table: Any, key: dict[str, Any], values: dict[str, Any]) -> None:
     """Update the row or insert it: unlike a replacement, it leaves rows that refer to this one alone."""
     changed = connection.execute(update(table).filter_by(**key).values(**values))
     if changed.rowcount == 0:

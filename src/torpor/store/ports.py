@@ -4,10 +4,11 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from torpor.model.function import CodeRef, FunctionRecord
+from torpor.model.layer import LayerVersion
 
 
 class MetadataStore(Protocol):
-    """Functions and their settings, durable once a call has returned. Calls are short and synchronous."""
+    """Functions with their settings, and layers, durable once a call has returned. Calls are short and synchronous."""
 
     def functions(self) -> Iterable[FunctionRecord]:
         """Every function, ordered by name."""
@@ -19,6 +20,14 @@ class MetadataStore(Protocol):
 
     def remove(self, name: str) -> None:
         """Forget a function with all its versions. Unknown names are no error."""
+        ...
+
+    def layers(self) -> Iterable[LayerVersion]:
+        """Every version of every layer, deleted ones too, ordered by name and number."""
+        ...
+
+    def save_layer(self, layer: LayerVersion) -> None:
+        """Insert or replace a version, atomically and durably."""
         ...
 
     def close(self) -> None: ...

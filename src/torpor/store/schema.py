@@ -2,7 +2,7 @@
 
 from sqlalchemy import Column, ForeignKey, Integer, MetaData, String, Table, Text
 
-REVISION = "0001"
+REVISION = "0002"
 """The migration these tables correspond to."""
 
 metadata = MetaData()
@@ -20,6 +20,14 @@ versions = Table(
     metadata,
     Column("function", String(255), ForeignKey("functions.name", ondelete="CASCADE"), primary_key=True),
     Column("version", String(64), primary_key=True),
+    Column("document", Text, nullable=False),
+)
+
+layers = Table(
+    "layers",
+    metadata,
+    Column("name", String(255), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
     Column("document", Text, nullable=False),
 )
 

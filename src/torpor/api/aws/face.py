@@ -12,6 +12,7 @@ from torpor.api.aws.call import Call, render_reply
 from torpor.api.aws.code_links import PREFIX, CodeLinks
 from torpor.api.aws.functions import FunctionOperations
 from torpor.api.aws.invocations import Dispatcher, Invocations, Reply, report
+from torpor.api.aws.layers import LayerOperations, is_layer_link
 from torpor.api.aws.objects import ObjectSource
 from torpor.api.aws.packages import PackageSource
 from torpor.api.aws.resources import ResourceOperations
@@ -27,6 +28,7 @@ from torpor.contracts.lambda_.wire import ApiRequest, ApiResponse
 from torpor.model.clock import Clock
 from torpor.model.errors import NotFound
 from torpor.service.functions import Functions
+from torpor.service.layers import Layers
 
 _LOG = logging.getLogger(__name__)
 _LARGE = 256 * 1024
@@ -54,7 +56,9 @@ class AwsSettings:
 class AwsFace:
     """The whole API: authenticates, routes, checks, calls the services and words the answers."""
 
-    def __init__(self, functions: Functions, dispatcher: Dispatcher, settings: AwsSettings, clock: Clock) -> None:
+    def __init__(
+        self, functions: Functions, layers: Layers, dispatcher: Dispatcher, settings: AwsSettings, clock: Clock
+    ) -> None:
         self._functions = functions
         self._invocations = Invocations(functions, dispatcher, clock)
         self._running: set[asyncio.Task[None]] = set()
@@ -64,8 +68,9 @@ class AwsFace:
         self._links = CodeLinks(settings.secret, clock.wall)
         self._places: dict[str, Place] = {}
         source = PackageSource(objects=settings.objects, max_inline=settings.max_inline)
-        control = FunctionOperations(functions, self._model.shapes, source, self._links)
-        self._handlers = control.handlers() | ResourceOperations(functions).handlers()
+        self._layers = LayerOperations(layers, source, self._links)
+        control = FunctionOperations(functions, self._model.shapes, source, self._links, self._layers)
+        self._handlers = control.handlers() | ResourceOperations(functions).handlers() | self._layers.handlers()
 
     def answer(self, request: ApiRequest, reply: Reply) -> None:
         """Answer one request through `reply`, called once and from the event loop's thread; never raises.
@@ -155,11 +160,14 @@ class AwsFace:
         if request.method != "GET":
             raise self._unknown(request)
         name, digest = self._links.open(request.path, request.query)
-        if self._functions.get(name).latest.version.code.digest != digest:
-            raise NotFound("The function has other code by now; ask for a new link with GetFunction.")
-        archive = await self._functions.archive_of(name)
+        archive = await self._layers.archive_of(name) if is_layer_link(name) else await self._archive(name, digest)
         headers = (("Content-Type", "application/zip"), ("x-amzn-RequestId", request_id))
         return ApiResponse(status=200, headers=headers, body=archive)
+
+    async def _archive(self, name: str, digest: str) -> bytes:
+        if self._functions.get(name).latest.version.code.digest != digest:
+            raise NotFound("The function has other code by now; ask for a new link with GetFunction.")
+        return await self._functions.archive_of(name)
 
     def _place(self, request: ApiRequest) -> Place:
         region = region_of(request, self._settings.region)

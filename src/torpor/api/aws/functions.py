@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from torpor.api.aws.call import Call, Handler, Reply, about
 from torpor.api.aws.code_links import CodeLinks
+from torpor.api.aws.layers import LayerOperations
 from torpor.api.aws.packages import PackageSource, check_archive
 from torpor.contracts.lambda_ import configuration, limits, rendering
 from torpor.contracts.lambda_.failures_api import ApiFailure, invalid_parameter, not_built
@@ -26,9 +27,15 @@ class FunctionOperations:
     """The control plane's view of the function service."""
 
     def __init__(
-        self, functions: Functions, shapes: Mapping[str, Shape], source: PackageSource, links: CodeLinks
+        self,
+        functions: Functions,
+        shapes: Mapping[str, Shape],
+        source: PackageSource,
+        links: CodeLinks,
+        layers: LayerOperations,
     ) -> None:
         self._functions = functions
+        self._layers = layers
         self._shapes = shapes
         self._source = source
         self._links = links
@@ -109,7 +116,7 @@ class FunctionOperations:
         require_unqualified(named)
         self._record(call, named)
         configuration.check_settings(values, call.place, self._shapes)
-        changes = cast(Changes, configuration.changes(values))
+        changes = cast(Changes, self._layers.with_layers(configuration.changes(values), call))
         with about(call, named):
             record = self._functions.update_configuration(
                 named.name, changes, expected_revision=values.get("RevisionId")
@@ -139,7 +146,7 @@ class FunctionOperations:
             raise _exists(name)
 
     def _new_function(self, named: FunctionName, call: Call) -> NewFunction:
-        fields = configuration.changes(call.values)
+        fields = self._layers.with_layers(configuration.changes(call.values), call)
         fields["region"], fields["account"] = call.place.region, call.place.account
         fields.setdefault("log_group", configuration.default_log_group(named.name))
         return NewFunction(

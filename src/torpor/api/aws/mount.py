@@ -37,7 +37,7 @@ def body_limit(_method: str, path: str) -> int:
     """The largest body the server reads for a path, in bytes: enough for the API to word its own refusal."""
     if path.endswith("/invocations"):
         return 2 * limits.REQUEST_MAX
-    if path.rstrip("/").endswith(("/functions", "/code")):
+    if path.rstrip("/").endswith(("/functions", "/code")) or "/layers/" in path:
         return limits.CREATE_REQUEST_MAX + _SLACK
     return _SLACK
 

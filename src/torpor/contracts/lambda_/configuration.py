@@ -181,8 +181,6 @@ def _check_layers(layers: list[str], place: Place) -> None:
                 "Two different versions of the same layer are not allowed to be referenced in the same function. "
                 f"{other} and {arn} are versions of the same layer."
             )
-    if layers:
-        raise invalid_parameter(f"Layer version {layers[0]} does not exist.")
 
 
 def _check_log_levels(logging: Mapping[str, str]) -> None:

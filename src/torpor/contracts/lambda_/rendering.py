@@ -106,6 +106,7 @@ def _stored(record: VersionRecord) -> dict[str, Any]:
         "LoggingConfig": _logging(record),
         "VpcConfig": _vpc(settings.get("VpcConfig")),
         "DeadLetterConfig": _without_empty(settings.get("DeadLetterConfig", {})) or None,
+        "Layers": settings.get("Layers") or None,
         "KMSKeyArn": settings.get("KMSKeyArn") or None,
     }
 

@@ -14,7 +14,7 @@ import signal
 import socket
 from typing import Any
 
-from . import filesystem, network, places, process, syscalls, wire
+from . import filesystem, network, places, process, syscalls, title, wire
 
 _EVERYONE = -1
 _USER_MAP = "0 0 1\n{inside} {outside} 1\n"
@@ -172,7 +172,7 @@ def start(control: socket.socket, order: wire.Message, settings: dict[str, Any],
     gc.disable()
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     syscalls.set_process_name("init")
-    syscalls.set_command_line("init")
+    title.show(["init"])
     Keeper(control, order, settings).run(groups)
 
 

@@ -15,7 +15,7 @@ import socket
 from dataclasses import dataclass
 from typing import Any
 
-from . import clone, places, seccomp, syscalls, wire
+from . import clone, places, seccomp, syscalls, title, wire
 
 _SPECIFICATION = 3
 _FIRST_FREE = 4
@@ -149,7 +149,7 @@ def _run(surroundings: Surroundings, channel: socket.socket) -> None:
         _give_up(f"{getattr(error, 'strerror', None) or error}: {message['cwd']}")
     if message["clone"]:
         channel.close()
-        syscalls.set_command_line("\0".join(argv))
+        title.show(argv, environment)
         raise clone.BecomeInterpreter(surroundings.clone_module, argv, environment)
     _execute(argv, environment)
 

@@ -52,6 +52,7 @@ _holding = ctypes.PyDLL(None, use_errno=True)
 _holding.syscall.restype = ctypes.c_long
 _libc.mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p]
 _libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
+_libc.sbrk.restype = ctypes.c_void_p
 _libc.syscall.restype = ctypes.c_long
 
 
@@ -124,6 +125,16 @@ def prctl(option: int, value: int = 0) -> None:
     _check(_libc.prctl(option, value, 0, 0, 0), f"prctl {option}")
 
 
+def prctl_buffer(option: int, value: int, data: bytes) -> None:
+    """The forms of prctl that take a structure."""
+    buffer = ctypes.create_string_buffer(data, len(data))
+    _check(_libc.prctl(option, value, ctypes.addressof(buffer), len(data), 0), f"prctl {option}")
+
+
+def heap_end() -> int:
+    return int(_libc.sbrk(0) or 0)
+
+
 def set_process_name(name: str) -> None:
     buffer = ctypes.create_string_buffer(name.encode()[:15])
     _check(_libc.prctl(PR_SET_NAME, ctypes.addressof(buffer), 0, 0, 0), "prctl name")
@@ -152,14 +163,3 @@ def close_from(first: int) -> None:
     )
     if result != 0:
         os.closerange(first, os.sysconf("SC_OPEN_MAX"))
-
-
-def set_command_line(text: str) -> None:
-    """Show `text` instead of the launcher's own arguments in process lists, as far as there is room for it."""
-    with open("/proc/self/stat", "rb") as status:
-        fields = status.read().rpartition(b")")[2].split()
-    start, end = int(fields[45]), int(fields[46])
-    if start and end > start:
-        ctypes.memset(start, 0, end - start)
-        data = text.encode()[: end - start - 1]
-        ctypes.memmove(start, data, len(data))

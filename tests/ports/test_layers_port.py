@@ -1,0 +1,49 @@
+"""Layer versions in every metadata store."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from torpor.model.function import CodeRef
+from torpor.model.layer import LayerVersion
+from torpor.store.memory import MemoryMetadataStore
+from torpor.store.metadata import SqlMetadataStore
+from torpor.store.ports import MetadataStore
+
+CODE = CodeRef(digest="a" * 64, packed_bytes=10, unpacked_bytes=20)
+LAYER = LayerVersion(
+    name="tools", number=1, code=CODE, created=1.5, description="d", runtimes=("python3.12",), architectures=("x86_64",)
+)
+
+
+@pytest.fixture(params=["memory", "sql"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MetadataStore]:
+    made: MetadataStore = MemoryMetadataStore() if request.param == "memory" else SqlMetadataStore(str(tmp_path / "db"))
+    yield made
+    made.close()
+
+
+def test_saved_versions_come_back_in_order(store: MetadataStore) -> None:
+    second, other = replace(LAYER, number=2), replace(LAYER, name="other", license="MIT")
+    for layer in (second, LAYER, other):
+        store.save_layer(layer)
+    assert list(store.layers()) == [other, LAYER, second]
+
+
+def test_saving_again_replaces_that_version_only(store: MetadataStore) -> None:
+    second = replace(LAYER, number=2)
+    store.save_layer(LAYER)
+    store.save_layer(second)
+    store.save_layer(replace(LAYER, deleted=True))
+    assert list(store.layers()) == [replace(LAYER, deleted=True), second]
+
+
+def test_layers_outlive_the_store_that_saved_them(tmp_path: Path) -> None:
+    first = SqlMetadataStore(str(tmp_path / "db"))
+    first.save_layer(LAYER)
+    first.close()
+    second = SqlMetadataStore(str(tmp_path / "db"))
+    assert list(second.layers()) == [LAYER]
+    second.close()
