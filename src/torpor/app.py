@@ -105,6 +105,7 @@ class Server:
                 account=settings.account_concurrency, unreserved_minimum=settings.unreserved_minimum
             ),
             on_change=self._changed,
+            require_runtime=self.images.resolve,
         )
         self.layers = Layers(self._stores.metadata, self.functions.packages, self._clock)
         self.pool = Pool(around, {"lambda": contract}, self.images, _pool_limits(settings), self._reserved)

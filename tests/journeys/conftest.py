@@ -55,6 +55,13 @@ def require(server: TorporServer, runtime: str) -> None:
         pytest.skip(f"this host has no interpreter for {runtime}")
 
 
+@pytest.fixture(autouse=True)
+def sandbox_where_needed(request: pytest.FixtureRequest) -> None:
+    """A privileged test uses `/tmp`, limits or the network of a sandbox, and is skipped where the host offers none."""
+    if request.node.get_closest_marker("privileged") is not None:
+        require_sandbox(request.getfixturevalue("server"))
+
+
 def require_sandbox(server: TorporServer) -> None:
     """Skip the test if the host offers no sandbox."""
     if not server.isolation.startswith("sandbox"):

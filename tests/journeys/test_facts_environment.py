@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.journeys.conftest import Deploy, require_sandbox
+from tests.journeys.conftest import Deploy
 from tests.support.functions import python, shell
 from tests.support.server import Function, TorporServer, eventually
 
@@ -81,7 +81,6 @@ def _host_files(server: TorporServer) -> list[str]:
 @pytest.mark.fact("L-001")
 @pytest.mark.privileged
 def test_two_functions_side_by_side_see_nothing_of_each_other_or_the_host(server: TorporServer, deploy: Deploy) -> None:
-    require_sandbox(server)
     first, second = deploy(python(LOOKER)), deploy(python(LOOKER))
     held = {function: function.start({"hold": 3, "marker": f"marker-{function.name}"}) for function in (first, second)}
     port = int(server.url.rpartition(":")[2])
@@ -103,8 +102,7 @@ def test_two_functions_side_by_side_see_nothing_of_each_other_or_the_host(server
 
 @pytest.mark.fact("L-002")
 @pytest.mark.privileged
-def test_memory_size_is_what_the_environment_has(server: TorporServer, deploy: Deploy) -> None:
-    require_sandbox(server)
+def test_memory_size_is_what_the_environment_has(deploy: Deploy) -> None:
     function = deploy(
         python("""
         def handler(event, context):
@@ -154,6 +152,7 @@ def test_runtime_that_only_speaks_the_runtime_api_is_served(deploy: Deploy) -> N
 
 
 @pytest.mark.fact("L-017")
+@pytest.mark.privileged
 def test_runtime_is_booted_once_for_several_invocations(deploy: Deploy) -> None:
     function = deploy(shell('echo booted >> /tmp/boots\nwhile next; do respond "$(grep -c booted /tmp/boots)"; done'))
 
@@ -225,7 +224,6 @@ def test_tmp_size_is_from_512_to_10240_in_whole_megabytes(server: TorporServer, 
 @pytest.mark.fact("L-078")
 @pytest.mark.privileged
 def test_tmp_size_is_there_and_is_the_limit(server: TorporServer, deploy: Deploy) -> None:
-    require_sandbox(server)
     if shutil.disk_usage(server.data).free < 3 << 30:
         pytest.skip("less than 3 GB are free on the disk")
     function = deploy(

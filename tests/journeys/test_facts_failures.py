@@ -67,6 +67,7 @@ def test_timeout_ends_the_process_and_the_next_invocation_starts_anew(deploy: De
 
 
 @pytest.mark.fact("L-047")
+@pytest.mark.privileged
 def test_reset_keeps_what_is_in_tmp(deploy: Deploy) -> None:
     function = deploy(python(FAILING))
     first = function.invoke()

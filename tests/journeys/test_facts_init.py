@@ -52,6 +52,7 @@ def _slow_init_is_tried_again(deploy: Deploy, server: TorporServer, limit: float
 
 
 @pytest.mark.fact("L-020", "L-022", "L-023", "L-031")
+@pytest.mark.privileged
 def test_init_over_its_limit_is_tried_again_inside_the_first_invocation(
     deploy: Deploy, make_server: MakeServer
 ) -> None:
@@ -62,11 +63,13 @@ def test_init_over_its_limit_is_tried_again_inside_the_first_invocation(
 
 @pytest.mark.slow
 @pytest.mark.fact("L-020", "L-022", "L-023", "L-031")
+@pytest.mark.privileged
 def test_init_over_ten_seconds_is_tried_again_inside_the_first_invocation(deploy: Deploy, server: TorporServer) -> None:
     _slow_init_is_tried_again(deploy, server, 10.0)
 
 
 @pytest.mark.fact("L-020")
+@pytest.mark.privileged
 def test_init_within_its_limit_is_not_cut(deploy: Deploy, make_server: MakeServer) -> None:
     function = deploy(python(SLOW_MODULE), on=make_server(init_limit=2), Environment=_environment(1.0), Timeout=1)
 

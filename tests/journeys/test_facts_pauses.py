@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 import pytest
-from tests.journeys.conftest import require
+from tests.journeys.conftest import require, require_sandbox
 from tests.support.functions import Package, node, python
 from tests.support.server import Function, Reply, TorporServer
 
@@ -87,6 +87,7 @@ CASES = {
 @pytest.fixture(scope="module")
 def paused(server: TorporServer) -> Iterator[dict[str, Paused]]:
     """Every case, all of them in the same pause; those whose interpreter the host lacks are left out."""
+    require_sandbox(server)
     with ExitStack() as stack, ThreadPoolExecutor(len(CASES)) as threads:
         functions = {
             name: stack.enter_context(server.deployed(package))
@@ -124,6 +125,7 @@ def test_thread_of_a_function_gets_no_time_between_invocations(paused: dict[str,
 
 
 @pytest.mark.fact("L-074")
+@pytest.mark.privileged
 def test_objects_outside_the_handler_stay_initialised(paused: dict[str, Paused], server: TorporServer) -> None:
     case = _case(paused, server, "state")
 
@@ -132,6 +134,7 @@ def test_objects_outside_the_handler_stay_initialised(paused: dict[str, Paused],
 
 
 @pytest.mark.fact("L-079")
+@pytest.mark.privileged
 def test_tmp_is_a_cache_for_the_invocations_of_one_environment(paused: dict[str, Paused], server: TorporServer) -> None:
     case = _case(paused, server, "state")
     held = [case.function.start({"hold": 1}) for _ in range(2)]

@@ -110,6 +110,7 @@ def _keeps_then_ends_when_idle(function: Function, pause: float, idle: float) ->
 
 
 @pytest.mark.fact("L-072")
+@pytest.mark.privileged
 def test_environment_is_kept_for_a_time_and_ended_when_idle(deploy: Deploy, make_server: MakeServer) -> None:
     assert Settings().idle_timeout == 600.0
 
@@ -119,6 +120,7 @@ def test_environment_is_kept_for_a_time_and_ended_when_idle(deploy: Deploy, make
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.fact("L-072")
+@pytest.mark.privileged
 def test_environment_is_kept_for_half_a_minute_and_ended_after_a_whole(deploy: Deploy, make_server: MakeServer) -> None:
     _keeps_then_ends_when_idle(deploy(SHOWING, on=make_server(idle_timeout=60)), 30.0, 60.0)
 
@@ -137,6 +139,7 @@ def _busy_function_gets_new_environments(function: Function, every: float, lasti
 
 
 @pytest.mark.fact("L-073")
+@pytest.mark.privileged
 def test_environment_of_a_busy_function_ends_at_its_maximum_age(deploy: Deploy, make_server: MakeServer) -> None:
     assert 3_600 <= Settings().max_age <= 86_400
 
@@ -145,6 +148,7 @@ def test_environment_of_a_busy_function_ends_at_its_maximum_age(deploy: Deploy, 
 
 @pytest.mark.slow
 @pytest.mark.fact("L-073")
+@pytest.mark.privileged
 def test_environment_of_a_busy_function_ends_at_twenty_seconds(deploy: Deploy, make_server: MakeServer) -> None:
     _busy_function_gets_new_environments(deploy(SHOWING, on=make_server(max_age=20)), 1.0, 60.0)
 
@@ -157,6 +161,7 @@ def connecting(deploy: Deploy, make_server: MakeServer, database: Database) -> F
 
 
 @pytest.mark.fact("L-075")
+@pytest.mark.privileged
 def test_connection_opened_once_is_used_by_later_invocations(connecting: Function, database: Database) -> None:
     connected = len(database.connections)
 
@@ -172,6 +177,7 @@ def test_connection_opened_once_is_used_by_later_invocations(connecting: Functio
 
 
 @pytest.mark.fact("L-076")
+@pytest.mark.privileged
 def test_connection_lost_in_the_freeze_is_noticed_and_made_again(connecting: Function, database: Database) -> None:
     connected = len(database.connections)
     first = connecting.invoke().payload
@@ -186,6 +192,7 @@ def test_connection_lost_in_the_freeze_is_noticed_and_made_again(connecting: Fun
 
 
 @pytest.mark.fact("L-082")
+@pytest.mark.privileged
 def test_background_work_that_is_awaited_is_done_in_the_same_invocation(deploy: Deploy) -> None:
     function = deploy(
         python("""
@@ -210,6 +217,7 @@ def test_background_work_that_is_awaited_is_done_in_the_same_invocation(deploy: 
 
 
 @pytest.mark.fact("L-084")
+@pytest.mark.privileged
 def test_one_invocation_per_environment_shows_that_code_is_stateless(deploy: Deploy, make_server: MakeServer) -> None:
     stateless = python("def handler(event, context): return sorted(event['values'])")
     single = make_server(single_use=True)
@@ -224,6 +232,7 @@ def test_one_invocation_per_environment_shows_that_code_is_stateless(deploy: Dep
 
 
 @pytest.mark.fact("L-085")
+@pytest.mark.privileged
 def test_counters_are_separate_in_parallel_and_start_again_after_a_recycle(deploy: Deploy) -> None:
     function = deploy(SHOWING)
 

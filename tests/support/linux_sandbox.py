@@ -81,10 +81,12 @@ class Linux:
         await sandbox.destroy()
         return text
 
-    async def python(self, source: str, *, clone: bool, **variables: str) -> tuple[LinuxSandbox, RecordingListener]:
+    async def python(
+        self, source: str, *, clone: bool, runtime: str = PYTHON, **variables: str
+    ) -> tuple[LinuxSandbox, RecordingListener]:
         """A started Python function, a clone or booted; `source` has a `handler`."""
-        sandbox, listener = await self.make(PYTHON, code=self.code(f"python-{len(self.made)}", {"app.py": source}))
-        sandbox.start(python_process(sandbox, clone=clone, **variables))
+        sandbox, listener = await self.make(runtime, code=self.code(f"python-{len(self.made)}", {"app.py": source}))
+        sandbox.start(python_process(sandbox, clone=clone, runtime=runtime, **variables))
         return sandbox, listener
 
 
@@ -102,9 +104,9 @@ def shell(script: str, name: str = "shell") -> ProcessSpec:
     return ProcessSpec(name=name, argv=("/bin/sh", "-c", script), environment=BASIC_ENVIRONMENT, cwd="/")
 
 
-def python_process(sandbox: LinuxSandbox, *, clone: bool, **variables: str) -> ProcessSpec:
+def python_process(sandbox: LinuxSandbox, *, clone: bool, runtime: str = PYTHON, **variables: str) -> ProcessSpec:
     """The runtime of a Python function `app.handler`."""
-    image = images().resolve(PYTHON)
+    image = images().resolve(runtime)
     environment = {**image.environment, **VARIABLES, "_HANDLER": "app.handler", "LAMBDA_TASK_ROOT": "/var/task"}
     environment["AWS_LAMBDA_RUNTIME_API"] = sandbox.api_address
     environment["LAMBDA_RUNTIME_DIR"] = "/var/runtime"
@@ -146,6 +148,11 @@ async def open_linux(**settings: Any) -> AsyncIterator[Linux]:
             yield Linux(provider, folder)
         finally:
             await provider.close()
+
+
+def pythons() -> list[str]:
+    """The Python runtimes that can be served here."""
+    return [name for name in images().present() if name.startswith("python") and images().installed(name)]
 
 
 def python_missing() -> bool:

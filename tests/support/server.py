@@ -83,7 +83,7 @@ class TorporServer:
         self._threads = ThreadPoolExecutor(48)
         given = {"port": 0, "data": self.data, **settings}
         if os.geteuid() == 0:
-            given.setdefault("isolation", os.environ.get("XISO","sandbox"))
+            given.setdefault("isolation", "sandbox")
         command = [sys.executable, "-m", "torpor", "serve", *_flags(given)]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TORPOR_")}
         with self._errors.open("wb") as errors:

@@ -10,14 +10,14 @@ from tests.support.linux_sandbox import (
     PYTHON,
     Linux,
     answer,
-    images,
     is_root,
     open_linux,
     python_missing,
     python_process,
+    pythons,
+    run_shell,
 )
 
-from torpor.sandbox.linux.fidelity import may_clone
 from torpor.sandbox.port import ProcessExit
 
 pytestmark = [
@@ -55,10 +55,11 @@ async def linux() -> AsyncIterator[Linux]:
         yield opened
 
 
-async def test_clone_sees_what_a_booted_interpreter_sees(linux: Linux) -> None:
+@pytest.mark.parametrize("runtime", pythons())
+async def test_clone_sees_what_a_booted_interpreter_sees(linux: Linux, runtime: str) -> None:
     seen = []
     for clone in (True, False):
-        sandbox, _ = await linux.python(LOOK, clone=clone, STAGE="blue")
+        sandbox, _ = await linux.python(LOOK, clone=clone, runtime=runtime, STAGE="blue")
         seen.append(json.loads(await answer(sandbox)))
         await sandbox.destroy()
     assert seen[0] == seen[1]
@@ -127,6 +128,14 @@ async def test_second_runtime_after_a_reset_is_fresh(linux: Linux) -> None:
     assert await answer(sandbox) == b'"xx"'
 
 
+async def test_clone_is_seen_by_other_processes_of_its_sandbox(linux: Linux) -> None:
+    sandbox, listener = await linux.python("print('loaded')\ndef handler(e, c): pass", clone=True)
+    await listener.wait_text("loaded")
+    text = await run_shell(sandbox, listener, "ps -eo user=,args=; cat /proc/[0-9]*/environ")
+    assert f"/var/lang/bin/{PYTHON} -S /var/runtime/bootstrap.py" in text
+    assert "_HANDLER=app.handler" in text
+
+
 async def test_boot_only_provider_executes_the_interpreter() -> None:
     source = "import os\ndef handler(e, c): return os.readlink('/proc/self/exe')\nprint(open('/proc/self/maps').read())"
     async with open_linux(boot_only=True) as linux:
@@ -134,20 +143,3 @@ async def test_boot_only_provider_executes_the_interpreter() -> None:
         assert b"/var/lang/bin/python" in await answer(sandbox)
         sandbox.drain_output()
         assert "_ctypes" not in listener.text
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "cloned"),
-    [
-        ("STAGE", "blue", True),
-        ("PYTHONPATH", "/opt/x", True),
-        ("PYTHONHASHSEED", "0", False),
-        ("LD_PRELOAD", "x", False),
-    ],
-)
-def test_variables_that_shape_an_interpreters_start_prevent_a_clone(name: str, value: str, cloned: bool) -> None:
-    class Nowhere:
-        api_address = ""
-
-    process = python_process(Nowhere(), clone=True, **{name: value})  # type: ignore[arg-type]
-    assert may_clone(process, images().resolve(PYTHON)) is cloned

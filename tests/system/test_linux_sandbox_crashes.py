@@ -33,7 +33,7 @@ async def main(folder):
     linux = Linux(provider, folder)
     for frozen in (False, True):
         sandbox, listener = await linux.make()
-        sandbox.start(shell("echo up; sleep 600 & setsid sleep 600"))
+        sandbox.start(shell("setsid sleep 600 & sleep 600 & echo up; wait"))
         await listener.wait_text("up")
         print(*sandbox.statistics().processes)
         if frozen:

@@ -1,14 +1,16 @@
 """What a function finds in a real sandbox, and what it cannot reach."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
 import pytest_asyncio
-from tests.support.linux_sandbox import Linux, is_root, open_linux, run_shell, shell
+from tests.support.linux_sandbox import PROVIDED, Linux, images, is_root, open_linux, run_shell, shell
 
-from torpor.sandbox.port import ProcessSpec
+from torpor.model.errors import SandboxUnavailable
+from torpor.sandbox.port import ProcessExit, ProcessSpec
 
 pytestmark = [pytest.mark.privileged, pytest.mark.skipif(not is_root(), reason="needs root")]
 
@@ -89,8 +91,8 @@ async def test_processes_of_one_sandbox_see_each_other_and_nobody_else(linux: Li
 
 
 async def test_forbidden_calls_fail_calmly(linux: Linux) -> None:
-    script = """unshare -r true 2>&1 | head -1; mount -t tmpfs x /tmp 2>&1 | head -1; /usr/sbin/chroot / true 2>&1 | head -1"""
-    text = await linux.shell(script)
+    calls = ("unshare -r true", "mount -t tmpfs x /tmp", "/usr/sbin/chroot / true")
+    text = await linux.shell("; ".join(f"{call} 2>&1 | head -1" for call in calls))
     assert len(text.splitlines()) == 3
     assert all("not permitted" in line or "superuser" in line or "denied" in line for line in text.splitlines()), text
 
@@ -132,3 +134,63 @@ async def test_program_that_cannot_be_executed_the_reason_is_told(linux: Linux, 
     sandbox.start(ProcessSpec(name="bad", argv=("/var/task/bad",), environment={}))
     error = (await listener.wait_exit("bad")).start_error
     assert error == ("exec format error: /var/task/bad" if files else "no such file or directory: /var/task/bad")
+
+
+async def test_host_facts_in_proc_are_empty_and_settings_cannot_be_changed(linux: Linux) -> None:
+    script = "cat /proc/cmdline /proc/keys; (echo 1 > /proc/sys/vm/drop_caches) 2>/dev/null || echo refused"
+    text = await linux.shell(script)
+    assert text == "refused\n"
+
+
+@pytest.mark.parametrize("runtime", [name for name in images().present() if images().installed(name)])
+async def test_every_runtime_finds_its_interpreter_and_its_client(linux: Linux, runtime: str) -> None:
+    image = images().resolve(runtime)
+    sandbox, listener = await linux.make(runtime)
+    if image.executable is None:
+        assert await run_shell(sandbox, listener, "ls -A /var/lang /var/runtime") == "/var/lang:\n\n/var/runtime:\n"
+        return
+    variables = {"PATH": "/usr/bin:/bin", "LD_LIBRARY_PATH": image.environment["LD_LIBRARY_PATH"]}
+    sandbox.start(ProcessSpec(name="version", argv=(image.executable, "--version"), environment=variables))
+    assert await listener.wait_exit("version") == ProcessExit(name="version", code=0)
+    assert image.version in listener.text
+    program = next(part for part in image.argv if part.startswith("/var/runtime/"))
+    assert await run_shell(sandbox, listener, f"test -r {program}; echo $?", "client") == "0\n"
+
+
+class RecordingEgress:
+    """Keeps the kind of what it is given, and closes it."""
+
+    def __init__(self) -> None:
+        self.attached: dict[str, list[str]] = {}
+
+    def attach(self, name: str, tcp_fd: int, udp_fd: int) -> None:
+        self.attached[name] = [os.readlink(f"/proc/self/fd/{descriptor}")[:7] for descriptor in (tcp_fd, udp_fd)]
+        os.close(tcp_fd)
+        os.close(udp_fd)
+
+    def detach(self, name: str) -> None:
+        self.attached.pop(name, None)
+
+
+async def test_egress_sockets_are_handed_over_until_the_sandbox_is_destroyed() -> None:
+    egress = RecordingEgress()
+    async with open_linux(egress=egress) as linux:
+        sandbox, _ = await linux.make(name="talker")
+        assert egress.attached == {"talker": ["socket:", "socket:"]}
+        await sandbox.destroy()
+        assert egress.attached == {}
+
+
+async def test_code_outside_the_code_root_is_refused(linux: Linux) -> None:
+    with pytest.raises(SandboxUnavailable, match="not below"):
+        await linux.make(code="/etc")
+
+
+async def test_prepared_sandboxes_are_used_once_and_made_again() -> None:
+    async with open_linux(prepared_target=2) as linux:
+        await linux.provider.warm(PROVIDED)
+        assert linux.provider.statistics().prepared == {PROVIDED: 2}
+        await linux.make()
+        assert linux.provider.statistics().prepared == {PROVIDED: 1}
+        await asyncio.sleep(1.0)
+        assert linux.provider.statistics().prepared == {PROVIDED: 2}

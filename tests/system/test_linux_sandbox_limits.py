@@ -123,7 +123,7 @@ async def test_destroy_of_a_frozen_sandbox_leaves_no_process(linux: Linux) -> No
 
 @needs_groups
 async def test_cpu_limit_slows_a_busy_process_down(linux: Linux) -> None:
-    sandbox, listener = await linux.make(cpu_share=0.1)
+    sandbox, _ = await linux.make(cpu_share=0.1)
     sandbox.limit_cpu(True)
     sandbox.start(shell("while :; do :; done", "busy"))
     await asyncio.sleep(0.8)
@@ -135,6 +135,15 @@ async def test_cpu_limit_slows_a_busy_process_down(linux: Linux) -> None:
     later = sandbox.statistics().cpu_seconds
     assert later is not None
     assert later - used > 0.15
+
+
+async def test_large_environment_arrives_whole(linux: Linux) -> None:
+    sandbox, listener = await linux.make()
+    values = {f"X{number}": "x" * 50_000 for number in range(3)}
+    command = ("/bin/sh", "-c", "echo ${#X0} ${#X1} ${#X2}")
+    sandbox.start(ProcessSpec(name="big", argv=command, environment=values))
+    assert await listener.wait_exit("big") == ProcessExit(name="big", code=0)
+    assert listener.text == "50000 50000 50000\n"
 
 
 async def test_arguments_beyond_a_packet_are_refused_with_a_reason(linux: Linux) -> None:

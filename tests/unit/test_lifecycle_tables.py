@@ -121,4 +121,4 @@ def test_every_phase_can_be_left_towards_gone() -> None:
 
 
 def test_the_page_of_diagrams_is_up_to_date() -> None:
-    assert PAGE.read_text(encoding="utf-8") == page(), "write it anew with `make docs`"
+    assert PAGE.read_text(encoding="utf-8") == page(), "write it anew with `make reference`"

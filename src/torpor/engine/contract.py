@@ -92,6 +92,10 @@ class Image(Protocol):
     @property
     def version(self) -> str: ...
 
+    def wrapped(self, program: str) -> tuple[str, ...]:
+        """`argv` started by a program of the customer's."""
+        ...
+
 
 class Contract(Protocol):
     """How one cloud's functions are run, worded and reported."""

@@ -16,7 +16,7 @@ def page() -> str:
     """The whole reference page in Markdown with Mermaid diagrams."""
     parts = [
         "# The life-cycle tables\n",
-        "Generated from `torpor.lifecycle`; do not edit. `make docs` writes it anew, a test compares it.\n",
+        "Generated from `torpor.lifecycle`; do not edit. `make reference` writes it anew, a test compares it.\n",
         "## Environment: phases\n",
         "Events that change nothing in a phase are left out.\n",
         _diagram(PhaseName.PROVISIONING, _environment_edges(), PhaseName.GONE),

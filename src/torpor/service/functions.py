@@ -77,6 +77,7 @@ class Functions:
         packages: PackageLimits,
         reservations: ReservationLimits,
         on_change: OnChange | None = None,
+        require_runtime: Callable[[str], object] = str,
         revisions: Callable[[], str] = new_revision,
     ) -> None:
         self._metadata = metadata
@@ -85,6 +86,7 @@ class Functions:
         self._clock = clock
         self._reservations = reservations
         self._on_change = on_change
+        self._require_runtime = require_runtime
         self._revisions = revisions
         self._records = {record.name: record for record in metadata.functions()}
         self._reserved: int | None = None
@@ -93,8 +95,10 @@ class Functions:
         self._born = 0
 
     async def create(self, new: NewFunction, archive: bytes) -> FunctionRecord:
-        """Raises Conflict if the name is taken, TooLarge and InvalidPackage for the package."""
+        """Raises Conflict if the name is taken, TooLarge and InvalidPackage for the package, and RuntimeMissing if this
+        host cannot serve the runtime."""
         self._check_free(new.name)
+        self._require_runtime(new.runtime)
         layers = new.configuration.get("layers", ())
         async with self.packages.added(archive, layers_bytes=_unpacked(layers)) as code:
             self._check_free(new.name)
@@ -157,8 +161,11 @@ class Functions:
     def update_configuration(
         self, name: str, changes: Changes, *, expected_revision: str | None = None
     ) -> FunctionRecord:
-        """Raises NotFound, PreconditionFailed if `expected_revision` is not the current one, TooLarge for layers."""
+        """Raises NotFound, PreconditionFailed if `expected_revision` is not the current one, TooLarge for layers, and
+        RuntimeMissing if this host cannot serve a new runtime."""
         old = self._expected(name, expected_revision)
+        if "runtime" in changes:
+            self._require_runtime(changes["runtime"])
         return self._update(old, self._changed(old.latest, changes))
 
     def delete(self, name: str) -> None:

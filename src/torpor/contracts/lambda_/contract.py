@@ -13,6 +13,7 @@ from torpor.model.policy import LifecyclePolicy
 from torpor.model.records import InitStarted, Record
 
 BOOTSTRAPS = ("/var/runtime/bootstrap", "/var/task/bootstrap", "/opt/bootstrap")
+WRAPPER = "AWS_LAMBDA_EXEC_WRAPPER"
 
 
 class Image(Protocol):
@@ -26,6 +27,8 @@ class Image(Protocol):
 
     @property
     def version(self) -> str: ...
+
+    def wrapped(self, program: str) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,12 +56,13 @@ class LambdaContract:
 
     def may_clone(self, version: FunctionVersion) -> bool:
         """A wrapper program in front of the runtime needs a real start."""
-        return self.clone and "AWS_LAMBDA_EXEC_WRAPPER" not in version.environment
+        return self.clone and WRAPPER not in version.environment
 
     def program(self, version: FunctionVersion, image: Image, exists: Callable[[str], bool]) -> tuple[str, ...]:
-        """The managed runtime's own program, or the first `bootstrap` found (contract 1.1)."""
+        """The managed runtime's own program, behind a wrapper if the customer names one, or the first `bootstrap` found (contract 1.1)."""
         if image.argv:
-            return image.argv
+            wrapper = version.environment.get(WRAPPER)
+            return image.wrapped(wrapper) if wrapper else image.argv
         return (next((path for path in BOOTSTRAPS if exists(path)), BOOTSTRAPS[1]),)
 
     def variables(

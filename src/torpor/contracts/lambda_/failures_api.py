@@ -68,7 +68,7 @@ _CODES: tuple[tuple[type[Exception], str], ...] = (
     (errors.InvalidRequest, "InvalidParameterValueException"),
     (errors.CallerError, "InvalidParameterValueException"),
     (errors.FunctionError, "InvalidParameterValueException"),
-    (errors.RuntimeMissing, "InvalidRuntimeException"),
+    (errors.RuntimeMissing, "InvalidParameterValueException"),
     (errors.TorporError, "ServiceException"),
 )
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from . import places, syscalls, tmpdisk, wire
 
+_MASKED = ("cmdline", "config.gz", "kcore", "keys", "latency_stats", "sched_debug", "timer_list")
 _PROC_FLAGS = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
 
 
@@ -23,7 +24,11 @@ def mount_proc() -> int:
 
 
 def close_proc() -> None:
+    """Make `/proc` read-only, and empty those of its files that tell of the host's inside."""
     syscalls.protect("/proc", recursive=False)
+    for name in _MASKED:
+        if os.path.exists(f"/proc/{name}"):
+            syscalls.mount("/dev/null", f"/proc/{name}", flags=syscalls.MS_BIND)
 
 
 def mount_own(order: wire.Message, settings: dict[str, Any]) -> tuple[str, str]:

@@ -1,10 +1,14 @@
 """What this host offers the real sandbox, told to people."""
 
 import os
+import re
 
 from torpor.sandbox.launcher import cgroups, tmpdisk
 from torpor.sandbox.port import Capability
 
+_KERNEL = (5, 12)
+"""The first that can make a whole tree of mounts read-only in one call."""
+_SYS_ADMIN = 21
 _NAMESPACES = "/proc/sys/user/max_user_namespaces"
 _RESTRICTED = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns"
 
@@ -12,6 +16,7 @@ _RESTRICTED = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns"
 def capabilities(*, rootless: bool, boot_only: bool) -> tuple[Capability, ...]:
     """Everything looked at, best news or not."""
     return (
+        _kernel(os.uname().release),
         _rights(rootless=rootless),
         _user_namespaces(rootless=rootless),
         *_groups(),
@@ -24,11 +29,24 @@ def capabilities(*, rootless: bool, boot_only: bool) -> tuple[Capability, ...]:
     )
 
 
+def _kernel(release: str) -> Capability:
+    numbers = re.match(r"(\d+)\.(\d+)", release)
+    enough = numbers is not None and (int(numbers[1]), int(numbers[2])) >= _KERNEL
+    wanted = ".".join(map(str, _KERNEL))
+    return Capability(
+        name="kernel", available=enough, detail=release if enough else f"{release}: real sandboxes need Linux {wanted}"
+    )
+
+
 def _rights(*, rootless: bool) -> Capability:
     if rootless:
         return Capability(name="root", available=True, detail="not needed: rootless sandboxes")
-    root = os.geteuid() == 0
-    return Capability(name="root", available=root, detail="yes" if root else "no: use the rootless rung")
+    if os.geteuid() != 0:
+        return Capability(name="root", available=False, detail="not root: use the rootless rung")
+    if not _effective_capabilities() >> _SYS_ADMIN & 1:
+        detail = "root without CAP_SYS_ADMIN, as in a container: use the rootless rung, or add the capability"
+        return Capability(name="root", available=False, detail=detail)
+    return Capability(name="root", available=True, detail="yes")
 
 
 def _user_namespaces(*, rootless: bool) -> Capability:
@@ -64,6 +82,11 @@ def _tmp(*, rootless: bool) -> Capability:
     if not os.path.exists("/dev/loop-control"):
         return Capability(name=name, available=False, detail="no /dev/loop-control: load the loop module")
     return Capability(name=name, available=True, detail="an ext4 image for each sandbox")
+
+
+def _effective_capabilities() -> int:
+    with open("/proc/self/status") as file:
+        return next((int(line.split()[1], 16) for line in file if line.startswith("CapEff:")), 0)
 
 
 def _number(path: str) -> int:

@@ -109,6 +109,9 @@ class LauncherProcess:
         except TimeoutError as error:
             await self.close()
             raise SandboxUnavailable("The launcher did not get ready; see the server's error output.") from error
+        except BaseException:
+            await self.close()
+            raise
 
     def prepare(self, order: dict[str, Any], control: int) -> None:
         """Fork a keeper that serves `control`, which is closed here."""

@@ -27,6 +27,7 @@ from torpor.sandbox.port import (
 
 DEFAULT_TMP_MB = 512
 _BOOTED = "booted"
+_ATTEMPTS = 3
 _FIRST_USER = 700_000
 _USERS = 100_000
 
@@ -85,12 +86,7 @@ class LinuxProvider:
     async def create(self, spec: SandboxSpec, listener: SandboxListener) -> LinuxSandbox:
         code, *layers = [self._below_root(folder) for folder in (spec.code, *spec.layers)]
         image = self._images.resolve(spec.runtime)
-        prepared = await self._pool(image).take()
-        try:
-            await prepared.assign(code, layers, spec.tmp_mb)
-        except BaseException:
-            await prepared.discard()
-            raise
+        prepared = await self._assigned(image, code, layers, spec.tmp_mb)
         loop = asyncio.get_running_loop()
         sandbox = LinuxSandbox(loop, spec, prepared, image, listener, self._egress, self._forget)
         self._live[spec.name] = sandbox
@@ -118,6 +114,20 @@ class LinuxProvider:
         if self._home is not None:
             home, self._home = self._home, None
             await asyncio.to_thread(home.release)
+
+    async def _assigned(self, image: RuntimeImage, code: str, layers: list[str], tmp_mb: int) -> PreparedSandbox:
+        for attempt in range(_ATTEMPTS):
+            prepared = await self._pool(image).take()
+            try:
+                await prepared.assign(code, layers, tmp_mb)
+                return prepared
+            except BaseException as error:
+                gone = not prepared.is_alive
+                await prepared.discard()
+                # One that was made ahead may have died unnoticed meanwhile, with its launcher for instance.
+                if not (gone and isinstance(error, SandboxUnavailable) and attempt + 1 < _ATTEMPTS):
+                    raise
+        raise SandboxUnavailable("No sandbox lived long enough to be used.")
 
     def _forget(self, sandbox: LinuxSandbox) -> None:
         if self._live.get(sandbox.name) is sandbox:
@@ -152,7 +162,7 @@ class LinuxProvider:
         key = image.runtime if image.clone_module else _BOOTED
         task = self._launchers.get(key)
         if task is not None and task.done() and (task.exception() or not task.result().is_alive):
-            self._launchers.pop(key)
+            self._launchers.pop(key, None)
             if not task.exception():
                 await task.result().close()
             task = self._launchers.get(key)

@@ -1,0 +1,1 @@
+"""Measurements, beside the cloud's own emulator on the same machine: `make bench`."""

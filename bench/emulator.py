@@ -1,0 +1,190 @@
+"""The cloud's own emulator as the yardstick: its binary; the same interpreter, client and handler; no container.
+
+The binary ships inside the wheel of `aws-sam-cli`. Only the wheel is fetched, without what it depends on, and only the
+binary is kept. Without a container it is faster than what people have, so the comparison is kind to it. It serves one
+invocation at a time and ends itself when it is sent two, so several callers need an emulator each, or take turns.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import platform
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import uvloop
+
+from bench.load import Outcome, closed_loop, invocation, once
+from torpor.sandbox.images import DEFAULT_ROOT
+from torpor.sandbox.interpreters import Language, choose, discover
+
+HANDLERS = Path(__file__).parent / "handlers" / "echo"
+_KEPT = Path(sys.prefix) / "emulator"
+_WITHIN = 20.0
+_MINORS = (12, 13, 11)
+
+
+def binary(given: str = "") -> Path:
+    """The emulator; fetched once into the virtual environment. Raises CalledProcessError if that fails."""
+    if given:
+        return Path(given)
+    name = f"aws-lambda-rie-{'arm64' if platform.machine() in ('aarch64', 'arm64') else 'x86_64'}"
+    kept = _KEPT / name
+    if not kept.exists():
+        _fetch(name, kept)
+    return kept
+
+
+def _fetch(name: str, kept: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="torpor-bench-") as folder:
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        subprocess.run([*pip, "--no-compile", "--target", folder, "aws-sam-cli>=1.130,<2"], check=True)
+        kept.parent.mkdir(exist_ok=True)
+        shutil.copyfile(Path(folder) / "samcli" / "local" / "rapid" / name, kept)
+        kept.chmod(0o755)
+
+
+def runtime() -> tuple[str, str, str]:
+    """Runtime identifier, interpreter and client folder, as the server would choose them. LookupError without one."""
+    interpreters = discover()
+    for minor in _MINORS:
+        client = Path(DEFAULT_ROOT) / f"python3.{minor}"
+        python = choose(interpreters, Language.PYTHON, 3, minor)
+        if python is not None and client.is_dir():
+            return f"python3.{minor}", python.executable, str(client)
+    raise LookupError("No managed Python with its runtime client is here; `make setup` installs the client.")
+
+
+class Emulator:
+    """One emulator process with one runtime, serving `HANDLERS`."""
+
+    def __init__(self, program: Path, *, handler: str = "handler.handler") -> None:
+        _, python, client = runtime()
+        self.port = free_port()
+        addresses = [
+            *("--runtime-interface-emulator-address", f"127.0.0.1:{self.port}"),
+            *("--runtime-api-address", f"127.0.0.1:{free_port()}"),
+        ]
+        self.process = subprocess.Popen(
+            [str(program), *addresses, python, "-m", "awslambdaric", handler],
+            cwd=HANDLERS,
+            env=_environment(client),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    async def first_answer(self) -> None:
+        """Wait for the port, then for one answer."""
+        deadline = time.monotonic() + _WITHIN
+        while True:
+            try:
+                await once(self.port, invocation("function"))
+                return
+            except OSError:
+                if time.monotonic() > deadline or self.process.poll() is not None:
+                    raise
+                await asyncio.sleep(0.001)
+
+    def stop(self) -> None:
+        """End the emulator and the runtime it started."""
+        family = [self.process.pid, *_descendants(self.process.pid)]
+        for pid in family:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+
+def _environment(client: str) -> Mapping[str, str]:
+    return {
+        "PATH": "/usr/bin:/bin",
+        "HOME": "/tmp",
+        "PYTHONPATH": client,
+        "AWS_LAMBDA_FUNCTION_NAME": "function",
+        "AWS_LAMBDA_FUNCTION_TIMEOUT": "60",
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "128",
+        "AWS_REGION": "us-east-1",
+        "LAMBDA_TASK_ROOT": str(HANDLERS),
+    }
+
+
+def _descendants(pid: int) -> list[int]:
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in task.read_text().split():
+            found += [int(child), *_descendants(int(child))]
+    return found
+
+
+def free_port() -> int:
+    """A TCP port nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def running(program: Path, count: int) -> Iterator[list[Emulator]]:
+    """So many warm emulators."""
+    with ExitStack() as stack:
+        emulators = []
+        for _ in range(count):
+            emulator = Emulator(program)
+            stack.callback(emulator.stop)
+            emulators.append(emulator)
+        for emulator in emulators:
+            uvloop.run(emulator.first_answer())
+        yield emulators
+
+
+def warm(program: Path, *, callers: int, processes: int, count: int) -> Outcome:
+    """Callers spread evenly over emulator processes, warm."""
+    with running(program, processes) as emulators:
+        ports = [emulators[number % processes].port for number in range(callers)]
+        asks = [invocation("function")] * callers
+        uvloop.run(closed_loop(ports, asks, max(count // 10, callers)))
+        return uvloop.run(closed_loop(ports, asks, count))
+
+
+def cold(program: Path, samples: int) -> Outcome:
+    """From the start of the emulator's process to the first answer."""
+    took = []
+    began = time.perf_counter()
+    for _ in range(samples):
+        start = time.perf_counter()
+        emulator = Emulator(program)
+        try:
+            uvloop.run(emulator.first_answer())
+            took.append(time.perf_counter() - start)
+        finally:
+            emulator.stop()
+    return Outcome(tuple(sorted(took)), 0, time.perf_counter() - began)
+
+
+def main() -> int:
+    """Measure the emulator alone."""
+    parser = argparse.ArgumentParser(prog="python -m bench.emulator", description="Measure the cloud's own emulator.")
+    parser.add_argument("--emulator", default="", help="its binary; fetched if not given")
+    parser.add_argument("--count", type=int, default=5000)
+    given = parser.parse_args()
+    program = binary(given.emulator)
+    print("warm, 1 caller:              ", warm(program, callers=1, processes=1, count=given.count))
+    print("warm, 8 callers, 1 emulator: ", warm(program, callers=8, processes=1, count=given.count))
+    print("warm, 8 callers, 8 emulators:", warm(program, callers=8, processes=8, count=given.count))
+    print("start to first answer:       ", cold(program, 10))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,220 @@
+"""`make bench`: the emulator first, then a real server, then the table. `--quick` takes about two minutes."""
+
+import argparse
+import math
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import emulator, measures
+from bench.load import Outcome
+from bench.machine import describe
+from bench.report import Row, keep, show
+from bench.server import Server, serving
+
+_MIB = 1024 * 1024
+_ROOMY = ("--memory-budget-mb", "1000000", "--idle-timeout", "3600")
+"""Idle environments are to stay, whatever memory their functions are configured with."""
+_RATE = 1000.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """How much is measured."""
+
+    warm: int
+    cold: int
+    crowd: int
+    growth: int
+    steady: float
+
+
+QUICK = Sizes(warm=3000, cold=10, crowd=500, growth=20_000, steady=5.0)
+FULL = Sizes(warm=20_000, cold=60, crowd=500, growth=200_000, steady=30.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Yardstick:
+    """The emulator's figures; not a number where it was not measured."""
+
+    warm: Outcome
+    eight: Outcome
+    cold: Outcome
+
+
+_NOTHING = Outcome((), 0, math.inf)
+
+
+def main() -> int:
+    """Run everything; exit status 1 if a target was missed."""
+    given = _arguments()
+    sizes = QUICK if given.quick else FULL
+    notes: list[str] = []
+    yardstick = _measure_emulator(given.emulator, sizes, notes) if not given.no_emulator else None
+    rows = _measure_server(sizes, yardstick, notes, given.only)
+    machine = describe()
+    print("\n" + show(machine, rows, notes))
+    if not given.only:
+        keep(machine, rows, notes, quick=given.quick)
+    return 1 if any(row.met is False for row in rows) else 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure Torpor beside the cloud's emulator.")
+    parser.add_argument("--quick", action="store_true", help="fewer samples")
+    parser.add_argument("--emulator", default="", type=_program, help="the emulator's binary; fetched if not given")
+    parser.add_argument("--no-emulator", action="store_true", help="measure Torpor alone")
+    parser.add_argument("--only", nargs="*", choices=sorted(_PARTS), help="some parts only; nothing is written")
+    return parser.parse_args()
+
+
+def _program(path: str) -> str:
+    if path and not Path(path).is_file():
+        raise argparse.ArgumentTypeError(f"there is no file {path}")
+    return path
+
+
+def _measure_emulator(given: str, sizes: Sizes, notes: list[str]) -> Yardstick | None:
+    try:
+        program = emulator.binary(given)
+    except (OSError, subprocess.CalledProcessError) as error:
+        notes.append(f"Without the emulator, which could not be fetched: {error}.")
+        return None
+    _say("emulator: warm")
+    warm = emulator.warm(program, callers=1, processes=1, count=sizes.warm)
+    eight = emulator.warm(program, callers=8, processes=8, count=sizes.warm)
+    together = emulator.warm(program, callers=8, processes=1, count=80)
+    _say("emulator: cold")
+    cold = emulator.cold(program, sizes.cold)
+    notes.append(
+        "Emulator: the same interpreter, runtime client and handler, without a container or sandbox; cold is the start "
+        "of its process to the first answer. Eight callers have an emulator each (one emulator, sent 8 invocations at "
+        f"once, gave {len(together.latencies)} answers and {together.errors} errors)."
+    )
+    return Yardstick(warm=warm, eight=eight, cold=cold)
+
+
+def _measure_server(
+    sizes: Sizes, yardstick: Yardstick | None, notes: list[str], only: Sequence[str] | None
+) -> list[Row]:
+    rows: list[Row] = []
+    compared = yardstick or Yardstick(warm=_NOTHING, eight=_NOTHING, cold=_NOTHING)
+    for name, part in _PARTS.items():
+        if only and name not in only:
+            continue
+        _say(f"Torpor: {name}")
+        with serving(*_ROOMY) as server:
+            rows += part(server, sizes, compared)
+            isolation = server.isolation()
+    notes.append(
+        f"Torpor: isolation `{isolation}`, a new server for each part, freeze after every invocation, one CPU each."
+    )
+    return rows
+
+
+def _warm(server: Server, sizes: Sizes, yardstick: Yardstick) -> list[Row]:
+    server.deploy("echo", "handler.handler")
+    one = measures.warm(server, "echo", 1, sizes.warm)
+    eight = measures.warm(server, "echo", 8, sizes.warm)
+    alive = len(server.environments("echo"))
+    return [
+        _time("warm, 1 caller, p50", one, 50, _than(yardstick.warm, 50), yardstick.warm, "µs"),
+        _time("warm, 1 caller, p99", one, 99, None, yardstick.warm, "µs"),
+        Row(
+            what="8 callers, 8 environments",
+            value=eight.rate,
+            unit="/s",
+            target=yardstick.eight.rate or None,
+            more_is_better=True,
+            emulator=yardstick.eight.rate or None,
+            note=f"{alive} environments served; p50 {eight.percentile(50) * 1e6:,.0f} µs, {eight.errors} errors",
+        ),
+        Row(
+            what="the same beside callers who take turns at one emulator",
+            value=eight.rate,
+            unit="/s",
+            target=2 * yardstick.warm.rate or None,
+            more_is_better=True,
+            emulator=yardstick.warm.rate or None,
+        ),
+    ]
+
+
+def _cold(server: Server, sizes: Sizes, yardstick: Yardstick) -> list[Row]:
+    server.deploy("cold", "handler.handler")
+    outcome = measures.cold(server, "cold", sizes.cold)
+    return [
+        _time("cold start, p50", outcome, 50, 20.0, yardstick.cold, "ms"),
+        _time("cold start, p95", outcome, 95, 40.0, yardstick.cold, "ms"),
+    ]
+
+
+def _steady(server: Server, sizes: Sizes, yardstick: Yardstick) -> list[Row]:
+    server.deploy("steady", "handler.handler")
+    outcome = measures.steadily(server, "steady", _RATE, sizes.steady)
+    note = f"p50 {outcome.percentile(50) * 1e3:.1f} ms, {outcome.rate:,.0f}/s answered, {outcome.errors} errors"
+    return [Row(what="p99 at 1,000/s", value=outcome.percentile(99) * 1e3, unit="ms", target=10.0, note=note)]
+
+
+def _growth(server: Server, sizes: Sizes, yardstick: Yardstick) -> list[Row]:
+    server.deploy("growth", "handler.handler")
+    before, after = measures.growth(server, "growth", sizes.growth)
+    note = f"{before / _MIB:.1f} MiB before, {after / _MIB:.1f} MiB after"
+    what = f"server's growth over {sizes.growth:,} invocations"
+    return [Row(what=what, value=(after - before) / _MIB, unit="MiB", target=10.0, note=note)]
+
+
+def _crowd(server: Server, sizes: Sizes, yardstick: Yardstick) -> list[Row]:
+    found = measures.crowd(server, sizes.crowd)
+    made = (
+        f"all made in {found.seconds:.1f} s by 8 callers; thawed answers p50 {found.again.percentile(50) * 1e3:.1f} ms"
+    )
+    return [
+        Row(
+            what=f"{found.wanted} environments, each answering again",
+            value=float(min(found.same, found.alive)),
+            unit="",
+            target=float(found.wanted),
+            more_is_better=True,
+            note=made,
+        ),
+        Row(
+            what="memory of an idle environment (PSS)",
+            value=found.pss_each / _MIB,
+            unit="MiB",
+            target=8.0,
+            note=f"the host has {found.host_each / _MIB:.1f} MiB less for each",
+        ),
+    ]
+
+
+_PARTS: dict[str, Callable[[Server, Sizes, Yardstick], list[Row]]] = {
+    "warm": _warm,
+    "cold": _cold,
+    "steady": _steady,
+    "growth": _growth,
+    "crowd": _crowd,
+}
+_UNITS = {"µs": 1e6, "ms": 1e3}
+
+
+def _time(what: str, own: Outcome, share: float, target: float | None, other: Outcome, unit: str) -> Row:
+    beside = other.percentile(share) * _UNITS[unit] if other.latencies else None
+    note = f"{own.errors} errors" if own.errors else ""
+    return Row(
+        what=what, value=own.percentile(share) * _UNITS[unit], unit=unit, target=target, emulator=beside, note=note
+    )
+
+
+def _than(other: Outcome, share: float) -> float | None:
+    return other.percentile(share) * 1e6 if other.latencies else None
+
+
+def _say(text: str) -> None:
+    print(f"measuring {text} ...", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
