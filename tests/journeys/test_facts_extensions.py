@@ -303,7 +303,7 @@ def test_environment_is_busy_until_the_extension_asks_for_more(server: TorporSer
     with _working(server, 1.0) as function:
         _plain_invoke(function)
         answered = time.time()
-        assert [entry["phase"] for entry in function.environments()] == ["serving"]
+        assert [(entry["phase"], entry["idle_s"]) for entry in function.environments()] == [("serving", 0.0)]
         assert not any(line.startswith("REPORT") for line in function.lines())
 
         _plain_invoke(function)
@@ -350,7 +350,7 @@ def test_function_and_extension_share_six_minutes(server: TorporServer) -> None:
     assert "Status: timeout" in report and 360_000 <= _duration(report) < 361_000
 
 
-@pytest.mark.fact("L-014")
+@pytest.mark.fact("L-013", "L-014")
 def test_nothing_is_frozen_while_an_extension_works_and_all_is_afterwards(server: TorporServer) -> None:
     source = """
         register("INVOKE")
@@ -372,7 +372,7 @@ def test_nothing_is_frozen_while_an_extension_works_and_all_is_afterwards(server
         _plain_invoke(function)
         answered = time.time()
         frozen = function.wait_until_frozen()
-        time.sleep(1.5)
+        time.sleep(3.0)
         again = time.time()
         ticks = [float(text) for text in function.invoke().payload]
     assert len([tick for tick in ticks if answered < tick < answered + 1.0]) >= 10
@@ -413,6 +413,22 @@ def test_init_starts_extensions_then_the_runtime_then_the_functions_own_code(ser
     boots = lines.index(["runtime", "boots"])
     module = next(index for index, words in enumerate(lines) if words[0] == "module")
     assert max(registered) < boots < module < next(index for index, words in enumerate(lines) if words[0] == "START")
+
+
+def test_of_overlapping_layers_the_later_one_wins(server: TorporServer) -> None:
+    package = python("""
+        def handler(event, context):
+            return [open("/opt/" + name).read() for name in ("both", "first", "second")]
+    """)
+    first = {"extensions/watch": extension('say("first")'), "both": "first", "first": "1"}
+    second = {"extensions/watch": extension(WATCH), "both": "second", "second": "2"}
+    with (
+        layer(server, first) as one,
+        layer(server, second) as two,
+        server.deployed(package, Layers=[one, two]) as function,
+    ):
+        assert function.invoke().payload == ["second", "1", "2"]
+        assert [line.split()[1] for line in function.lines() if line.startswith("watch")] == ["registered", "INVOKE"]
 
 
 SHARES = """

@@ -5,7 +5,6 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-
 from tests.support.facts import Fact, FactCollector, Standing, counts, judge, read_facts, render, scoreboard
 
 GROUPS = {"L": 87, "S": 18, "M": 23, "C": 23, "F": 43, "W": 29}

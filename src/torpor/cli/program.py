@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from torpor.cli.output import show
 from torpor.settings import FILE_NAME, Setting, table
 
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
@@ -22,10 +23,17 @@ ConfigFile = Annotated[
 ]
 
 
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        from torpor import __version__
+
+        show(f"torpor {__version__}")
+        raise typer.Exit
+
+
 def program() -> typer.Typer:
     """The whole command line."""
     app = typer.Typer(
-        help="Run AWS Lambda functions on this machine: real sandboxes, the real life cycle, the real API.",
         add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
@@ -38,13 +46,11 @@ def program() -> typer.Typer:
 
 
 def _start(
-    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version and stop.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_tell_version, help="Print the version and stop.")
+    ] = False,
 ) -> None:
-    if version:
-        from torpor import __version__
-
-        print(f"torpor {__version__}")
-        raise typer.Exit
+    """Run AWS Lambda functions on this machine: real sandboxes, the real life cycle, the real API."""
 
 
 def deploy(
