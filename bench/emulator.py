@@ -31,8 +31,8 @@ HANDLERS = Path(__file__).parent / "handlers" / "echo"
 _KEPT = Path(sys.prefix) / "emulator"
 _WITHIN = 20.0
 _MINORS = (11, 12, 13)
-"""From 3.12 on the client polls from a thread of its own where it finds the cloud's variables, which the emulator does not
-set; with 3.11 it does the same on both sides."""
+"""From 3.12 on the client polls from a thread of its own where it finds the cloud's variables, which the emulator
+does not set; with 3.11 it does the same on both sides."""
 
 
 def binary(given: str = "") -> Path:

@@ -6,13 +6,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
 from tests.journeys.conftest import MakeServer, require
 from tests.support.extensions import WATCH, extended, extension, layer
 from tests.support.functions import PYTHON, python
@@ -502,6 +504,18 @@ def test_memory_is_shared_by_function_and_extensions(server: TorporServer) -> No
     assert small.payload == 1_000_000
     assert large.payload["errorType"] in ("Runtime.ExitError", "Extension.Crash")
     assert "Max Memory Used: 128 MB" in large.report
+
+
+def test_server_that_stops_lets_an_extension_finish_its_work(tmp_path: Path) -> None:
+    server = TorporServer(tmp_path)
+    with suppress(EndpointConnectionError), ExitStack() as stack:
+        # Neither function nor layer can be deleted once the server is gone.
+        function = stack.enter_context(_working(server, 1.0))
+        _plain_invoke(function)
+        server.stop()
+    (log,) = (server.data / "logs").rglob("events.jsonl")
+    assert "watch next" in log.read_text() and "Status" not in log.read_text()
+    assert "REPORT" in log.read_text()
 
 
 # -- what the scenes have shown --------------------

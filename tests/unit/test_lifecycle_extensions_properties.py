@@ -11,7 +11,6 @@ from torpor.lifecycle import effects as fx
 from torpor.lifecycle import events as ev
 
 WATCHER = "extensions/watcher"
-_SETTLED = (PhaseName.UNINITIALIZED, PhaseName.GONE)
 
 
 class ExtendedLife(Life):

@@ -68,8 +68,8 @@ def _show_event(event: dict[str, Any], as_json: bool) -> None:
     if as_json:
         show_json(event)
         return
-    time = datetime.fromtimestamp(event["time"] / 1000)
-    show(f"{time:%Y-%m-%d %H:%M:%S}.{time.microsecond // 1000:03d}  {event['message'].rstrip()}")
+    time = datetime.fromtimestamp(event["time"] / 1000).astimezone()
+    show(f"{time.isoformat(timespec='milliseconds')}  {event['message'].rstrip()}")
 
 
 def _row(entry: dict[str, Any]) -> tuple[str, ...]:

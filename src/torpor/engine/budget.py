@@ -12,14 +12,16 @@ _MIB = 1024 * 1024
 class MemoryBudget:
     """Charges environments; the sum of all charges never exceeds `total_mb`."""
 
-    def __init__(self, total_mb: int, idle: Callable[[], Iterable[Environment]], end: Callable[[Environment], None]) -> None:
+    def __init__(
+        self, total_mb: int, idle: Callable[[], Iterable[Environment]], end: Callable[[Environment], None]
+    ) -> None:
         self._total_mb = total_mb
         self._idle = idle
         self._end = end
         self.charged_mb = 0
 
     def admit(self, environment: Environment | None, needed_mb: int) -> bool:
-        """Is there room for all of an environment's memory (a new one if None)? Makes room by what idles, if need be."""
+        """Is there room for all of an environment's memory (a new one if None)? Idle ones make room if need be."""
         missing = needed_mb - (environment.charged_mb if environment is not None else 0)
         return missing <= self._total_mb - self.charged_mb or self._make_room(missing, environment)
 

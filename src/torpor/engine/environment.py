@@ -1,8 +1,8 @@
 """The driver of one environment: performs what the machine asks for, tells it what happens.
 
-Effects are performed inline, in the order given: between the last byte of a request and its delivery to a parked runtime
-there is no task switch and no queue. The driver decides nothing; where it seems to, it only orders what the machine, the
-pool and the sandbox each know.
+Effects are performed inline, in the order given: between the last byte of a request and its delivery to a parked
+runtime there is no task switch and no queue. The driver decides nothing; where it seems to, it only orders what the
+machine, the pool and the sandbox each know.
 """
 
 import asyncio
@@ -134,7 +134,7 @@ class Environment:
             fx.Destroy: self._destroy,
         }
 
-    # -- what the pool asks ---------------------------------------------------------------------------------------------
+    # -- what the pool asks ------------------------------------------------------------------------------------------
 
     @property
     def phase(self) -> PhaseName:
@@ -184,7 +184,7 @@ class Environment:
     def statistics(self) -> SandboxStatistics:
         return self._sandbox.statistics() if self._sandbox is not None else SandboxStatistics()
 
-    # -- the one way to the machine -----------------------------------------------------------------------------------------
+    # -- the one way to the machine ----------------------------------------------------------------------------------
 
     def feed(self, event: ev.Event) -> None:
         """Pass an event to the machine and perform what it asks for.
@@ -215,7 +215,7 @@ class Environment:
         """Raises TransitionRefused if the runtime may not make this call now."""
         self.machine.runtime.require(call)
 
-    # -- what the sandbox tells ---------------------------------------------------------------------------------------------
+    # -- what the sandbox tells --------------------------------------------------------------------------------------
 
     def process_exited(self, exit: ProcessExit) -> None:
         self._write_records()
@@ -232,7 +232,7 @@ class Environment:
     def sandbox_died(self, reason: str) -> None:
         self.feed(ev.SandboxLost(reason))
 
-    # -- effects ------------------------------------------------------------------------------------------------------------
+    # -- effects -----------------------------------------------------------------------------------------------------
 
     def _deliver(self, effect: fx.Deliver) -> None:
         self._endpoint.deliver(effect.invocation, effect.deadline)
@@ -360,8 +360,9 @@ class Environment:
 
     def _exists(self, path: str) -> bool:
         """Is a path of the package or a layer there, as seen inside?"""
-        places = [("/var/task/", self._code), *(("/opt/", layer) for layer in self._layers)]
-        return any(path.startswith(inside) and os.path.exists(host + path[len(inside) - 1 :]) for inside, host in places)
+        if path.startswith("/var/task/"):
+            return os.path.exists(self._code + path[len("/var/task") :])
+        return path.startswith("/opt/") and any(os.path.exists(layer + path[len("/opt") :]) for layer in self._layers)
 
     def _sandbox_spec(self) -> SandboxSpec:
         version, contract = self.version, self._contract

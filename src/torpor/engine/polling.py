@@ -1,7 +1,7 @@
 """The in-sandbox API for runtimes that poll: HTTP calls in, machine events out.
 
-Every answer is given in the same turn of the event loop in which its cause arrived; nothing is queued. The endpoint keeps
-only the parked requests for work; what is allowed when is the machine's to say.
+Every answer is given in the same turn of the event loop in which its cause arrived; nothing is queued. The endpoint
+keeps only the parked requests for work; what is allowed when is the machine's to say.
 """
 
 from collections import deque

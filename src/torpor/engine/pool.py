@@ -234,7 +234,7 @@ class Pool:
                 return
             self._waiting.popleft()
 
-    # -- environments -----------------------------------------------------------------------------------------------------
+    # -- environments ------------------------------------------------------------------------------------------------
 
     def settled(self, environment: Environment) -> None:
         """An environment has room, or has ended: give it work, keep it, or forget it."""
@@ -321,13 +321,13 @@ class Pool:
             charged_mb=self._memory.charged_mb,
         )
 
-    # -- end --------------------------------------------------------------------------------------------------------------
+    # -- end ---------------------------------------------------------------------------------------------------------
 
     async def drain(self, timeout: float) -> None:
         """Refuse new invocations, let running ones finish for `timeout` seconds, then end every environment."""
         self._closing = True
         deadline = self._around.clock.monotonic() + timeout
-        while self._running and self._around.clock.monotonic() < deadline:
+        while self._is_working() and self._around.clock.monotonic() < deadline:
             await asyncio.sleep(0.02)
         for request in list(self._waiting):
             self._waiting.remove(request)
@@ -337,6 +337,10 @@ class Pool:
             environment.stop("spindown")
         await asyncio.gather(*(environment.ended() for environment in remaining))
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _is_working(self) -> bool:
+        """Does an invocation wait or run, or does an extension still work on an answered one?"""
+        return bool(self._running) or any(environment.is_busy for environment in self.environments())
 
     def _spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
         task = self._around.loop.create_task(work)

@@ -1,8 +1,8 @@
 """The agent table: what the runtime and each extension may do, and when.
 
-An *agent* is a process inside an environment that talks to the platform. Each kind has a table state → call → next state;
-what is absent is refused. The standard runtime's table is the in-sandbox daemon's own (contract 2.5), the extension's is
-that of contract 3.4.
+An *agent* is a process inside an environment that talks to the platform. Each kind has a table state → call → next
+state; what is absent is refused. The standard runtime's table is the in-sandbox daemon's own (contract 2.5), the
+extension's is that of contract 3.4.
 
     started     the process runs and has asked for nothing yet
     registered  (extensions) it has told which events it wants

@@ -1,4 +1,4 @@
-"""What the machine asks the outside to do, in the order given. The driver performs them; none of them decides anything."""
+"""What the machine asks the outside to do, in the order given. The driver performs it; nothing here decides."""
 
 from collections.abc import Sequence
 from enum import StrEnum

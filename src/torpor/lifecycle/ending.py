@@ -1,8 +1,8 @@
 """How the processes of an environment are ended, in a reset and in a shutdown (contract 1.3).
 
-The runtime goes first. With a time budget it gets a polite signal and a share of that budget, then each external extension
-that asked for it is told of the shutdown and has the rest; whoever is left at the deadline is killed. Without a budget
-everything is killed at once.
+The runtime goes first. With a time budget it gets a polite signal and a share of that budget, then each external
+extension that asked for it is told of the shutdown and has the rest; whoever is left at the deadline is killed.
+Without a budget everything is killed at once.
 """
 
 from collections.abc import Iterator, Mapping

@@ -7,9 +7,9 @@ read. What is absent is illegal and raises. `SETTLED` marks events that may arri
     provision → sandbox ready → agents ready → assigned → delivered → answered → agents ready → nothing pending → freeze
     → assigned → thaw …
 
-and for each policy row its failure: an Init that fails or outlasts its limit is made again inside the waiting invocation
-(`reinitializing`) or ends the environment; a time-out or a crash resets it (`resetting` → `uninitialized`), fails one
-invocation alone, or replaces the environment (`stopping` → `gone`).
+and for each policy row its failure: an Init that fails or outlasts its limit is made again inside the waiting
+invocation (`reinitializing`) or ends the environment; a time-out or a crash resets it (`resetting` →
+`uninitialized`), fails one invocation alone, or replaces the environment (`stopping` → `gone`).
 """
 
 from collections.abc import Mapping

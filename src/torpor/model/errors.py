@@ -1,8 +1,8 @@
 """Torpor's errors: whose fault it is, and what to do.
 
 Three bases say who has to act: the caller (a request that cannot be served as it is), the function (its code or package
-failed) and the platform (Torpor or its host). Each contract maps these classes to its own wire codes and statuses in one
-table; nothing else decides an HTTP status. The message is one sentence for a person: what happened, what to do.
+failed) and the platform (Torpor or its host). Each contract maps these classes to its own wire codes and statuses in
+one table; nothing else decides an HTTP status. The message is one sentence for a person: what happened, what to do.
 """
 
 

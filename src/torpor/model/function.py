@@ -28,7 +28,7 @@ class FunctionVersion:
     function: str
     version: str
     resource: str
-    """The unqualified name the contract's outside world knows the function by (for Lambda its ARN)."""
+    """The unqualified name by which the contract's outside world knows the function."""
     revision: str
     contract: str
     """Which contract serves it: `lambda`, `lambda_managed`, `function_compute` or `web`."""

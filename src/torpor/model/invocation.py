@@ -1,8 +1,9 @@
 """One unit of work and what came of it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+import msgspec
 
 
 class OutcomeStatus(StrEnum):
@@ -16,8 +17,7 @@ class OutcomeStatus(StrEnum):
     """The platform failed."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Invocation:
+class Invocation(msgspec.Struct, frozen=True, kw_only=True):
     """A request to run a function once."""
 
     id: str
@@ -36,8 +36,7 @@ class Invocation:
     """The caller waits for the invocation's own log lines too."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What the caller of an invocation is told. Times are in milliseconds."""
 
     status: OutcomeStatus
@@ -47,5 +46,5 @@ class Outcome:
     """Set whenever the caller must see the result as a function error."""
     version: str = ""
     log_tail: bytes = b""
-    phases: Mapping[str, float] = field(default_factory=dict)
+    phases: Mapping[str, float] = {}
     """How long each phase of this invocation took, by name; `init` only if it was a cold start."""

@@ -1,9 +1,9 @@
 """The port every isolation adapter implements.
 
 A *provider* makes sandboxes; a *sandbox* is one isolated place in which the processes of one environment run, one set
-after another (a reset ends the processes and keeps the place, so `/tmp` survives). Every call is cheap and never blocks,
-except the two coroutines `create` and `destroy`. What happens inside is told through `SandboxListener`, always from the
-event loop's thread. After a sandbox has died or was destroyed every call on it is a calm no-op.
+after another (a reset ends the processes and keeps the place, so `/tmp` survives). Every call is cheap and never
+blocks, except the two coroutines `create` and `destroy`. What happens inside is told through `SandboxListener`,
+always from the event loop's thread. After a sandbox has died or was destroyed every call on it is a calm no-op.
 """
 
 import socket

@@ -1,7 +1,7 @@
 """The host's memory as a budget that admission never over-commits.
 
-An environment that may run is charged its whole memory size. A frozen one cannot grow, so it may be charged what it really
-uses; before it runs again it must be admitted again for the difference.
+An environment that may run is charged its whole memory size. A frozen one cannot grow, so it may be charged what it
+really uses; before it runs again it must be admitted again for the difference.
 """
 
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ class MemoryView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Room(msgspec.Struct, frozen=True, kw_only=True):
-    """What has to happen first: idle environments to charge by use, then those to end; `enough` says if that does it."""
+    """What has to happen first: idle environments to charge by use, then those to end; `enough` says if it will do."""
 
     shrink: tuple[str, ...]
     end: tuple[str, ...]
@@ -27,7 +27,7 @@ class Room(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def make_room(needed: int, free: int, idle: Iterable[MemoryView]) -> Room:
-    """Find `needed` MiB where `free` are left: shrink charges first, then end environments, least recently used first."""
+    """Find `needed` MiB where `free` are left: shrink charges, then end environments, least recently used first."""
     if needed <= free:
         return Room(shrink=(), end=(), enough=True)
     by_age = sorted(idle, key=lambda view: view.last_used)

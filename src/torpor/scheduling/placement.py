@@ -1,7 +1,7 @@
 """May an invocation run now, and in which kind of environment? Concurrency limits only; memory is asked afterwards.
 
-Concurrency is the number of running invocations. A function with a reservation is counted against that alone; all others
-share what the account has left (contract 8).
+Concurrency is the number of running invocations. A function with a reservation is counted against that alone; all
+others share what the account has left (contract 8).
 """
 
 from enum import StrEnum

@@ -1,7 +1,8 @@
 """The journal: every log event of every function, newest kept in memory, all of it appended to disk.
 
-One folder per log group holds `events.jsonl` and, after it has grown to `FILE_MAX`, the one before it. Events are written
-in batches by `flush`, which the server calls every moment and at its end, so the hot path only appends to a list.
+One folder per log group holds `events.jsonl` and, after it has grown to `FILE_MAX`, the one before it. Events are
+written in batches by `flush`, which the server calls every moment and at its end, so the hot path only appends to a
+list.
 """
 
 import asyncio

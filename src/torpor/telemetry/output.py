@@ -1,8 +1,8 @@
 """What processes write, cut into log events.
 
-Plain output is split at newlines; a carriage return inside a line stays in it. Framed output carries whole events that may
-span lines: 4 bytes type, 4 bytes length, 8 bytes time stamp in microseconds since the epoch, then the message, all big
-endian (contract 5.5).
+Plain output is split at newlines; a carriage return inside a line stays in it. Framed output carries whole events
+that may span lines: 4 bytes type, 4 bytes length, 8 bytes time stamp in microseconds since the epoch, then the
+message, all big endian (contract 5.5).
 """
 
 import struct
@@ -14,6 +14,8 @@ _HEADER = struct.Struct(">IIQ")
 _MAGIC_TEXT = 0xA55A0003
 _MAGIC_JSON = 0xA55A0002
 _LEVEL_BITS = 0x1C
+_MAGICS = frozenset({_MAGIC_TEXT & ~_LEVEL_BITS, _MAGIC_JSON & ~_LEVEL_BITS})
+_FRAME_MAX = 4 * LINE_MAX
 
 
 class LineReader:
@@ -54,7 +56,7 @@ class FrameReader:
         self._rest += data
         while len(self._rest) >= _HEADER.size:
             kind, size, stamp = _HEADER.unpack_from(self._rest)
-            if kind & ~_LEVEL_BITS not in (_MAGIC_TEXT & ~_LEVEL_BITS, _MAGIC_JSON & ~_LEVEL_BITS) or size > LINE_MAX * 4:
+            if kind & ~_LEVEL_BITS not in _MAGICS or size > _FRAME_MAX:
                 self._plain = LineReader()
                 broken, self._rest = self._rest, b""
                 yield from ((None, line) for line in self._plain.feed(broken))

@@ -2,13 +2,14 @@
 
 from torpor.transport.exchange import Application, Exchange, Headers
 from torpor.transport.limits import HttpLimits
-from torpor.transport.response import ErrorFace, json_error
+from torpor.transport.response import ErrorFace, FixedHeaders, json_error
 from torpor.transport.server import HttpServer, ServerStatistics, listen
 
 __all__ = [
     "Application",
     "ErrorFace",
     "Exchange",
+    "FixedHeaders",
     "Headers",
     "HttpLimits",
     "HttpServer",

@@ -127,8 +127,11 @@ class Connection(asyncio.Protocol, Timed):
             return
         if self._current is not None or self._stash or self._ready or self._writer.blocked:
             self._put_aside(data)
-        else:
-            self._run(data)
+            return
+        self._busy = True
+        self._parse(data)
+        self._busy = False
+        self._go_on()
 
     def eof_received(self) -> bool:
         self._lose_current()
@@ -141,8 +144,8 @@ class Connection(asyncio.Protocol, Timed):
 
     def resume_writing(self) -> None:
         self._writer.blocked = False
-        if not self._busy and self._phase not in _ENDING:
-            self._run(None)
+        if not self._busy:
+            self._go_on()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._phase = Phase.CLOSING
@@ -177,15 +180,16 @@ class Connection(asyncio.Protocol, Timed):
     def answer(self, exchange: Exchange, status: int, headers: Sequence[tuple[str, str]], body: bytes) -> bool:
         """Send the answer of the exchange in flight and go on with what waits."""
         self._current = None
-        if self._writer.transport.is_closing():
+        writer = self._writer
+        if writer.transport.is_closing():
             return False
         if self._host.draining:
             exchange.keep_alive = False
-        self._writer.send(exchange, status, headers, body)
+        writer.send(exchange, status, headers, body)
         if not exchange.keep_alive:
             self._finish()
         elif not self._busy:
-            self._run(None)
+            self._go_on()
         return True
 
     def retire(self) -> None:
@@ -225,20 +229,16 @@ class Connection(asyncio.Protocol, Timed):
             self._unread = False
             self._writer.transport.resume_reading()
 
-    def _run(self, data: bytes | None) -> None:
-        """Parse `data` and serve whatever can be served now. Answers given meanwhile do not come back in here."""
+    def _go_on(self) -> None:
+        """Serve whatever can be served now. Answers given meanwhile do not come back in here."""
         self._busy = True
-        if data is not None:
-            self._parse(data)
-        while self._may_go_on():
+        while (self._ready or self._stash) and self._may_go_on():
             if self._ready:
                 self._take(self._ready.popleft())
-            elif self._stash:
+            else:
                 waiting = bytes(self._stash)
                 self._stash.clear()
                 self._parse(waiting)
-            else:
-                break
         self._busy = False
         if self._phase not in _ENDING:
             self._settle()
@@ -254,11 +254,11 @@ class Connection(asyncio.Protocol, Timed):
 
     def _parse(self, data: bytes) -> None:
         refusal = self._parser.feed(data) if len(data) <= SLICE else self._parse_slices(memoryview(data))
-        if refusal is None or self._phase in _ENDING:
+        if refusal is None:
             return
         if self._may_go_on() and not self._ready:
             self._refuse(refusal)
-        else:
+        elif self._phase not in _ENDING:
             self._ready.append(refusal)
 
     def _parse_slices(self, data: memoryview) -> Refusal | None:
@@ -333,6 +333,8 @@ class Connection(asyncio.Protocol, Timed):
         if self._unread and len(self._stash) <= self._host.limits.pipelined_bytes:
             self._read_again()
         if self._current is not None:
+            if self._phase is Phase.SERVING:
+                return
             phase = Phase.SERVING
         elif self._writer.blocked:
             phase = Phase.BLOCKED

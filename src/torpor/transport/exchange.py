@@ -9,18 +9,17 @@ RawHeaders = list[tuple[bytes, bytes]]
 class Headers:
     """Header fields as they came, in order. Names are found in any case; values are decoded as Latin-1."""
 
-    __slots__ = ("_raw",)
+    __slots__ = ("_raw", "first")
 
     def __init__(self, raw: RawHeaders) -> None:
         self._raw = raw
+        self.first = {name.lower(): value for name, value in reversed(raw)}
+        """The first value of each name as it came, by lower-case name."""
 
     def get(self, name: str, default: str = "") -> str:
         """The first field of this name, or `default`."""
-        wanted, size = name.lower().encode("latin-1"), len(name)
-        for key, value in self._raw:
-            if len(key) == size and key.lower() == wanted:
-                return value.decode("latin-1").strip()
-        return default
+        value = self.first.get(name.lower().encode("latin-1"))
+        return default if value is None else value.decode("latin-1").strip()
 
     def get_all(self, name: str) -> list[str]:
         """The values of every field of this name."""
@@ -35,7 +34,7 @@ class Headers:
         return len(self._raw)
 
     def __contains__(self, name: str) -> bool:
-        return bool(self.get_all(name))
+        return name.lower().encode("latin-1") in self.first
 
 
 class ReplySink(Protocol):
@@ -51,10 +50,9 @@ class Exchange:
     """A complete request, answered once: at once, or later if it is kept. Use it from the event loop's thread only."""
 
     __slots__ = (
-        "_headers",
-        "_raw",
         "_sink",
         "body",
+        "headers",
         "http10",
         "keep_alive",
         "method",
@@ -65,28 +63,19 @@ class Exchange:
     )
 
     def __init__(
-        self, method: str, target: str, raw: RawHeaders, body: bytes, *, keep_alive: bool = True, http10: bool = False
+        self, method: str, target: str, headers: Headers, body: bytes, *, keep_alive: bool = True, http10: bool = False
     ) -> None:
         self.method = method
         self.target = target
         """Path and query as they came, percent-encoding kept."""
         self.path, _, self.query = target.partition("?")
+        self.headers = headers
         self.body = body
         self.keep_alive = keep_alive
         self.http10 = http10
         self.on_disconnect: Callable[[], None] | None = None
         """Called once if the peer goes away (or shuts its side down) before the answer."""
-        self._raw = raw
-        self._headers: Headers | None = None
         self._sink: ReplySink | None = None
-
-    @property
-    def headers(self) -> Headers:
-        """The request's header fields."""
-        headers = self._headers
-        if headers is None:
-            headers = self._headers = Headers(self._raw)
-        return headers
 
     @property
     def peer(self) -> str:

@@ -1,12 +1,13 @@
 """Bytes to requests: llhttp does the grammar, this file the bounds and the refusals."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
 
 import httptools
 
-from torpor.transport.exchange import Exchange, RawHeaders
+from torpor.transport.exchange import Exchange, Headers, RawHeaders
 from torpor.transport.limits import HttpLimits
 
 
@@ -44,7 +45,6 @@ class _Refused(Exception):
     """Leaves a parser callback; the refusal is kept on the parser."""
 
 
-_NOTABLE = frozenset({len("host"), len("expect"), len("content-length"), len("transfer-encoding")})
 _OVERHEAD_FACTOR = 8
 """Raw bytes read per byte of body at most, beside one head's worth: bounds chunk extensions and trailers. The worst
 honest case, chunks of one byte, needs six."""
@@ -58,15 +58,18 @@ class RequestParser:
         "_body_limit",
         "_completed",
         "_fed",
+        "_headers",
         "_http",
         "_http10",
         "_in_head",
         "_keep_alive",
         "_limits",
+        "_method",
         "_raw",
         "_refusal",
         "_replay",
         "_sink",
+        "_target",
         "_upgrade",
         "_url",
         "finished",
@@ -170,11 +173,15 @@ class RequestParser:
         if version != "1.1" and not self._http10:
             self._refuse(Refusal(505, "Only HTTP/1.1 and HTTP/1.0 are spoken here."))
         self._keep_alive = http.should_keep_alive()
-        notable = [(name.lower(), value) for name, value in raw if len(name) in _NOTABLE]
+        self._method = http.get_method().decode()
         if http.should_upgrade():
             self._set_upgrade_aside()
-        else:
-            self._read_framing(notable)
+            return
+        self._target = self._origin_form()
+        headers = self._headers = Headers(raw)
+        self._read_framing(headers.first, len(raw))
+        if self._replay is not None:
+            self._headers, self._replay = Headers(self._replay), None
 
     def on_body(self, data: bytes) -> None:
         size = self.size = self.size + len(data)
@@ -195,9 +202,9 @@ class RequestParser:
         self.finished = not self._keep_alive
         body = self._body
         exchange = Exchange(
-            self._http.get_method().decode(),
-            self._target(),
-            self._raw,
+            self._method,
+            self._target,
+            self._headers,
             body if isinstance(body, bytes) else bytes(body),
             keep_alive=self._keep_alive,
             http10=self._http10,
@@ -212,29 +219,31 @@ class RequestParser:
         if weight > self._limits.header_bytes:
             self._refuse(self._head_too_large())
 
-    def _read_framing(self, notable: RawHeaders) -> None:
-        if self._replay is not None:
-            self._raw, self._replay = self._replay, None
-        hosts = length = 0
-        chunked = expects = False
-        for name, value in notable:
-            if name == b"content-length":
-                length = int(value)
-            elif name == b"transfer-encoding":
-                chunked = self._check_coding(value)
-            elif name == b"expect":
-                expects = self._check_expectation(value)
-            elif name == b"host":
-                hosts += 1
-        if hosts > 1:
-            self._refuse(Refusal(400, "The request has more than one Host field."))
+    def _read_framing(self, first: Mapping[bytes, bytes], count: int) -> None:
+        if len(first) < count:
+            self._check_repeated()
+        coding, expectation = first.get(b"transfer-encoding"), first.get(b"expect")
+        chunked = coding is not None and self._check_coding(coding)
+        expects = expectation is not None and self._check_expectation(expectation)
+        length = int(first.get(b"content-length", 0))
         if length or chunked:
             self._begin_body(length, expects)
+
+    def _check_repeated(self) -> None:
+        """A second field of the same name must not say what the first does not. llhttp sees to Content-Length."""
+        names = [name.lower() for name, _ in self._raw]
+        if names.count(b"host") > 1:
+            self._refuse(Refusal(400, "The request has more than one Host field."))
+        for name, (_, value) in zip(names, self._raw, strict=True):
+            if name == b"transfer-encoding":
+                self._check_coding(value)
+            elif name == b"expect":
+                self._check_expectation(value)
 
     def _begin_body(self, length: int, expects: bool) -> None:
         limit = self._limits.body_bytes
         if not isinstance(limit, int):
-            limit = limit(self._http.get_method().decode(), self._target().partition("?")[0])
+            limit = limit(self._method, self._target.partition("?")[0])
         self._body_limit = limit
         if length > limit:
             self._refuse(self._body_too_large())
@@ -257,8 +266,8 @@ class RequestParser:
     def _body_too_large(self) -> Refusal:
         return Refusal(413, f"The request body is larger than {self._body_limit} bytes.")
 
-    def _target(self) -> str:
-        """Origin form; the absolute form is cut down to it."""
+    def _origin_form(self) -> str:
+        """The target; an absolute one is cut down to it."""
         target = self._url.decode("latin-1")
         if target[:1] in ("/", "*"):
             return target
@@ -270,14 +279,14 @@ class RequestParser:
     # An offer to change the protocol is declined by reading the request again without it, body and all.
 
     def _set_upgrade_aside(self) -> None:
-        if self._http.get_method() == b"CONNECT":
+        if self._method == "CONNECT":
             self._refuse(Refusal(501, "This server is no proxy: CONNECT is not offered."))
         self._upgrade = True
 
     def _read_past_upgrade(self, rest: memoryview) -> Refusal | None:
         self._upgrade = False
         raw = self._raw
-        method, version = self._http.get_method(), self._http.get_http_version().encode()
+        method, version = self._method.encode(), self._http.get_http_version().encode()
         lines = [b"%b: %b\r\n" % field for field in raw if field[0].lower() != b"upgrade"]
         self._replay = raw
         self._http = httptools.HttpRequestParser(self)

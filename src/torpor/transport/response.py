@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from http import HTTPStatus
 
 ErrorFace = Callable[[int, str], tuple[Sequence[tuple[str, str]], bytes]]
@@ -10,7 +10,8 @@ ErrorFace = Callable[[int, str], tuple[Sequence[tuple[str, str]], bytes]]
 
 _FRAMING = frozenset({"content-length", "transfer-encoding", "connection", "keep-alive"})
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
-_BODILESS = frozenset({204, 304})
+BODILESS = frozenset({204, 304})
+"""Statuses whose answers have no body."""
 _UNSAFE = str.maketrans({"\r": " ", "\n": " ", "\0": " "})
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -45,6 +46,26 @@ class _DateLine:
 _date = _DateLine()
 
 
+class FixedHeaders(tuple[tuple[str, str], ...]):
+    """Header fields that many answers share: checked and put together once."""
+
+    text: str
+
+    def __new__(cls, headers: Iterable[tuple[str, str]]) -> "FixedHeaders":
+        fixed = super().__new__(cls, headers)
+        fixed.text = _fields(fixed)
+        return fixed
+
+
+def _fields(headers: Sequence[tuple[str, str]]) -> str:
+    """Header lines without those that are the server's own. Line breaks in a name or value become blanks."""
+    lines = [f"{name}: {value}\r\n" for name, value in headers if name.lower() not in _FRAMING]
+    fields = "".join(lines)
+    if fields.count("\n") != len(lines) or fields.count("\r") != len(lines) or "\0" in fields:
+        return "".join([line[:-2].translate(_UNSAFE) + "\r\n" for line in lines])
+    return fields
+
+
 def encode_head(
     status: int, headers: Sequence[tuple[str, str]], length: int, *, keep_alive: bool = True, http10: bool = False
 ) -> bytes:
@@ -52,13 +73,11 @@ def encode_head(
 
     Line breaks in a name or value become blanks: a header can never start a second answer.
     """
-    lines = [f"{name}: {value}\r\n" for name, value in headers if name.lower() not in _FRAMING]
-    fields = "".join(lines)
-    if fields.count("\n") != len(lines) or fields.count("\r") != len(lines) or "\0" in fields:
-        fields = "".join([line[:-2].translate(_UNSAFE) + "\r\n" for line in lines])
-    size = "" if status in _BODILESS else f"Content-Length: {length}\r\n"
+    line = _STATUS_LINES.get(status) or f"HTTP/1.1 {status} Unknown\r\n"
+    fields = headers.text if type(headers) is FixedHeaders else _fields(headers)
+    size = "" if status in BODILESS else f"Content-Length: {length}\r\n"
     ending = ("Connection: keep-alive\r\n" if http10 else "") if keep_alive else "Connection: close\r\n"
-    text = f"{_status_line(status)}{fields}{_date.text()}{size}{ending}\r\n"
+    text = f"{line}{fields}{_date.text()}{size}{ending}\r\n"
     try:
         return text.encode("latin-1")
     except UnicodeEncodeError:
@@ -76,9 +95,4 @@ def encode_answer(
 ) -> tuple[bytes, bytes]:
     """Head and body as they go out; the body is empty where HTTP allows none."""
     head = encode_head(status, headers, len(body), keep_alive=keep_alive, http10=http10)
-    return head, b"" if head_only or status in _BODILESS else body
-
-
-def _status_line(status: int) -> str:
-    known = _STATUS_LINES.get(status)
-    return known if known is not None else f"HTTP/1.1 {status} Unknown\r\n"
+    return head, b"" if head_only or status in BODILESS else body

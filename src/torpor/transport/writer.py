@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 
 from torpor.transport.exchange import Exchange
-from torpor.transport.response import encode_answer
+from torpor.transport.response import BODILESS, encode_head
 
 _JOINED = 16 * 1024
 """Bodies up to this many bytes are copied behind their head, so that one write carries both."""
@@ -29,14 +29,8 @@ class ResponseWriter:
         self._descriptor: int = raw.fileno() if raw is not None else -1
 
     def send(self, exchange: Exchange, status: int, headers: Sequence[tuple[str, str]], body: bytes) -> None:
-        head, content = encode_answer(
-            status,
-            headers,
-            body,
-            head_only=exchange.method == "HEAD",
-            keep_alive=exchange.keep_alive,
-            http10=exchange.http10,
-        )
+        head = encode_head(status, headers, len(body), keep_alive=exchange.keep_alive, http10=exchange.http10)
+        content = b"" if exchange.method == "HEAD" or status in BODILESS else body
         if len(content) > _JOINED:
             # Not writelines: on some Python versions it forgets to pause the protocol.
             self.transport.write(head)

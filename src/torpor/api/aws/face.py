@@ -6,7 +6,6 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from uuid import uuid4
 
 from torpor.api.aws.call import Call, render_reply
 from torpor.api.aws.code_links import PREFIX, CodeLinks
@@ -18,7 +17,7 @@ from torpor.api.aws.packages import PackageSource
 from torpor.api.aws.resources import ResourceOperations
 from torpor.contracts.lambda_ import limits
 from torpor.contracts.lambda_.failures_api import ApiFailure, not_built, render_failure
-from torpor.contracts.lambda_.invoking import parse_invoke
+from torpor.contracts.lambda_.invoking import new_request_id, parse_invoke
 from torpor.contracts.lambda_.names import Place
 from torpor.contracts.lambda_.operations import Route, api_model
 from torpor.contracts.lambda_.reading import read_input
@@ -78,7 +77,7 @@ class AwsFace:
         An invocation goes to the dispatcher before this returns. A caller that goes away does not stop its function
         (9.8), so nothing here is ever cancelled."""
         if request.path.endswith("/invocations") and len(request.body) < _LARGE:
-            request_id = str(uuid4())
+            request_id = new_request_id()
             try:
                 if self._settings.keys:
                     verify(request, self._settings.keys, self._clock.wall())
@@ -100,7 +99,7 @@ class AwsFace:
 
     async def handle(self, request: ApiRequest) -> ApiResponse:
         """Answer one request. Never raises: what goes wrong is answered in the API's own form."""
-        request_id = str(uuid4())
+        request_id = new_request_id()
         try:
             response = await self._answer(request, request_id)
         except Exception as error:
@@ -170,7 +169,8 @@ class AwsFace:
         return await self._functions.archive_of(name)
 
     def _place(self, request: ApiRequest) -> Place:
-        region = region_of(request, self._settings.region)
+        signed = request.query or request.headers.get("authorization")
+        region = region_of(request, self._settings.region) if signed else self._settings.region
         place = self._places.get(region)
         if place is None:
             place = Place(account=self._settings.account, region=region)

@@ -1,4 +1,4 @@
-"""The standard Lambda contract as the engine sees it: one object that answers for policy, program, variables and words."""
+"""The standard Lambda contract as the engine sees it: one object for policy, program, variables and words."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -59,7 +59,7 @@ class LambdaContract:
         return self.clone and WRAPPER not in version.environment
 
     def program(self, version: FunctionVersion, image: Image, exists: Callable[[str], bool]) -> tuple[str, ...]:
-        """The managed runtime's own program, behind a wrapper if the customer names one, or the first `bootstrap` found (contract 1.1)."""
+        """The managed runtime's program, behind a wrapper if one is set, or the first `bootstrap` found (1.1, 6)."""
         if image.argv:
             wrapper = version.environment.get(WRAPPER)
             return image.wrapped(wrapper) if wrapper else image.argv

@@ -18,7 +18,7 @@ RESPONSE_TOO_LARGE = "Function.ResponseSizeTooLarge"
 UNKNOWN_ERROR = "Runtime.Unknown"
 BOOTSTRAPS = ("/var/task/bootstrap", "/opt/bootstrap")
 
-_SIGNAL_TEXTS = {
+_SIGNAL_TEXTS: dict[int, str] = {
     signals.SIGHUP: "hangup",
     signals.SIGINT: "interrupt",
     signals.SIGQUIT: "quit",
@@ -54,15 +54,11 @@ def error_type(failure: Failure) -> str:
 def exit_text(failure: Failure) -> str:
     """Why a runtime process ended, in the daemon's words."""
     if failure.signal is not None:
-        number = failure.signal
-        text = _SIGNAL_TEXTS.get(signals.Signals(number), f"signal {number}") if number in _KNOWN else f"signal {number}"
+        text = _SIGNAL_TEXTS.get(failure.signal, f"signal {failure.signal}")
         return f"Runtime exited with error: signal: {text}"
     if failure.code:
         return f"Runtime exited with error: exit status {failure.code}"
     return "Runtime exited without providing a reason"
-
-
-_KNOWN = {int(number) for number in signals.Signals}
 
 
 def error_text(failure: Failure) -> str:

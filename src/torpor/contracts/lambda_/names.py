@@ -3,6 +3,8 @@
 import re
 from dataclasses import dataclass
 
+import msgspec
+
 from torpor.contracts.lambda_ import limits
 from torpor.contracts.lambda_.failures_api import ApiFailure, function_not_found, invalid_parameter
 from torpor.model.function import LATEST
@@ -35,8 +37,7 @@ class Place:
         return f"{arn}:{qualifier}" if qualifier else arn
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FunctionName:
+class FunctionName(msgspec.Struct, frozen=True, kw_only=True):
     """A function as a caller named it; `qualifier` is empty if none was given."""
 
     name: str

@@ -1,8 +1,9 @@
 """A request to the API and its answer, free of any transport."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 JSON = "application/json"
 
@@ -19,8 +20,7 @@ class RequestHeaders(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ApiRequest:
+class ApiRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One HTTP request. `path` and `query` are raw: percent-encoding as the client sent it."""
 
     method: str
@@ -30,8 +30,7 @@ class ApiRequest:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ApiResponse:
+class ApiResponse(msgspec.Struct, frozen=True, kw_only=True):
     """One HTTP answer; the transport adds the length."""
 
     status: int
