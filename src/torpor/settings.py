@@ -217,8 +217,9 @@ class Settings:
         unit="seconds",
     )  # fmt: skip
     max_body: int = _setting(
-        limits.CREATE_REQUEST_MAX + limits.MIB, "Largest request body.", minimum=limits.MIB, maximum=4 * _GIB, unit="bytes"
-    )
+        limits.CREATE_REQUEST_MAX + limits.MIB, "Largest request body.", minimum=limits.MIB, maximum=4 * _GIB,
+        unit="bytes",
+    )  # fmt: skip
     max_package: int = _setting(
         limits.ZIPPED_MAX, "Largest package as a zip archive.", minimum=1, maximum=4 * _GIB, unit="bytes"
     )

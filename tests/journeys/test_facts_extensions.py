@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -417,6 +417,15 @@ def test_init_starts_extensions_then_the_runtime_then_the_functions_own_code(ser
     assert max(registered) < boots < module < next(index for index, words in enumerate(lines) if words[0] == "START")
 
 
+def test_extension_that_cannot_be_executed_is_a_launch_error(server: TorporServer) -> None:
+    files = {"extensions/watch": "#!/no/such/interpreter\n"}
+    with layer(server, files) as arn, server.deployed(HELLO, Layers=[arn]) as function:
+        reply = function.invoke()
+        report = next(line for line in function.lines() if line.startswith("INIT_REPORT"))
+    assert report.rstrip().endswith("Error Type: Extension.LaunchError")
+    assert reply.payload["errorType"] == "Extension.LaunchError"
+
+
 def test_of_overlapping_layers_the_later_one_wins(server: TorporServer) -> None:
     package = python("""
         def handler(event, context):
@@ -508,9 +517,8 @@ def test_memory_is_shared_by_function_and_extensions(server: TorporServer) -> No
 
 def test_server_that_stops_lets_an_extension_finish_its_work(tmp_path: Path) -> None:
     server = TorporServer(tmp_path)
-    with suppress(EndpointConnectionError), ExitStack() as stack:
-        # Neither function nor layer can be deleted once the server is gone.
-        function = stack.enter_context(_working(server, 1.0))
+    # Neither function nor layer can be deleted once the server is gone.
+    with suppress(EndpointConnectionError), _working(server, 1.0) as function:
         _plain_invoke(function)
         server.stop()
     (log,) = (server.data / "logs").rglob("events.jsonl")

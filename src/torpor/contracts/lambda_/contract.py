@@ -6,6 +6,7 @@ from typing import Protocol
 
 from torpor.contracts.lambda_ import environment, extensions_api, failures, limits, policy, runtime_api
 from torpor.contracts.lambda_.environment import Credentials
+from torpor.contracts.lambda_.json_log import render_json
 from torpor.contracts.lambda_.platform_log import LogFacts, LogStyle, PlatformLog, stamp
 from torpor.model.failure import Failure, FailureKind
 from torpor.model.function import FunctionVersion
@@ -97,12 +98,15 @@ class LambdaContract:
         if isinstance(record, InitStarted):
             name, resource = environment.runtime_version(version, image.version)
         facts = LogFacts(
+            function=version.function,
             version=version.version,
             memory_mb=version.memory_mb,
             memory_used_mb=memory_mb,
             runtime_version=name,
             runtime_resource=resource,
         )
+        if version.log_format == "JSON":
+            return render_json(record, facts, wall, self.log)
         return self.log.render(record, facts, wall)
 
     def log_tail(self, lines: bytes) -> bytes:

@@ -27,6 +27,7 @@ class Billing(StrEnum):
 class LogFacts:
     """What the lines say beside the record itself."""
 
+    function: str
     version: str
     memory_mb: int
     memory_used_mb: int
@@ -70,13 +71,10 @@ class PlatformLog:
         return []
 
     def _report(self, record: InvocationEnded, facts: LogFacts) -> str:
-        used = facts.memory_used_mb
-        if record.failure is not None and record.failure.out_of_memory:
-            used = facts.memory_mb
         fields = (
             f"REPORT RequestId: {record.id}\tDuration: {record.duration * 1000:.2f} ms\t"
             f"Billed Duration: {self.billed(record)} ms\tMemory Size: {facts.memory_mb} MB\t"
-            f"Max Memory Used: {min(used, facts.memory_mb)} MB\t"
+            f"Max Memory Used: {self.memory_used(record, facts)} MB\t"
         )
         if record.init_duration is not None:
             fields += f"Init Duration: {record.init_duration * 1000:.2f} ms\t"
@@ -89,6 +87,12 @@ class PlatformLog:
         if failure.kind is FailureKind.TIMEOUT:
             return "Status: timeout\t"
         return f"Status: error\tError Type: {failures.error_type(failure)}\t"
+
+    def memory_used(self, record: InvocationEnded, facts: LogFacts) -> int:
+        """Megabytes; all of its size for an environment that ran out of memory."""
+        if record.failure is not None and record.failure.out_of_memory:
+            return facts.memory_mb
+        return min(facts.memory_used_mb, facts.memory_mb)
 
     def billed(self, record: InvocationEnded) -> int:
         """Whole milliseconds that this invocation is billed for."""
