@@ -206,8 +206,8 @@ class Settings:
         BillingRule.STANDARD,
         "Billed duration: standard rounds up and includes init, samples cuts to whole milliseconds without init.",
     )
-    aws_endpoint_url: str = _setting("", "Where functions reach AWS services (AWS_ENDPOINT_URL); empty: not set.")
-    pass_endpoint_url: bool = _setting(False, "Point functions' AWS clients for Lambda at this server.")
+    aws_endpoint_url: str = _setting("", "Where S3 (packages by bucket and key) and other AWS services answer.")
+    pass_endpoint_url: bool = _setting(False, "Give functions that address too, as AWS_ENDPOINT_URL.")
     host_ports: tuple[int, ...] = _setting(
         (), "Loopback ports of this host that functions may reach as host.torpor.internal.", minimum=1,
         maximum=_PORT_MAX,

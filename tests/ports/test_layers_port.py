@@ -1,6 +1,8 @@
 """Layer versions in every metadata store."""
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,3 +49,19 @@ def test_layers_outlive_the_store_that_saved_them(tmp_path: Path) -> None:
     second = SqlMetadataStore(str(tmp_path / "db"))
     assert list(second.layers()) == [LAYER]
     second.close()
+
+
+def test_database_from_before_there_were_layers_is_brought_up_to_date(tmp_path: Path) -> None:
+    path = str(tmp_path / "db")
+    SqlMetadataStore(path).close()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DROP TABLE layers")
+        connection.execute("UPDATE alembic_version SET version_num = '0001'")
+        connection.execute("INSERT INTO functions (name, tags) VALUES ('kept', '{}')")
+
+    store = SqlMetadataStore(path)
+    store.save_layer(LAYER)
+    assert list(store.layers()) == [LAYER]
+    store.close()
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT name FROM functions").fetchall() == [("kept",)]

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torpor.engine.contract import Contract
+from torpor.engine.deadlines import Deadlines
 from torpor.engine.extensions import ExtensionsEndpoint, external_extensions
 from torpor.engine.polling import PollingEndpoint
 from torpor.engine.transcript import Transcript
-from torpor.lifecycle import EXTENSIONS, RUNTIME, AgentCall, EnvironmentMachine, IllegalEvent, PhaseName
+from torpor.lifecycle import EXTENSIONS, RUNTIME, EnvironmentMachine, IllegalEvent, PhaseName
 from torpor.lifecycle import effects as fx
 from torpor.lifecycle import events as ev
 from torpor.model.clock import Clock
@@ -25,7 +26,7 @@ from torpor.model.errors import TorporError
 from torpor.model.failure import Answer, Failure, FailureKind
 from torpor.model.function import CodeRef, FunctionVersion
 from torpor.model.invocation import Invocation, Outcome, OutcomeStatus
-from torpor.model.records import InitEnded, InvocationEnded, Record
+from torpor.model.records import InitEnded, InvocationEnded
 from torpor.sandbox.images import RuntimeImage
 from torpor.sandbox.port import (
     ProcessExit,
@@ -42,6 +43,8 @@ from torpor.transport import Exchange, HttpLimits, HttpServer, listen
 log = logging.getLogger(__name__)
 _SIGNALS = {fx.SignalName.TERMINATE: signals.SIGTERM, fx.SignalName.KILL: signals.SIGKILL}
 _MIB = 1024 * 1024
+_AFTER_OUTPUT = frozenset({InvocationEnded, InitEnded})
+"""Records that come after all that the processes have written."""
 _FAILED = {
     FailureKind.TIMEOUT: OutcomeStatus.TIMEOUT,
     FailureKind.SANDBOX: OutcomeStatus.FAILURE,
@@ -88,6 +91,7 @@ class Environment:
     ) -> None:
         self.id = identity
         self.version = version
+        self.key = version.key
         self.created = self.last_used = around.clock.monotonic()
         self.invocations = 0
         self.retired = False
@@ -108,14 +112,15 @@ class Environment:
         self.machine = EnvironmentMachine(contract.policy(version), self._external)
         self._extensions = ExtensionsEndpoint(self, wire, version, self._external, self._epoch_ms)
         self._extensions_prefix = wire.PREFIX
+        self.is_running = self.machine.is_running
+        self.require = self.machine.runtime.require
         self._done: dict[str, Done] = {}
-        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._deadlines = Deadlines(around.loop, around.clock, lambda timer: self.feed(ev.DeadlineReached(timer)))
         self._sandbox: Sandbox | None = None
         self._server: HttpServer | None = None
         self._endpoint = PollingEndpoint(self, contract.wire, self._epoch_ms)
         self.log_stream = contract.log_stream(version, identity, around.clock.wall())
-        self._transcript = Transcript(around.journal, version, self.log_stream, contract, image)
-        self._records: list[tuple[Record, float]] = []
+        self._transcript = Transcript(around.journal, version, self.log_stream, contract, image, self._memory_mb)
         self._ended = asyncio.Event()
         self._perform: Mapping[type, Callable[[Any], None]] = {
             fx.Deliver: self._deliver,
@@ -208,25 +213,15 @@ class Environment:
     def takes_registrations(self) -> bool:
         return self.machine.takes_registrations
 
-    def is_running(self, invocation_id: str) -> bool:
-        return self.machine.is_running(invocation_id)
-
-    def require(self, call: AgentCall) -> None:
-        """Raises TransitionRefused if the runtime may not make this call now."""
-        self.machine.runtime.require(call)
-
     # -- what the sandbox tells --------------------------------------------------------------------------------------
 
     def process_exited(self, exit: ProcessExit) -> None:
-        self._write_records()
         self._transcript.process_ended()
         if exit.name == RUNTIME:
             self._endpoint.forget()
         self.feed(ev.AgentExited(exit.name, exit.code, exit.signal, exit.out_of_memory, exit.start_error))
 
     def output(self, stream: Stream, data: bytes) -> None:
-        if self._records:
-            self._write_records()
         self._transcript.output(stream, data, self._clock.wall())
 
     def sandbox_died(self, reason: str) -> None:
@@ -245,8 +240,6 @@ class Environment:
 
     def _complete(self, effect: fx.Complete) -> None:
         invocation = effect.invocation
-        if invocation.wants_log:
-            self._write_records()
         done = self._done.pop(invocation.id, None)
         self.last_used = self._clock.monotonic()
         if done is not None:
@@ -254,7 +247,6 @@ class Environment:
 
     def _outcome(self, invocation: Invocation, result: Answer | Failure) -> Outcome:
         tail = self._transcript.tail(invocation.id) if invocation.wants_log else b""
-        phases = self._transcript.phases(invocation.id)
         if isinstance(result, Answer):
             return Outcome(
                 status=OutcomeStatus.ERROR if result.error_type else OutcomeStatus.SUCCESS,
@@ -263,7 +255,6 @@ class Environment:
                 error_type=result.error_type,
                 version=self.version.version,
                 log_tail=tail,
-                phases=phases,
             )
         kind, payload = self._contract.failure(result, invocation.id, self._clock.wall())
         status = _FAILED.get(result.kind, OutcomeStatus.ERROR)
@@ -273,43 +264,24 @@ class Environment:
             error_type="" if status is OutcomeStatus.FAILURE else kind,
             version=self.version.version,
             log_tail=tail,
-            phases=phases,
         )
 
     def _emit(self, effect: fx.Emit) -> None:
-        if self._sandbox is not None and isinstance(effect.record, InvocationEnded | InitEnded):
+        record = effect.record
+        if type(record) in _AFTER_OUTPUT and self._sandbox is not None:
             self._sandbox.drain_output()
-        if not self._records:
-            self._around.loop.call_soon(self._write_records)
-        self._records.append((effect.record, self._clock.wall()))
-
-    def _write_records(self) -> None:
-        """Records become lines a turn of the loop later, while the runtime already works on what it was handed."""
-        records, self._records = self._records, []
-        for record, wall in records:
-            self._transcript.record(record, wall, self._memory_mb)
-            self._around.history.note(self.version.function, self.id, record, wall)
+        wall = self._clock.wall()
+        self._transcript.note(record, wall)
+        self._around.history.note(self.version.function, self.id, record, wall)
 
     def _memory_mb(self) -> int:
         return -(-self._sandbox.memory_peak() // _MIB) if self._sandbox is not None else 0
 
     def _arm(self, effect: fx.ArmTimer) -> None:
-        self._cancel(effect)
-        delay = max(effect.at - self._clock.monotonic(), 0.0)
-        self._timers[effect.timer] = self._around.loop.call_later(delay, self._ring, effect.timer, effect.at)
+        self._deadlines.arm(effect.timer, effect.at)
 
-    def _ring(self, timer: str, at: float) -> None:
-        early = at - self._clock.monotonic()
-        if early > 0:  # the loop's clock is coarser than ours: never act before the deadline
-            self._timers[timer] = self._around.loop.call_later(early, self._ring, timer, at)
-            return
-        self._timers.pop(timer, None)
-        self.feed(ev.DeadlineReached(timer))
-
-    def _cancel(self, effect: fx.ArmTimer | fx.CancelTimer) -> None:
-        handle = self._timers.pop(effect.timer, None)
-        if handle is not None:
-            handle.cancel()
+    def _cancel(self, effect: fx.CancelTimer) -> None:
+        self._deadlines.cancel(effect.timer)
 
     def _freeze(self, effect: fx.Freeze) -> None:
         if self._sandbox is not None:
@@ -387,9 +359,7 @@ class Environment:
             self._sandbox.kill_all()
 
     def _destroy(self, effect: fx.Destroy) -> None:
-        for handle in self._timers.values():
-            handle.cancel()
-        self._timers.clear()
+        self._deadlines.clear()
         self._around.loop.create_task(self._remove())
 
     async def _remove(self) -> None:
@@ -397,7 +367,6 @@ class Environment:
             self._server.close()
         if self._sandbox is not None:
             await self._sandbox.destroy()
-        self._write_records()
         self._transcript.process_ended()
         self._ended.set()
         self._owner.settled(self)

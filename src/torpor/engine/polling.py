@@ -14,9 +14,10 @@ from torpor.lifecycle.events import AgentFailed, Answered, AnswerRefused, Event,
 from torpor.model.failure import Answer
 from torpor.model.invocation import Invocation
 from torpor.model.runtime_calls import RuntimeCall
-from torpor.transport import Exchange
+from torpor.transport import Exchange, FixedHeaders
 
 UNHANDLED = "Unhandled"
+_RUNTIME_ASKS = NextRequested(RUNTIME)
 
 
 class Host(Protocol):
@@ -39,6 +40,7 @@ class PollingEndpoint:
     def __init__(self, host: Host, wire: PollerWire, deadline_ms: Callable[[float], int]) -> None:
         self._host = host
         self._wire = wire
+        self._json = FixedHeaders((wire.JSON,))
         self._deadline_ms = deadline_ms
         self._parked: deque[Exchange] = deque()
 
@@ -73,7 +75,7 @@ class PollingEndpoint:
     def _next(self, exchange: Exchange) -> None:
         self._parked.append(exchange)
         try:
-            self._host.feed(NextRequested(RUNTIME))
+            self._host.feed(_RUNTIME_ASKS)
         except TransitionRefused:
             self._parked.pop()
             raise
@@ -112,4 +114,4 @@ class PollingEndpoint:
         self._reply(exchange, 202, self._wire.ACCEPTED)
 
     def _reply(self, exchange: Exchange, status: int, body: bytes) -> None:
-        exchange.reply(status, (self._wire.JSON,), body)
+        exchange.reply(status, self._json, body)

@@ -10,6 +10,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from torpor.engine.budget import MemoryBudget
 from torpor.engine.contract import Contract
@@ -20,7 +21,6 @@ from torpor.model.function import CodeRef, FunctionVersion
 from torpor.model.invocation import Invocation, Outcome
 from torpor.sandbox.images import ImageCatalog
 from torpor.scheduling import (
-    ConcurrencyView,
     IdleView,
     Placement,
     ThrottleReason,
@@ -34,6 +34,10 @@ Done = Callable[[Outcome | TorporError], None]
 _SETTLING = 0.05
 """Seconds a request waits for an environment that has just answered, before it starts one of its own: about what a cold
 start costs."""
+_REFUSALS = {
+    Placement.REFUSE_ACCOUNT: ThrottleReason.ACCOUNT,
+    Placement.REFUSE_RESERVED: ThrottleReason.RESERVED,
+}
 _IDLE_PHASES = frozenset({PhaseName.IDLE, PhaseName.FROZEN, PhaseName.UNINITIALIZED})
 
 
@@ -116,12 +120,21 @@ class Pool:
         group = self._groups.get(version.key)
         if group is None:
             group = self._groups[version.key] = _Group()
-        decision = place(self._view(version.function, reserved, group))
-        if decision in (Placement.REFUSE_ACCOUNT, Placement.REFUSE_RESERVED):
-            reason = ThrottleReason.RESERVED if decision is Placement.REFUSE_RESERVED else ThrottleReason.ACCOUNT
+        running = self._running.get(version.function, 0)
+        decision = place(
+            function_running=running,
+            unreserved_running=self._unreserved,
+            reserved=reserved,
+            total_reserved=self._reservations(),
+            account=self._limits.account_concurrency,
+            free_environments=len(group.free),
+            settling_environments=len(group.settling) - len(group.waiting),
+        )
+        reason = _REFUSALS.get(decision)
+        if reason is not None:
             done(Throttled("Rate Exceeded.", reason=reason))
             return
-        self._running[version.function] = self._running.get(version.function, 0) + 1
+        self._running[version.function] = running + 1
         self._unreserved += reserved is None
         request = _Request(version, invocation, reserved is not None, done)
         if decision is Placement.REUSE and self._reuse(group, request):
@@ -130,17 +143,6 @@ class Pool:
             self._await_room(group, request)
         elif self._waiting or not self._start(group, request):
             self._await_memory(request)
-
-    def _view(self, function: str, reserved: int | None, group: _Group) -> ConcurrencyView:
-        return ConcurrencyView(
-            function_running=self._running.get(function, 0),
-            unreserved_running=self._unreserved,
-            reserved=reserved,
-            total_reserved=self._reservations(),
-            account=self._limits.account_concurrency,
-            free_environments=len(group.free),
-            settling_environments=len(group.settling) - len(group.waiting),
-        )
 
     def _reuse(self, group: _Group, request: _Request) -> bool:
         """Give the request the most recently used environment with room; False if there is none, or no memory."""
@@ -184,10 +186,10 @@ class Pool:
     def _assign(self, environment: Environment, request: _Request) -> None:
         if request.timer is not None:
             request.timer.cancel()
-        environment.assign(request.invocation, lambda outcome: self._answered(environment, request, outcome))
+        environment.assign(request.invocation, partial(self._answered, environment, request))
 
     def _answered(self, environment: Environment, request: _Request, outcome: Outcome) -> None:
-        group = self._groups.get(request.version.key)
+        group = self._groups.get(environment.key)
         if group is not None and not environment.retired:
             group.settling.add(environment)
         self._finished(request, outcome)
@@ -238,8 +240,8 @@ class Pool:
 
     def settled(self, environment: Environment) -> None:
         """An environment has room, or has ended: give it work, keep it, or forget it."""
-        group = self._groups.get(environment.version.key)
-        if environment.machine.is_gone or group is None:
+        group = self._groups.get(environment.key)
+        if group is None or environment.phase is PhaseName.GONE:
             self._forget(environment)
             return
         group.settling.discard(environment)
@@ -250,8 +252,9 @@ class Pool:
         if not environment.listed:
             environment.listed = True
             group.free.append(environment)
-        self._use_room(group)
-        if not environment.is_busy and environment.phase is PhaseName.IDLE:
+        if group.waiting or self._waiting:
+            self._use_room(group)
+        if environment.phase is PhaseName.IDLE and not environment.is_busy:
             environment.rest()
 
     def _use_room(self, group: _Group) -> None:
@@ -264,19 +267,19 @@ class Pool:
         return self._around.clock.monotonic() - environment.created >= self._limits.max_age
 
     def _forget(self, environment: Environment) -> None:
-        group = self._groups.get(environment.version.key)
+        group = self._groups.get(environment.key)
         if group is not None and group.members.pop(environment.id, None) is not None:
             group.settling.discard(environment)
             if environment in group.free:
                 group.free.remove(environment)
             if not group.members and not group.waiting:
-                del self._groups[environment.version.key]
+                del self._groups[environment.key]
         self._memory.charge(environment, 0)
         if self._waiting:
             self._serve_waiting()
 
     def _end(self, environment: Environment, reason: str) -> None:
-        group = self._groups[environment.version.key]
+        group = self._groups[environment.key]
         if environment in group.free:
             group.free.remove(environment)
         environment.retired = True

@@ -1,6 +1,6 @@
 """What an environment writes: its processes' lines and the platform's own, in order, in one log stream."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 
 from torpor.engine.contract import Contract, Image
 from torpor.model.function import FunctionVersion
@@ -13,10 +13,21 @@ TAIL_KEPT = 64 * 1024
 
 
 class Transcript:
-    """The log stream of one environment, and the tail of the invocation that runs in it."""
+    """The log stream of one environment, and the tail of the invocation that runs in it.
+
+    Records become lines a moment after they are noted, several at once, so that no invocation waits for its log.
+    Whoever could tell the difference has them written first: output that follows them, a caller that wants the log,
+    a reader of the journal. `memory_mb` tells the environment's peak at the time of writing.
+    """
 
     def __init__(
-        self, journal: Journal, version: FunctionVersion, stream: str, contract: Contract, image: Image
+        self,
+        journal: Journal,
+        version: FunctionVersion,
+        stream: str,
+        contract: Contract,
+        image: Image,
+        memory_mb: Callable[[], int],
     ) -> None:
         self._journal = journal
         self._image = image
@@ -24,50 +35,59 @@ class Transcript:
         self._group = version.log_group
         self._stream = stream
         self._contract = contract
+        self._memory_mb = memory_mb
         self._output = OutputReader()
+        self._noted: list[tuple[Record, float]] = []
         self._tail: list[str] = []
         self._tail_size = 0
         self._current = ""
-        self._phases: dict[str, float] = {}
         self._last_wall = 0.0
+
+    def note(self, record: Record, wall: float) -> None:
+        """Something happened at wall-clock time `wall`."""
+        if not self._noted:
+            self._journal.defer(self.write)
+        self._noted.append((record, wall))
+
+    def write(self) -> None:
+        """Make lines of the records noted so far."""
+        if not self._noted:
+            return
+        noted, self._noted = self._noted, []
+        ends = any(type(record) is InvocationEnded for record, _ in noted)
+        memory = self._memory_mb() if ends else 0
+        for record, wall in noted:
+            if type(record) is InvocationStarted:
+                self._current = record.id
+                self._tail, self._tail_size = [], 0
+            lines = self._contract.log_lines(self._version, self._image, record, wall=wall, memory_mb=memory)
+            if lines:
+                self._append(wall, lines)
+        self._last_wall = noted[-1][1]
 
     def output(self, stream: Stream, data: bytes, wall: float) -> None:
         """Bytes that processes wrote."""
+        self.write()
         events = self._output.framed(data) if stream is Stream.FRAMED else self._output.plain(data)
         for stamp, text in events:
-            self._append(wall if stamp is None else stamp, text)
+            self._append(wall if stamp is None else stamp, (text,))
 
     def process_ended(self) -> None:
         """A process has ended: what it left unfinished is a line now."""
+        self.write()
         for _, text in self._output.flush():
-            self._append(self._last_wall, text)
-
-    def record(self, record: Record, wall: float, memory_mb: Callable[[], int]) -> None:
-        """Something happened at wall-clock time `wall`: the platform's lines for it."""
-        self._last_wall = wall
-        if isinstance(record, InvocationStarted):
-            self._current = record.id
-            self._tail, self._tail_size = [], 0
-        memory = memory_mb() if isinstance(record, InvocationEnded) else 0
-        for line in self._contract.log_lines(self._version, self._image, record, wall=wall, memory_mb=memory):
-            self._append(wall, line)
-        if isinstance(record, InvocationEnded):
-            self._phases = {"invoke": record.duration * 1000}
-            if record.init_duration is not None:
-                self._phases["init"] = record.init_duration * 1000
+            self._append(self._last_wall, (text,))
 
     def tail(self, invocation_id: str) -> bytes:
         """The lines of this invocation so far, as much of them as its caller may have."""
+        self.write()
         return self._contract.log_tail("".join(self._tail).encode()) if invocation_id == self._current else b""
 
-    def phases(self, invocation_id: str) -> Mapping[str, float]:
-        """How long the invocation's phases took, in milliseconds, once it has ended."""
-        return self._phases if invocation_id == self._current else {}
-
-    def _append(self, wall: float, text: str) -> None:
-        self._journal.append(self._group, self._stream, wall, text)
+    def _append(self, wall: float, lines: Iterable[str]) -> None:
+        self._journal.append(self._group, self._stream, wall, lines)
         if self._current:
-            self._tail.append(text)
-            self._tail_size += len(text)
+            for text in lines:
+                self._tail.append(text)
+                self._tail_size += len(text)
             while self._tail_size > TAIL_KEPT and len(self._tail) > 1:
                 self._tail_size -= len(self._tail.pop(0))

@@ -52,7 +52,7 @@ class Ground:
         free = self.policy.slots - len(self.slots)
         if self.policy.runtime_kind is RuntimeKind.PARALLEL_POLLER:
             free = min(free, self.parked)
-        return max(free, 0)
+        return free if free > 0 else 0
 
     def _arm(self, timer: str, at: float) -> None:
         self._out.append(fx.ArmTimer(timer, at))
@@ -79,9 +79,9 @@ class Ground:
                     inner.move(AgentCall.EXIT)
 
     def _all_ready(self) -> bool:
-        return self.runtime.state is AgentState.READY and all(
-            agent.state is AgentState.READY for agent in self.extensions.values()
-        )
+        if self.runtime.state is not AgentState.READY:
+            return False
+        return not self.extensions or all(agent.state is AgentState.READY for agent in self.extensions.values())
 
     def _fail(self, slot: Slot, failure: Failure, now: float) -> None:
         """The invocation is over with a failure, whatever it had reached."""

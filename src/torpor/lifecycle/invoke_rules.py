@@ -51,7 +51,8 @@ class InvokeRules(EndRules):
         invocation = slot.invocation
         self.slots[invocation.id] = slot
         self.runtime.move(AgentCall.DELIVER)
-        self.parked = max(self.parked - 1, 0)
+        if self.parked:
+            self.parked -= 1
         self.phase = _SERVING
         self._emit(InvocationStarted(at=now, id=invocation.id))
         self._out.append(fx.Deliver(invocation, slot.deadline))

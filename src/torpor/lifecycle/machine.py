@@ -5,7 +5,7 @@ that the table allows. Nothing in this package reads a clock, waits, or touches 
 handed in. The actions stand in three files by what they are about: Init, Invoke, and the end.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from torpor.lifecycle import effects as fx
 from torpor.lifecycle import events as ev
@@ -32,7 +32,7 @@ class EnvironmentMachine(InitRules):
     @property
     def is_working(self) -> bool:
         """Is an invocation under way, be it answered already? Those that timed out alone do not count."""
-        return any(slot.state is not SlotState.EXPIRED for slot in self.slots.values())
+        return bool(self.slots) and any(slot.state is not SlotState.EXPIRED for slot in self.slots.values())
 
     @property
     def is_gone(self) -> bool:
@@ -43,13 +43,22 @@ class EnvironmentMachine(InitRules):
 
         Raises IllegalEvent if the table has no such move, and TransitionRefused if an agent asks for something that its
         own table does not allow; in both cases nothing has changed."""
-        rule = TRANSITIONS[self.phase.name].get(type(event))
-        if rule is None:
+        move = _MOVES[self.phase.name].get(type(event))
+        if move is None:
             raise IllegalEvent(f"{type(event).__name__} while {self.phase.name}")
+        action, allowed = move
         out: list[fx.Effect] = []
         self._out = out
-        action: Callable[[ev.Event, float], None] = getattr(self, "_" + rule.action)
-        action(event, now)
-        if self.phase.name not in rule.to:
-            raise IllegalEvent(f"{rule.action} led to {self.phase.name}")
+        action(self, event, now)
+        if self.phase.name not in allowed:
+            raise IllegalEvent(f"{type(event).__name__} led to {self.phase.name}")
         return out
+
+
+_Action = Callable[[EnvironmentMachine, ev.Event, float], None]
+
+_MOVES: Mapping[PhaseName, Mapping[type, tuple[_Action, frozenset[PhaseName]]]] = {
+    phase: {event: (getattr(EnvironmentMachine, "_" + rule.action), rule.to) for event, rule in rules.items()}
+    for phase, rules in TRANSITIONS.items()
+}
+"""The environment table with each action's name replaced by the action."""

@@ -1,6 +1,5 @@
 """One unit of work and what came of it."""
 
-from collections.abc import Mapping
 from enum import StrEnum
 
 import msgspec
@@ -37,7 +36,7 @@ class Invocation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What the caller of an invocation is told. Times are in milliseconds."""
+    """What the caller of an invocation is told."""
 
     status: OutcomeStatus
     payload: bytes
@@ -46,5 +45,3 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """Set whenever the caller must see the result as a function error."""
     version: str = ""
     log_tail: bytes = b""
-    phases: Mapping[str, float] = {}
-    """How long each phase of this invocation took, by name; `init` only if it was a cold start."""

@@ -1,11 +1,10 @@
 """Many environments, pure: where an invocation runs, what has to go, what must wait."""
 
 from torpor.scheduling.memory import MemoryView, Room, make_room
-from torpor.scheduling.placement import ConcurrencyView, Placement, ThrottleReason, place
+from torpor.scheduling.placement import Placement, ThrottleReason, place
 from torpor.scheduling.reclaim import IdleView, overdue
 
 __all__ = [
-    "ConcurrencyView",
     "IdleView",
     "MemoryView",
     "Placement",

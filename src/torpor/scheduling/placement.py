@@ -6,8 +6,6 @@ others share what the account has left (contract 8).
 
 from enum import StrEnum
 
-import msgspec
-
 
 class ThrottleReason(StrEnum):
     ACCOUNT = "ConcurrentInvocationLimitExceeded"
@@ -23,26 +21,26 @@ class Placement(StrEnum):
     REFUSE_RESERVED = "refuse_reserved"
 
 
-class ConcurrencyView(msgspec.Struct, frozen=True, kw_only=True):
-    """The counts that decide. `reserved` is None for a function without a reservation."""
+def place(
+    *,
+    function_running: int,
+    unreserved_running: int,
+    reserved: int | None,
+    total_reserved: int,
+    account: int,
+    free_environments: int,
+    settling_environments: int,
+) -> Placement:
+    """Reuse a free environment, await one, start one, or refuse.
 
-    function_running: int
-    unreserved_running: int
-    reserved: int | None
-    total_reserved: int
-    account: int
-    free_environments: int
-    settling_environments: int
-    """Those that have answered and are not free yet, less the requests that wait for one already."""
-
-
-def place(view: ConcurrencyView) -> Placement:
-    """Reuse a free environment, await one, start one, or refuse."""
-    if view.reserved is not None:
-        if view.function_running >= view.reserved:
+    `reserved` is None for a function without a reservation. `settling_environments` have answered and are not free yet;
+    the requests that wait for one of them already are taken off.
+    """
+    if reserved is not None:
+        if function_running >= reserved:
             return Placement.REFUSE_RESERVED
-    elif view.unreserved_running >= view.account - view.total_reserved:
+    elif unreserved_running >= account - total_reserved:
         return Placement.REFUSE_ACCOUNT
-    if view.free_environments:
+    if free_environments:
         return Placement.REUSE
-    return Placement.AWAIT if view.settling_environments > 0 else Placement.START
+    return Placement.AWAIT if settling_environments > 0 else Placement.START

@@ -7,6 +7,7 @@ import msgspec
 from torpor.model.records import InitEnded, InvocationEnded, Record, ShutdownEnded
 
 KEPT = 10_000
+_END_OF_PHASE = frozenset({InitEnded, InvocationEnded, ShutdownEnded})
 
 
 class PhaseEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,35 +25,39 @@ class PhaseEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class History:
-    """The last phases of all environments of a server."""
+    """The last phases of all environments of a server. They are put into words only when they are asked for."""
 
     def __init__(self) -> None:
-        self._entries: deque[PhaseEntry] = deque(maxlen=KEPT)
+        self._entries: deque[tuple[str, str, Record, float]] = deque(maxlen=KEPT)
 
     def note(self, function: str, environment: str, record: Record, wall: float) -> None:
         """Keep the phase that this record ends, if it ends one."""
-        phase, status, duration, exits = "", "success", 0.0, dict[str, str]()
-        if isinstance(record, InvocationEnded):
-            phase, status, duration = "invoke", str(record.status), record.duration
-        elif isinstance(record, InitEnded):
-            phase = "reinit" if record.within_invocation else "init"
-            status, duration = str(record.status), record.duration
-        elif isinstance(record, ShutdownEnded):
-            phase, duration, exits = "shutdown", record.duration, record.exits
-        else:
-            return
-        self._entries.append(
-            PhaseEntry(
-                function=function,
-                environment=environment,
-                phase=phase,
-                status=status,
-                time=wall,
-                duration=duration,
-                exits=exits,
-            )
-        )
+        if type(record) in _END_OF_PHASE:
+            self._entries.append((function, environment, record, wall))
 
     def read(self, function: str) -> list[PhaseEntry]:
         """The kept phases of a function's environments, oldest first."""
-        return [entry for entry in self._entries if entry.function == function]
+        return [
+            _entry(function, environment, record, wall)
+            for named, environment, record, wall in self._entries
+            if named == function
+        ]
+
+
+def _entry(function: str, environment: str, record: Record, wall: float) -> PhaseEntry:
+    phase, status, duration, exits = "invoke", "success", 0.0, dict[str, str]()
+    if isinstance(record, ShutdownEnded):
+        phase, duration, exits = "shutdown", record.duration, record.exits
+    elif isinstance(record, InitEnded | InvocationEnded):
+        status, duration = str(record.status), record.duration
+        if isinstance(record, InitEnded):
+            phase = "reinit" if record.within_invocation else "init"
+    return PhaseEntry(
+        function=function,
+        environment=environment,
+        phase=phase,
+        status=status,
+        time=wall,
+        duration=duration,
+        exits=exits,
+    )

@@ -8,7 +8,7 @@ list.
 import asyncio
 import os
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -16,6 +16,8 @@ from torpor.model.errors import StoreUnavailable
 
 MEMORY_EVENTS = 10_000
 FILE_MAX = 16 * 1024 * 1024
+DEFERRED_FOR = 0.01
+"""Seconds that what is noted may wait to be appended."""
 _FILE = "events.jsonl"
 _OLDER = "events.old.jsonl"
 
@@ -50,11 +52,12 @@ class _Group:
                 self.events.append(event)
                 self.last = max(self.last, event.number)
 
-    def append(self, time: float, stream: str, message: str) -> None:
-        self.last += 1
-        event = LogEvent(self.last, time, stream, message)
-        self.events.append(event)
-        self.unsaved.append(event)
+    def append(self, time: float, stream: str, messages: Iterable[str]) -> None:
+        for message in messages:
+            self.last += 1
+            event = LogEvent(self.last, time, stream, message)
+            self.events.append(event)
+            self.unsaved.append(event)
         if len(self.unsaved) > MEMORY_EVENTS:
             self.save()
 
@@ -62,11 +65,10 @@ class _Group:
         unsaved, self.unsaved = self.unsaved, []
         if not unsaved:
             return
-        encoder = msgspec.json.Encoder()
         os.makedirs(self.folder, exist_ok=True)
         path = os.path.join(self.folder, _FILE)
         with open(path, "ab") as file:
-            file.write(b"".join(encoder.encode(event) + b"\n" for event in unsaved))
+            file.write(msgspec.json.Encoder().encode_lines(unsaved))
             full = file.tell() > FILE_MAX
         if full:
             os.replace(path, os.path.join(self.folder, _OLDER))
@@ -78,21 +80,35 @@ class Journal:
     def __init__(self, folder: str = "") -> None:
         self._folder = folder
         self._groups: dict[str, _Group] = {}
+        self._deferred: list[Callable[[], None]] = []
 
-    def append(self, group: str, stream: str, wall: float, message: str) -> None:
-        """Add an event; `wall` is in seconds since the epoch."""
+    def append(self, group: str, stream: str, wall: float, messages: Iterable[str]) -> None:
+        """Add events of the same time; `wall` is in seconds since the epoch."""
         found = self._groups.get(group) or self._open(group)
-        found.append(round(wall * 1000, 3), stream, message)
+        found.append(round(wall * 1000, 3), stream, messages)
         if not found.changed.is_set():
             found.changed.set()
 
+    def defer(self, write: Callable[[], None]) -> None:
+        """Call `write` in a moment, and in any case before the journal is read: it will append what is only noted."""
+        if not self._deferred:
+            asyncio.get_running_loop().call_later(DEFERRED_FOR, self._write_deferred)
+        self._deferred.append(write)
+
+    def _write_deferred(self) -> None:
+        deferred, self._deferred = self._deferred, []
+        for write in deferred:
+            write()
+
     def read(self, group: str, after: int = 0, limit: int = 1000) -> list[LogEvent]:
         """Up to `limit` events with a number above `after`, oldest first; the newest ones if `after` is 0."""
+        self._write_deferred()
         events = [event for event in self._open(group).events if event.number > after]
         return events[:limit] if after else events[-limit:]
 
     async def wait(self, group: str, after: int, timeout: float) -> None:
         """Return when the group has an event above `after`, or after `timeout` seconds."""
+        self._write_deferred()
         found = self._open(group)
         if found.last > after:
             return
@@ -104,6 +120,7 @@ class Journal:
 
     def flush(self) -> None:
         """Write what is not on disk yet. Raises StoreUnavailable; the events then stay readable in memory."""
+        self._write_deferred()
         if not self._folder:
             return
         try:
@@ -114,6 +131,7 @@ class Journal:
 
     def forget(self, group: str) -> None:
         """Drop a group and its files."""
+        self._write_deferred()
         found = self._groups.pop(group, None) or _Group(self._path(group))
         for name in (_FILE, _OLDER):
             if self._folder and os.path.exists(path := os.path.join(found.folder, name)):

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from uuid import uuid4
 
 from torpor.api.aws.face import AwsFace
@@ -24,7 +25,7 @@ def mount(face: AwsFace) -> Application:
             headers=exchange.headers,
             body=exchange.body,
         )
-        face.answer(request, lambda response: _reply(exchange, response))
+        face.answer(request, partial(_reply, exchange))
 
     return application
 
