@@ -70,20 +70,25 @@ def main() -> int:
 def _show(url: str) -> int:
     runtimes = _runtimes(url)
     client = _client(url)
-    shown = 0
+    deployed = []
     for example in EXAMPLE_FUNCTIONS:
         runtime = newest(example.language, runtimes)
-        if not runtime:
+        if runtime:
+            _deploy(client, example, runtime)
+            deployed.append((example, runtime))
+        else:
             reason = f"no {example.language} runtime is usable here; `torpor doctor` says more"
             print(f"\n{example.folder}: skipped, {reason}.")
-            continue
-        _demonstrate(client, url, example, runtime)
-        shown += 1
-    print(f"\n{shown} functions ran. Yours next: `make serve`, then `.venv/bin/torpor deploy PATH`.")
-    return 0 if shown else 1
+    for example, runtime in deployed:
+        print(f"\n{example.folder}  ({runtime}, examples/{example.folder})")
+        for temperature in ("cold", "warm"):
+            _invoke(client, example, temperature)
+        _print_phases(url, example.folder)
+    print(f"\n{len(deployed)} functions ran. Yours next: `make serve`, then `.venv/bin/torpor deploy PATH`.")
+    return 0 if deployed else 1
 
 
-def _demonstrate(client: Any, url: str, example: Example, runtime: str) -> None:
+def _deploy(client: Any, example: Example, runtime: str) -> None:
     name = example.folder
     client.create_function(
         FunctionName=name,
@@ -94,10 +99,6 @@ def _demonstrate(client: Any, url: str, example: Example, runtime: str) -> None:
         Timeout=10,
     )
     client.get_waiter("function_active_v2").wait(FunctionName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
-    print(f"\n{name}  ({runtime}, examples/{name})")
-    for temperature in ("cold", "warm"):
-        _invoke(client, example, temperature)
-    _print_phases(url, name)
 
 
 def _invoke(client: Any, example: Example, temperature: str) -> None:

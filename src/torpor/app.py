@@ -171,6 +171,7 @@ class Server:
                 history=self.history,
                 provider=self.provider,
                 clock=self._clock,
+                runtimes=tuple(name for name in self.images.present() if self.images.installed(name)),
                 capabilities=self.capabilities,
                 allowed=operator_guard(settings.access_keys, self._clock),
             )

@@ -33,6 +33,7 @@ class AdminParts:
     history: History
     provider: SandboxProvider
     clock: Clock
+    runtimes: tuple[str, ...]
     capabilities: Callable[[], tuple[Capability, ...]]
     allowed: Callable[[Exchange], bool]
     """May this request see what only the operator should?"""
@@ -58,7 +59,7 @@ class AdminFace:
         if exchange.method != "GET":
             _answer(exchange, 405, {"message": "Only GET is answered here."})
         elif name == "health":
-            _answer(exchange, 200, {"status": "ok", "version": __version__})
+            _answer(exchange, 200, {"status": "ok", "version": __version__, "runtimes": self._parts.runtimes})
         elif not self._parts.allowed(exchange):
             _answer(exchange, 403, {"message": "Sign the request with one of the server's access keys."})
         elif name == "logs":

@@ -141,7 +141,8 @@ class _Node:
             self._report("nodejs: without the cloud's SDK, as there is no npm here")
             return ""
         argv = [self._npm, "install", "--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock"]
-        problem = _run([*argv, "--loglevel=error", "--prefix", folder], NPM_SECONDS)
+        bounds = ["--fetch-timeout=20000", "--fetch-retries=1"]  # milliseconds: no registry, no long wait
+        problem = _run([*argv, *bounds, "--loglevel=error", "--prefix", folder], NPM_SECONDS)
         if problem:
             shutil.rmtree(os.path.join(folder, "node_modules"), ignore_errors=True)
             self._report(f"nodejs: without the cloud's SDK: {problem}")
@@ -164,9 +165,18 @@ def _requirements() -> str:
 def _run(argv: list[str], seconds: float) -> str:
     """Run a program quietly; its last line of complaint if it failed, else empty."""
     try:
-        done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False, umask=0o022
-        )
+        with tempfile.TemporaryDirectory(prefix="torpor-npm-") as cache:
+            # The account's own folder may not be there to write in, and npm then tries for minutes.
+            environment = {**os.environ, "npm_config_cache": cache}
+            done = subprocess.run(
+                argv,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=seconds,
+                check=False,
+                umask=0o022,
+                env=environment,
+            )
     except subprocess.TimeoutExpired:
         return f"{os.path.basename(argv[0])} took over {seconds:.0f} s"
     except OSError as error:

@@ -5,8 +5,8 @@ Every call is calm: where the host lacks the file, or the group is gone, a write
 
 import os
 
-CPU_PERIOD_US = 20_000
-"""A short period keeps the stalls of a small CPU share short."""
+CPU_PERIOD_US = 100_000
+"""Long enough that a short piece of work fits into what a small CPU share gets of one period: with 128 MB, 7 ms."""
 _MINIMUM_QUOTA_US = 1_000
 _UNLIMITED_V1 = (1 << 63) - 4096
 
@@ -72,7 +72,7 @@ class Controls:
         return done
 
     def set_cpu(self, cpus: float | None) -> bool:
-        """Hold processes to `cpus` CPUs (0.05 at least); None lifts the limit."""
+        """Hold processes to `cpus` CPUs (0.01 at least); None lifts the limit."""
         quota = None if cpus is None else max(_MINIMUM_QUOTA_US, round(cpus * CPU_PERIOD_US))
         if "cpu.max" in self.fds:
             return self._write("cpu.max", (b"max" if quota is None else b"%d" % quota) + b" %d" % CPU_PERIOD_US)
