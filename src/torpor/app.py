@@ -48,6 +48,7 @@ _MIB = 1024 * 1024
 _MEMORY_SHARE = 0.8
 _SWEEP_EVERY = 0.5
 _CODE_SWEEP_EVERY = 300.0
+_WARM_WITHIN = 10.0
 _RUNTIME_BODY_MAX = 32 * _MIB
 """Above the contract's limit for answers, so that an answer that is too large still gets the contract's own error."""
 
@@ -157,6 +158,7 @@ class Server:
                 account=settings.account,
                 region=settings.region,
                 keys=settings.access_keys,
+                prepare=self._warm,
                 max_inline=settings.max_package,
                 objects=ObjectSource(endpoint=settings.aws_endpoint_url),
                 secret=secrets.token_bytes(32),
@@ -193,12 +195,15 @@ class Server:
     def _changed(self, old: FunctionVersion | None, new: FunctionVersion | None) -> None:
         if old is not None:
             self.pool.retire(old)
-        if new is not None:
+        if old is not None and new is not None and new.runtime != old.runtime:
             self._spawn(self._warm(new.runtime))
 
     async def _warm(self, runtime: str) -> None:
         try:
-            await self.provider.warm(runtime)
+            async with asyncio.timeout(_WARM_WITHIN):
+                await self.provider.warm(runtime)
+        except TimeoutError:
+            log.warning("Preparing sandboxes for %s takes long; first starts will be slow.", runtime)
         except TorporError as error:
             log.warning("%s", error)
 

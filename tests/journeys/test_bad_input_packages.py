@@ -74,7 +74,7 @@ def _torn() -> bytes:
 
 EVIL: dict[str, tuple[Callable[[], bytes], str]] = {
     "no archive": (lambda: b"this is no archive", BROKEN),
-    "nothing": (lambda: b"", BROKEN),
+    "nothing": (lambda: b"", "Uploaded file must be a non-empty zip"),
     "only an index": (lambda: archive({}), BROKEN),
     "only directories": (lambda: _with_directories(), BROKEN),
     "cut off": (lambda: archive({"bootstrap": "x" * 1000})[:-30], BROKEN),

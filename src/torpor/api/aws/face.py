@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,6 +48,8 @@ class AwsSettings:
     secret: bytes = field(default_factory=lambda: secrets.token_bytes(32))
     """Signs links to packages."""
     objects: ObjectSource = field(default_factory=ObjectSource)
+    prepare: Callable[[str], Awaitable[None]] | None = None
+    """Makes the first start of a runtime quick; awaited before a new function is reported as made."""
     max_inline: int = limits.ZIPPED_MAX
     """Largest package inside a request, in bytes; packages from an object store may be larger."""
 
@@ -68,7 +70,9 @@ class AwsFace:
         self._places: dict[str, Place] = {}
         source = PackageSource(objects=settings.objects, max_inline=settings.max_inline)
         self._layers = LayerOperations(layers, source, self._links)
-        control = FunctionOperations(functions, self._model.shapes, source, self._links, self._layers)
+        control = FunctionOperations(
+            functions, self._model.shapes, source, self._links, self._layers, settings.prepare
+        )
         self._handlers = control.handlers() | ResourceOperations(functions).handlers() | self._layers.handlers()
 
     def answer(self, request: ApiRequest, reply: Reply) -> None:

@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any, cast
 
@@ -33,7 +33,9 @@ class FunctionOperations:
         source: PackageSource,
         links: CodeLinks,
         layers: LayerOperations,
+        prepare: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
+        self._prepare = prepare
         self._functions = functions
         self._layers = layers
         self._shapes = shapes
@@ -65,6 +67,8 @@ class FunctionOperations:
                 record = await self._functions.create(new, archive)
             except Conflict as error:
                 raise _exists(named.name) from error
+        if self._prepare is not None:
+            await self._prepare(record.latest.version.runtime)
         return Reply(201, rendering.configuration(record.latest, Moment.CREATED))
 
     async def get(self, call: Call) -> Reply:
