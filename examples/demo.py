@@ -178,8 +178,8 @@ def _client(url: str) -> Any:
 
 
 def _runtimes(url: str) -> list[str]:
-    found = _read(f"{url}/_torpor/doctor")["capabilities"]
-    return [entry["name"] for entry in found if entry["available"]]
+    runtimes: list[str] = _read(f"{url}/_torpor/health")["runtimes"]
+    return runtimes
 
 
 def _read(url: str) -> Any:

@@ -201,7 +201,7 @@ class Server:
     async def _warm(self, runtime: str) -> None:
         try:
             async with asyncio.timeout(_WARM_WITHIN):
-                await self.provider.warm(runtime)
+                await asyncio.shield(self.provider.warm(runtime))
         except TimeoutError:
             log.warning("Preparing sandboxes for %s takes long; first starts will be slow.", runtime)
         except TorporError as error:
@@ -253,8 +253,6 @@ async def _serve(settings: Settings, ready: Callable[[str], None]) -> int:
         f"Torpor {__version__} serves Lambda at {server.url} "
         f"(isolation: {server.provider.isolation}; {runtimes or 'provided runtimes only'})"
     )
-    if server.provider.isolation is Isolation.PROCESS:
-        ready("Functions run WITHOUT isolation, as this user: run only code you trust. `torpor doctor` says why.")
     await stopping.wait()
     await server.stop()
     return 0

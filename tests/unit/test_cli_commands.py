@@ -22,7 +22,7 @@ CONFIGURATION = {
     "CodeSize": 1234, "LastModified": "2026-01-02T03:04:05.000+0000", "State": "Active",
     "LastUpdateStatus": "Successful",
 }  # fmt: skip
-CAPABILITIES = [{"name": "python3.12", "available": True, "detail": ""}]
+RUNTIMES = ["python3.12"]
 MISSING = (404, {}, {"Type": "User", "Message": "Function not found: arn"})
 
 Reply = tuple[int, dict[str, str], Any]
@@ -97,7 +97,7 @@ def code(tmp_path: Path) -> Path:
 
 def _new_function(server: FakeServer) -> None:
     server.routes |= {
-        "GET /_torpor/doctor": (200, {}, {"capabilities": CAPABILITIES}),
+        "GET /_torpor/health": (200, {}, {"status": "ok", "runtimes": RUNTIMES}),
         f"POST {FUNCTIONS}": (201, {}, CONFIGURATION),
         f"GET {FUNCTIONS}/hello/configuration": (200, {}, CONFIGURATION),
     }

@@ -77,8 +77,8 @@ def _configuration(
 
 
 def _served(server: Client) -> list[str]:
-    findings = server.get(f"{ADMIN}/doctor")["capabilities"]
-    return [finding["name"] for finding in findings if finding["available"]]
+    runtimes: list[str] = server.get(f"{ADMIN}/health")["runtimes"]
+    return runtimes
 
 
 def _existing(server: Client, name: str) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ ErrorFace = Callable[[int, str], tuple[Sequence[tuple[str, str]], bytes]]
 """Shapes an error the server itself answers: status and reason in, headers and body out."""
 
 _FRAMING = frozenset({"content-length", "transfer-encoding", "connection", "keep-alive"})
+_FRAMING_LENGTHS = frozenset(map(len, _FRAMING))
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 BODILESS = frozenset({204, 304})
 """Statuses whose answers have no body."""
@@ -59,7 +60,11 @@ class FixedHeaders(tuple[tuple[str, str], ...]):
 
 def _fields(headers: Sequence[tuple[str, str]]) -> str:
     """Header lines without those that are the server's own. Line breaks in a name or value become blanks."""
-    lines = [f"{name}: {value}\r\n" for name, value in headers if name.lower() not in _FRAMING]
+    lines = [
+        f"{name}: {value}\r\n"
+        for name, value in headers
+        if len(name) not in _FRAMING_LENGTHS or name.lower() not in _FRAMING
+    ]
     fields = "".join(lines)
     if fields.count("\n") != len(lines) or fields.count("\r") != len(lines) or "\0" in fields:
         return "".join([line[:-2].translate(_UNSAFE) + "\r\n" for line in lines])
