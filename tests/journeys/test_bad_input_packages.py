@@ -38,11 +38,11 @@ def _link(target: str) -> Callable[[], bytes]:
 
 def _bomb(size: int = UNZIPPED_MAX + 1) -> bytes:
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as package:
-        with package.open("zeros", "w") as zeros:
-            for _ in range(size >> 20):
-                zeros.write(bytes(1 << 20))
-            zeros.write(bytes(size & 0xFFFFF))
+    package = zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1)
+    with package, package.open("zeros", "w") as zeros:
+        for _ in range(size >> 20):
+            zeros.write(bytes(1 << 20))
+        zeros.write(bytes(size & 0xFFFFF))
     assert len(buffer.getvalue()) < 4 << 20
     return buffer.getvalue()
 

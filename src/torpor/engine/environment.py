@@ -37,7 +37,7 @@ from torpor.sandbox.port import (
     SandboxStatistics,
     Stream,
 )
-from torpor.telemetry import History, Journal
+from torpor.telemetry import END_OF_PHASE, History, Journal
 from torpor.transport import Exchange, HttpLimits, HttpServer, listen
 
 log = logging.getLogger(__name__)
@@ -272,7 +272,8 @@ class Environment:
             self._sandbox.drain_output()
         wall = self._clock.wall()
         self._transcript.note(record, wall)
-        self._around.history.note(self.version.function, self.id, record, wall)
+        if type(record) in END_OF_PHASE:
+            self._around.history.note(self.version.function, self.id, record, wall)
 
     def _memory_mb(self) -> int:
         return -(-self._sandbox.memory_peak() // _MIB) if self._sandbox is not None else 0

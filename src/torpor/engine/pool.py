@@ -130,9 +130,8 @@ class Pool:
             free_environments=len(group.free),
             settling_environments=len(group.settling) - len(group.waiting),
         )
-        reason = _REFUSALS.get(decision)
-        if reason is not None:
-            done(Throttled("Rate Exceeded.", reason=reason))
+        if decision is Placement.REFUSE_ACCOUNT or decision is Placement.REFUSE_RESERVED:
+            done(Throttled("Rate Exceeded.", reason=_REFUSALS[decision]))
             return
         self._running[version.function] = running + 1
         self._unreserved += reserved is None

@@ -1,7 +1,7 @@
 """Records and output in; logs out."""
 
-from torpor.telemetry.history import History, PhaseEntry
+from torpor.telemetry.history import END_OF_PHASE, History, PhaseEntry
 from torpor.telemetry.journal import Journal, LogEvent
 from torpor.telemetry.output import OutputReader
 
-__all__ = ["History", "Journal", "LogEvent", "OutputReader", "PhaseEntry"]
+__all__ = ["END_OF_PHASE", "History", "Journal", "LogEvent", "OutputReader", "PhaseEntry"]

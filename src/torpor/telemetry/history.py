@@ -7,7 +7,8 @@ import msgspec
 from torpor.model.records import InitEnded, InvocationEnded, Record, ShutdownEnded
 
 KEPT = 10_000
-_END_OF_PHASE = frozenset({InitEnded, InvocationEnded, ShutdownEnded})
+END_OF_PHASE = frozenset({InitEnded, InvocationEnded, ShutdownEnded})
+"""The records that `History.note` is for."""
 
 
 class PhaseEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,9 +32,8 @@ class History:
         self._entries: deque[tuple[str, str, Record, float]] = deque(maxlen=KEPT)
 
     def note(self, function: str, environment: str, record: Record, wall: float) -> None:
-        """Keep the phase that this record ends, if it ends one."""
-        if type(record) in _END_OF_PHASE:
-            self._entries.append((function, environment, record, wall))
+        """Keep the phase that this record ends."""
+        self._entries.append((function, environment, record, wall))
 
     def read(self, function: str) -> list[PhaseEntry]:
         """The kept phases of a function's environments, oldest first."""

@@ -38,7 +38,8 @@ class _Group:
         self.folder = folder
         self.events: deque[LogEvent] = deque(maxlen=MEMORY_EVENTS)
         self.unsaved: list[LogEvent] = []
-        self.changed = asyncio.Event()
+        self.changed: asyncio.Event | None = None
+        """There only while somebody waits for an event."""
         self.last = 0
 
     def load(self) -> None:
@@ -63,7 +64,7 @@ class _Group:
 
     def save(self) -> None:
         unsaved, self.unsaved = self.unsaved, []
-        if not unsaved:
+        if not unsaved or not self.folder:
             return
         os.makedirs(self.folder, exist_ok=True)
         path = os.path.join(self.folder, _FILE)
@@ -86,8 +87,9 @@ class Journal:
         """Add events of the same time; `wall` is in seconds since the epoch."""
         found = self._groups.get(group) or self._open(group)
         found.append(round(wall * 1000, 3), stream, messages)
-        if not found.changed.is_set():
+        if found.changed is not None:
             found.changed.set()
+            found.changed = None
 
     def defer(self, write: Callable[[], None]) -> None:
         """Call `write` in a moment, and in any case before the journal is read: it will append what is only noted."""
@@ -112,9 +114,9 @@ class Journal:
         found = self._open(group)
         if found.last > after:
             return
-        found.changed.clear()
+        changed = found.changed = found.changed or asyncio.Event()
         try:
-            await asyncio.wait_for(found.changed.wait(), timeout)
+            await asyncio.wait_for(changed.wait(), timeout)
         except TimeoutError:
             return
 
@@ -146,6 +148,8 @@ class Journal:
         return found
 
     def _path(self, group: str) -> str:
+        if not self._folder:
+            return ""
         safe = "".join(char if char.isalnum() or char in "-_." else f"%{ord(char):02x}" for char in group)
         return os.path.join(self._folder, safe)
 

@@ -131,7 +131,8 @@ class Connection(asyncio.Protocol, Timed):
         self._busy = True
         self._parse(data)
         self._busy = False
-        self._go_on()
+        if self._current is None:
+            self._go_on()
 
     def eof_received(self) -> bool:
         self._lose_current()

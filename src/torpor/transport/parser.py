@@ -1,4 +1,4 @@
-"""Bytes to requests: llhttp does the grammar, this file the bounds and the refusals. The plainest are read before it."""
+"""Bytes to requests: llhttp does the grammar, this file the bounds and the refusals."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,6 @@ import httptools
 
 from torpor.transport.exchange import Exchange, Headers, RawHeaders
 from torpor.transport.limits import HttpLimits
-from torpor.transport.plain import read_plain
 
 
 class Reading(Enum):
@@ -95,11 +94,6 @@ class RequestParser:
 
     def feed(self, data: bytes | memoryview) -> Refusal | None:
         """Read on; complete requests go to the sink. After a refusal the parser must not be fed again."""
-        if self.reading is Reading.BETWEEN and type(data) is bytes and not self.finished:
-            exchange = read_plain(data, self._limits)
-            if exchange is not None:
-                self._sink.received(exchange)
-                return None
         self._fed = len(data) + (0 if self.reading is Reading.BETWEEN else self._fed)
         self._completed = False
         try:

@@ -31,12 +31,12 @@ class ResponseWriter:
     def send(self, exchange: Exchange, status: int, headers: Sequence[tuple[str, str]], body: bytes) -> None:
         head = encode_head(status, headers, len(body), keep_alive=exchange.keep_alive, http10=exchange.http10)
         content = b"" if exchange.method == "HEAD" or status in BODILESS else body
-        if len(content) > _JOINED:
-            # Not writelines: on some Python versions it forgets to pause the protocol.
-            self.transport.write(head)
-            self.transport.write(content)
-        else:
+        if len(content) <= _JOINED:
             self._write_now(head + content)
+            return
+        # Not writelines: on some Python versions it forgets to pause the protocol.
+        self.transport.write(head)
+        self.transport.write(content)
 
     def _write_now(self, data: bytes) -> None:
         """Past the event loop's own queue, which is emptied only after everything else of this turn has run: the peer

@@ -11,9 +11,9 @@ from torpor.contracts.lambda_.platform_log import LogFacts, LogStyle, PlatformLo
 from torpor.model.failure import Failure, FailureKind
 from torpor.model.function import FunctionVersion
 from torpor.model.policy import LifecyclePolicy
-from torpor.model.records import InitStarted, Record
+from torpor.model.records import InitStarted, Record, RuntimeDone
 
-BOOTSTRAPS = ("/var/runtime/bootstrap", "/var/task/bootstrap", "/opt/bootstrap")
+BOOTSTRAPS = (failures.NO_BOOTSTRAP, *failures.BOOTSTRAPS)
 WRAPPER = "AWS_LAMBDA_EXEC_WRAPPER"
 
 
@@ -64,7 +64,7 @@ class LambdaContract:
         if image.argv:
             wrapper = version.environment.get(WRAPPER)
             return image.wrapped(wrapper) if wrapper else image.argv
-        return (next((path for path in BOOTSTRAPS if exists(path)), BOOTSTRAPS[1]),)
+        return (next((path for path in BOOTSTRAPS if exists(path)), failures.NO_BOOTSTRAP),)
 
     def variables(
         self, version: FunctionVersion, image: Image, *, paths: Mapping[str, str], api_address: str, log_stream: str
@@ -94,6 +94,8 @@ class LambdaContract:
     def log_lines(
         self, version: FunctionVersion, image: Image, record: Record, *, wall: float, memory_mb: int
     ) -> list[str]:
+        if type(record) is RuntimeDone:
+            return []
         name = resource = ""
         if isinstance(record, InitStarted):
             name, resource = environment.runtime_version(version, image.version)
@@ -110,7 +112,8 @@ class LambdaContract:
         return self.log.render(record, facts, wall)
 
     def log_tail(self, lines: bytes) -> bytes:
-        return lines[-limits.TAIL_LOG :]
+        """The end of an invocation's log; a character that the cut would split is left out."""
+        return lines[-limits.TAIL_LOG :].decode(errors="ignore").encode()
 
     def failure(self, failure: Failure, request_id: str, wall: float) -> tuple[str, bytes]:
         if failure.kind is FailureKind.TIMEOUT and self.log.style is LogStyle.OLD:

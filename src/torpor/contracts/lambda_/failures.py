@@ -17,6 +17,8 @@ SANDBOX_TIMEOUT = "Sandbox.Timedout"
 RESPONSE_TOO_LARGE = "Function.ResponseSizeTooLarge"
 UNKNOWN_ERROR = "Runtime.Unknown"
 BOOTSTRAPS = ("/var/task/bootstrap", "/opt/bootstrap")
+NO_BOOTSTRAP = "/var/runtime/bootstrap"
+"""Started where no bootstrap was found: no package or layer can put anything there."""
 
 _SIGNAL_TEXTS: dict[int, str] = {
     signals.SIGHUP: "hangup",
@@ -75,17 +77,26 @@ def error_text(failure: Failure) -> str:
         case FailureKind.INIT_ERROR if failure.agent != "runtime":
             return f"{failure.agent} reported an error"
         case FailureKind.START:
-            return f"Couldn't find valid bootstrap(s): [{' '.join(BOOTSTRAPS)}]"
+            return _start_text(failure.detail)
         case FailureKind.STOPPED:
             return "The execution environment was stopped"
     return failure.detail or "The runtime reported an error"
 
 
+def _start_text(detail: str) -> str:
+    """Which program did not start and why; `detail` is the sandbox's `reason: path`."""
+    reason, _, path = detail.rpartition(": ")
+    if not detail or path == NO_BOOTSTRAP:
+        return f"Couldn't find valid bootstrap(s): [{' '.join(BOOTSTRAPS)}]"
+    return f"fork/exec {path}: {reason[:1].lower()}{reason[1:]}" if path.startswith("/") else detail
+
+
 def payload(failure: Failure, request_id: str) -> bytes:
     """The body a caller gets for this failure; what the runtime itself posted is passed on as it is."""
-    if failure.kind is FailureKind.INIT_ERROR and failure.payload and failure.agent == "runtime":
-        return failure.payload
-    if failure.kind is FailureKind.OVERSIZE:
+    posted = failure.payload if failure.kind is FailureKind.INIT_ERROR and failure.agent == "runtime" else b""
+    if posted and len(posted) <= limits.RESPONSE_MAX:
+        return posted
+    if posted or failure.kind is FailureKind.OVERSIZE:
         message = f"Response payload size exceeded maximum allowed payload size ({limits.RESPONSE_MAX} bytes)."
         return _encode({"errorMessage": message, "errorType": RESPONSE_TOO_LARGE})
     message = f"RequestId: {request_id} Error: {error_text(failure)}"

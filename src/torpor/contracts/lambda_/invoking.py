@@ -136,7 +136,7 @@ def _bad_context() -> ApiFailure:
 
 
 class _Noise:
-    """Random digits from the system's generator, fetched in bulk: a system call for each would cost more than all else."""
+    """Random digits from the system's generator, fetched in bulk: a system call for each costs more than its use."""
 
     __slots__ = ("_digits", "_used")
 

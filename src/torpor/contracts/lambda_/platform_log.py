@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
+import msgspec
+
 from torpor.contracts.lambda_ import failures
 from torpor.model.failure import Failure, FailureKind
 from torpor.model.invocation import OutcomeStatus
@@ -23,8 +25,7 @@ class Billing(StrEnum):
     """As the vendor's older samples show: without Init; failures cut to whole milliseconds."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogFacts:
+class LogFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What the lines say beside the record itself."""
 
     function: str
