@@ -1,6 +1,10 @@
 """Options of the whole suite: `--slow` runs limits at full length; facts are collected by `tests.support.facts`."""
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("steady", derandomize=True, deadline=None)
+settings.load_profile("steady")
 
 pytest_plugins = ["tests.support.facts"]
 

@@ -43,10 +43,10 @@ class Lives:
         self._release(server)
         wait_until_ended(family)
 
-    def terminate(self, server: TorporServer) -> int:
-        """SIGTERM; the exit code. Fails if anything but the data is left."""
+    def terminate(self, server: TorporServer, number: int = signal.SIGTERM) -> int:
+        """Tell it to stop; the exit code. Fails if anything but the data is left."""
         family = descendants(server.process.pid)
-        server.process.send_signal(signal.SIGTERM)
+        server.process.send_signal(number)
         code = server.process.wait(60)
         self._release(server)
         wait_until_ended(family)

@@ -52,8 +52,11 @@ class Ending:
             yield fx.SignalAgent(RUNTIME, fx.SignalName.KILL)
 
     def runtime_gone(self, reason: str, deadline: float) -> Iterator[fx.Effect]:
-        """The runtime has ended: now the extensions' turn; with none left, strays are killed."""
+        """The runtime has ended: now the extensions' turn; with none left, or no time, everything is killed."""
         told = False
+        if self._now >= deadline:
+            yield fx.KillAgents()
+            return
         for agent in self._extensions.values():
             if not (agent.external and agent.lives):
                 continue
