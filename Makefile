@@ -34,8 +34,9 @@ lint: $(READY) ## style, types and the rules of the architecture
 	@$(PY) -m mypy
 	@$(PY) -m pytest tests/architecture
 
-reference: $(READY) ## write docs/reference/settings.md anew
+reference: $(READY) ## write docs/reference anew
 	@$(PY) -m torpor.cli.reference > docs/reference/settings.md
+	@$(PY) -c "from torpor.lifecycle.diagram import page; print(page(), end='')" > docs/reference/lifecycle.md
 
 bench: $(READY) ## measure; the report says beside whom
 	@$(PY) -m bench $(ARGS)

@@ -51,6 +51,7 @@ _SWEEP_EVERY = 0.5
 _CODE_SWEEP_EVERY = 300.0
 _WARM_WITHIN = 10.0
 _YOUNG_OBJECTS = 10_000
+_HOST_INSIDE = "host.torpor.internal"
 _RUNTIME_BODY_MAX = 32 * _MIB
 """Above the contract's limit for answers, so that an answer that is too large still gets the contract's own error."""
 
@@ -88,7 +89,7 @@ class Server:
         self._stores = _open_stores(settings)
         self._ladder = _ladder(settings, self._stores.folder, self.images)
         self.provider = await self._ladder.climb()
-        contract = _contract(settings)
+        contract = _contract(settings, self.provider.isolation)
         around = Surroundings(
             provider=self.provider,
             journal=self._stores.journal,
@@ -315,9 +316,16 @@ def _ladder(settings: Settings, folder: Path, images: ImageCatalog) -> Ladder:
 
 def _host_ports(settings: Settings) -> frozenset[int]:
     """Ports of the host's loopback that functions may reach: those set, and that of a local AWS endpoint."""
-    endpoint = urlsplit(settings.aws_endpoint_url)
-    own = {endpoint.port} if endpoint.port and is_loopback(endpoint.hostname or "") else set()
-    return frozenset(settings.host_ports) | own
+    port = _local_port(settings.aws_endpoint_url)
+    return frozenset(settings.host_ports) | (frozenset() if port is None else {port})
+
+
+def _local_port(url: str) -> int | None:
+    """The port of a URL on this host's loopback; None for any other."""
+    parts = urlsplit(url)
+    if not is_loopback(parts.hostname or ""):
+        return None
+    return parts.port or (443 if parts.scheme == "https" else 80)
 
 
 def _runtime_detail(images: ImageCatalog, name: str) -> str:
@@ -328,15 +336,23 @@ def _runtime_detail(images: ImageCatalog, name: str) -> str:
     return f"{image.version} at {image.host_executable}" if image.host_executable else "bootstrap of the package"
 
 
-def _contract(settings: Settings) -> LambdaContract:
+def _contract(settings: Settings, isolation: Isolation) -> LambdaContract:
     return LambdaContract(
         credentials=_credentials(settings),
         init_limit=settings.init_limit,
         single_use=settings.single_use,
         clone=settings.clone,
         log=PlatformLog(style=LogStyle(settings.log_style), billing=Billing(settings.billing)),
-        endpoint_url=settings.aws_endpoint_url if settings.pass_endpoint_url else "",
+        endpoint_url=_endpoint_inside(settings.aws_endpoint_url, isolation) if settings.pass_endpoint_url else "",
     )
+
+
+def _endpoint_inside(url: str, isolation: Isolation) -> str:
+    """The AWS endpoint as functions reach it: in a network of their own, this host's loopback has another name."""
+    port = _local_port(url)
+    if port is None or isolation is Isolation.PROCESS:
+        return url
+    return urlsplit(url)._replace(netloc=f"{_HOST_INSIDE}:{port}").geturl()
 
 
 def _credentials(settings: Settings) -> Credentials:

@@ -91,11 +91,15 @@ def _tree(path: Path) -> ast.Module:
 
 
 def _tests_in(path: Path) -> frozenset[str]:
-    """Names of the test functions at the top of a file; none if there is no file."""
-    functions = ast.FunctionDef | ast.AsyncFunctionDef
-    return frozenset(
-        node.name for node in _tree(path).body if isinstance(node, functions) and node.name.startswith("test_")
-    )
+    """Names of the tests at the top of a file, state machines included; none if there is no file."""
+    return frozenset(name for node in _tree(path).body for name in _defined(node) if name.startswith(("test_", "Test")))
+
+
+def _defined(node: ast.stmt) -> list[str]:
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return [node.name]
+    targets = node.targets if isinstance(node, ast.Assign) else []
+    return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
 def _rows(text: str) -> Iterator[list[str]]:

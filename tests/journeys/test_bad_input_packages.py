@@ -111,11 +111,11 @@ def _through_a_link() -> bytes:
 
 
 def _listing(server: TorporServer) -> dict[str, int]:
-    """Every file of the data folder with its size; of the database only that it is there, of live sandboxes nothing."""
+    """Every file below the server's folder, packages with their size; sandboxes and logs are left out."""
     found = {}
     for path in server.base.rglob("*"):
         name = str(path.relative_to(server.base))
-        if not name.startswith("data/sandboxes/"):
+        if not name.startswith(("data/sandboxes/", "data/logs")):
             found[name] = path.lstat().st_size if name.startswith("data/code/") and not path.is_dir() else 0
     return found
 

@@ -156,7 +156,7 @@ class Stage:
 
 @pytest.fixture
 def stage(deploy: Deploy) -> Stage:
-    return Stage(deploy(_runtime(SCENES), MemorySize=1024))
+    return Stage(deploy(_runtime(SCENES), MemorySize=1769, Timeout=8))
 
 
 def _refused(source: str, target: str) -> dict[str, str]:

@@ -26,6 +26,7 @@ REACHING = python("""
 import socket
 def handler(event, context):
     with socket.create_connection(("host.torpor.internal", event["port"]), timeout=3) as connection:
+        connection.sendall(b"?")
         return connection.recv(10).decode()
 """)
 
@@ -180,6 +181,7 @@ def test_egress_relay_killed_by_hand_functions_reach_the_outside_again(life: Liv
         def serve() -> None:
             for _ in range(2):
                 connection, _ = listener.accept()
+                connection.recv(1)
                 connection.sendall(b"hello")
                 connection.close()
 

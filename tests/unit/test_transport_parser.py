@@ -88,6 +88,8 @@ def test_target_in_any_form_gives_path_and_query(target: bytes, path: str, query
         (b"GET / HTTP/1.1\r\nA: b\x00\r\n\r\n", 400),
         (b"GET / HTTP/1.1\nA: b\n\n", 400),
         (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nExpect: 100-continue\r\nexpect: other\r\n\r\n", 417),
+        (b"POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\na", 400),
         (b"GET / HTTP/2.0\r\n\r\n", 505),
         (b"GET / HTTP/3.0\r\n\r\n", 505),
         (b"GET / HTTP/0.9\r\n\r\n", 505),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torpor.transport.response import encode_answer, encode_head, json_error
+from torpor.transport.response import FixedHeaders, encode_answer, encode_head, json_error
 
 
 def test_answer_carries_status_headers_date_and_length() -> None:
@@ -66,3 +66,10 @@ def test_plain_error_is_one_json_object() -> None:
     headers, body = json_error(404, 'no "x"')
     assert headers == (("Content-Type", "application/json"),)
     assert json.loads(body) == {"message": 'no "x"'}
+
+
+def test_fixed_headers_are_answered_like_the_same_ones_given_each_time() -> None:
+    given = (("X-One", "1"), ("Content-Length", "9"), ("X-Two", "a\r\nb"))
+    fixed = FixedHeaders(given)
+    assert tuple(fixed) == given
+    assert encode_head(200, fixed, 5) == encode_head(200, given, 5)

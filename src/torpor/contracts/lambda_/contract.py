@@ -13,7 +13,7 @@ from torpor.model.function import FunctionVersion
 from torpor.model.policy import LifecyclePolicy
 from torpor.model.records import InitStarted, Record, RuntimeDone
 
-BOOTSTRAPS = (failures.NO_BOOTSTRAP, *failures.BOOTSTRAPS)
+BOOTSTRAPS = ("/var/runtime/bootstrap", *failures.BOOTSTRAPS)
 WRAPPER = "AWS_LAMBDA_EXEC_WRAPPER"
 
 

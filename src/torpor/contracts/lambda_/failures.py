@@ -17,8 +17,8 @@ SANDBOX_TIMEOUT = "Sandbox.Timedout"
 RESPONSE_TOO_LARGE = "Function.ResponseSizeTooLarge"
 UNKNOWN_ERROR = "Runtime.Unknown"
 BOOTSTRAPS = ("/var/task/bootstrap", "/opt/bootstrap")
-NO_BOOTSTRAP = "/var/runtime/bootstrap"
-"""Started where no bootstrap was found: no package or layer can put anything there."""
+NO_BOOTSTRAP = "/var/runtime/no-bootstrap"
+"""Started where no bootstrap was found: nothing can be there, and its name tells this failure from others."""
 
 _SIGNAL_TEXTS: dict[int, str] = {
     signals.SIGHUP: "hangup",
@@ -86,7 +86,7 @@ def error_text(failure: Failure) -> str:
 def _start_text(detail: str) -> str:
     """Which program did not start and why; `detail` is the sandbox's `reason: path`."""
     reason, _, path = detail.rpartition(": ")
-    if not detail or path == NO_BOOTSTRAP:
+    if not detail or path.endswith(NO_BOOTSTRAP.rpartition("/")[2]):
         return f"Couldn't find valid bootstrap(s): [{' '.join(BOOTSTRAPS)}]"
     return f"fork/exec {path}: {reason[:1].lower()}{reason[1:]}" if path.startswith("/") else detail
 
