@@ -35,10 +35,11 @@ from torpor.model.function import CodeRef, FunctionVersion
 from torpor.sandbox.images import ImageCatalog
 from torpor.sandbox.interpreters import discover
 from torpor.sandbox.ladder import Ladder, LadderOptions
+from torpor.sandbox.linux.destinations import HOST_ADDRESS
 from torpor.sandbox.port import Capability, Isolation
 from torpor.service.functions import Functions
 from torpor.service.layers import Layers
-from torpor.settings import Settings, is_loopback
+from torpor.settings import Settings, local_port
 from torpor.store.code import DiskCodeStore
 from torpor.store.metadata import SqlMetadataStore
 from torpor.telemetry import History, Journal
@@ -51,7 +52,6 @@ _SWEEP_EVERY = 0.5
 _CODE_SWEEP_EVERY = 300.0
 _WARM_WITHIN = 10.0
 _YOUNG_OBJECTS = 10_000
-_HOST_INSIDE = "host.torpor.internal"
 _RUNTIME_BODY_MAX = 32 * _MIB
 """Above the contract's limit for answers, so that an answer that is too large still gets the contract's own error."""
 
@@ -316,16 +316,8 @@ def _ladder(settings: Settings, folder: Path, images: ImageCatalog) -> Ladder:
 
 def _host_ports(settings: Settings) -> frozenset[int]:
     """Ports of the host's loopback that functions may reach: those set, and that of a local AWS endpoint."""
-    port = _local_port(settings.aws_endpoint_url)
+    port = local_port(settings.aws_endpoint_url)
     return frozenset(settings.host_ports) | (frozenset() if port is None else {port})
-
-
-def _local_port(url: str) -> int | None:
-    """The port of a URL on this host's loopback; None for any other."""
-    parts = urlsplit(url)
-    if not is_loopback(parts.hostname or ""):
-        return None
-    return parts.port or (443 if parts.scheme == "https" else 80)
 
 
 def _runtime_detail(images: ImageCatalog, name: str) -> str:
@@ -348,11 +340,12 @@ def _contract(settings: Settings, isolation: Isolation) -> LambdaContract:
 
 
 def _endpoint_inside(url: str, isolation: Isolation) -> str:
-    """The AWS endpoint as functions reach it: in a network of their own, this host's loopback has another name."""
-    port = _local_port(url)
+    """The AWS endpoint as functions reach it: in a network of their own, this host's loopback has another address."""
+    port = local_port(url)
     if port is None or isolation is Isolation.PROCESS:
         return url
-    return urlsplit(url)._replace(netloc=f"{_HOST_INSIDE}:{port}").geturl()
+    # An address rather than a name: SDKs put a bucket's name before a name, where nothing would resolve it.
+    return urlsplit(url)._replace(netloc=f"{HOST_ADDRESS}:{port}").geturl()
 
 
 def _credentials(settings: Settings) -> Credentials:

@@ -19,6 +19,7 @@ from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, get_type_hints
+from urllib.parse import urlsplit
 
 from torpor.contracts.lambda_ import limits
 from torpor.model.errors import InvalidRequest
@@ -281,6 +282,14 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def local_port(url: str) -> int | None:
+    """The port of a URL on this host's loopback; None for any other."""
+    parts = urlsplit(url)
+    if not is_loopback(parts.hostname or ""):
+        return None
+    return parts.port or (443 if parts.scheme == "https" else 80)
 
 
 def _file(given: Path | None, environ: Mapping[str, str]) -> Path | None:

@@ -100,7 +100,7 @@ def test_function_puts_an_object_into_the_endpoint_it_is_given(
         reply = function.invoke({"key": isolation})
     assert not reply.error, reply.payload
     url, read = reply.payload
-    inside = "127.0.0.1" if server.isolation == "process" else "host.torpor.internal"
+    inside = "127.0.0.1" if server.isolation == "process" else "169.254.100.2"
     assert url == f"http://{inside}:{urlsplit(endpoint).port}"
     assert read == "from inside"
     assert store.get_object(Bucket="results", Key=isolation)["Body"].read() == b"from inside"

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import os
 import signal as signals
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -43,6 +43,7 @@ from torpor.transport import Exchange, HttpLimits, HttpServer, listen
 log = logging.getLogger(__name__)
 _SIGNALS = {fx.SignalName.TERMINATE: signals.SIGTERM, fx.SignalName.KILL: signals.SIGKILL}
 _MIB = 1024 * 1024
+_TOO_LARGE = 413
 _AFTER_OUTPUT = frozenset({InvocationEnded, InitEnded})
 """Records that come after all that the processes have written."""
 _FAILED = {
@@ -162,11 +163,22 @@ class Environment:
                 await sandbox.destroy()
                 return
             self._sandbox = sandbox
-            self._server = await listen(self._handle, sock=sandbox.api_socket, limits=self._around.limits)
+            self._server = await listen(
+                self._handle, sock=sandbox.api_socket, limits=self._around.limits, on_error=self._refused
+            )
         except TorporError as error:
             self.feed(ev.SandboxLost(str(error)))
             return
         self.feed(ev.SandboxReady())
+
+    def _refused(self, status: int, reason: str) -> tuple[Sequence[tuple[str, str]], bytes]:
+        """The in-sandbox server turns a request away before its endpoint sees it. One that is too large, while a single
+        invocation runs, is that invocation's answer."""
+        wire = self._contract.wire
+        running = self.machine.delivered
+        if status == _TOO_LARGE and len(running) == 1:
+            self.feed(ev.AnswerRefused(running[0], oversize=True, error_type="", size=0))
+        return (wire.JSON,), wire.TOO_LARGE if status == _TOO_LARGE else wire.NOT_FOUND
 
     def assign(self, invocation: Invocation, done: Done) -> None:
         """Run an invocation here; `done` is called exactly once, synchronously when the answer is there."""

@@ -45,6 +45,11 @@ class Ground:
         self._out: list[fx.Effect] = []
 
     @property
+    def delivered(self) -> tuple[str, ...]:
+        """The invocations whose answer is awaited."""
+        return tuple(name for name, slot in self.slots.items() if slot.state is SlotState.DELIVERED)
+
+    @property
     def free_slots(self) -> int:
         """How many invocations could be assigned now and be delivered without waiting for Init or an end."""
         if self.phase.name not in _CAN_TAKE or self.waiting:

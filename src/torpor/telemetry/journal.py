@@ -6,15 +6,21 @@ list.
 """
 
 import asyncio
+import contextlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 import msgspec
 
 from torpor.model.errors import StoreUnavailable
 
 MEMORY_EVENTS = 10_000
+MEMORY_SIZE = 16 * 1024 * 1024
+"""Characters of messages kept in memory, each group."""
+UNSAVED_SIZE = 4 * 1024 * 1024
+"""Characters of messages that may wait for the next `flush`."""
 FILE_MAX = 16 * 1024 * 1024
 DEFERRED_FOR = 0.01
 """Seconds that what is noted may wait to be appended."""
@@ -36,8 +42,11 @@ class _Group:
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
-        self.events: deque[LogEvent] = deque(maxlen=MEMORY_EVENTS)
+        self.events: deque[LogEvent] = deque()
+        self.size = 0
+        """Characters of the messages in `events`."""
         self.unsaved: list[LogEvent] = []
+        self._unsaved_size = 0
         self.changed: asyncio.Event | None = None
         """There only while somebody waits for an event."""
         self.last = 0
@@ -50,20 +59,30 @@ class _Group:
                     event = decoder.decode(line)
                 except msgspec.DecodeError:
                     continue
-                self.events.append(event)
+                self._keep(event)
                 self.last = max(self.last, event.number)
 
     def append(self, time: float, stream: str, messages: Iterable[str]) -> None:
         for message in messages:
             self.last += 1
             event = LogEvent(self.last, time, stream, message)
-            self.events.append(event)
+            self._keep(event)
             self.unsaved.append(event)
-        if len(self.unsaved) > MEMORY_EVENTS:
-            self.save()
+            self._unsaved_size += len(message)
+        if self._unsaved_size > UNSAVED_SIZE or len(self.unsaved) > MEMORY_EVENTS:
+            # A full disk costs the events their place on it, never the function its run; the next flush tells of it.
+            with contextlib.suppress(OSError):
+                self.save()
+
+    def _keep(self, event: LogEvent) -> None:
+        self.events.append(event)
+        self.size += len(event.message)
+        while len(self.events) > MEMORY_EVENTS or self.size > MEMORY_SIZE:
+            self.size -= len(self.events.popleft().message)
 
     def save(self) -> None:
         unsaved, self.unsaved = self.unsaved, []
+        self._unsaved_size = 0
         if not unsaved or not self.folder:
             return
         os.makedirs(self.folder, exist_ok=True)

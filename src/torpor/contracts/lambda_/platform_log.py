@@ -104,7 +104,7 @@ class PlatformLog:
         if self.billing is Billing.SAMPLES:
             failed_new = record.failure is not None and self.style is LogStyle.NEW
             return math.floor(duration) if failed_new else math.ceil(duration)
-        return math.ceil(duration + round((record.init_duration or 0.0) * 1000, 2))
+        return math.ceil(round(duration + (record.init_duration or 0.0) * 1000, 2))
 
 
 def _init_report(record: InitEnded, failure: Failure) -> str:
@@ -116,4 +116,4 @@ def _init_report(record: InitEnded, failure: Failure) -> str:
 
 def stamp(wall: float) -> str:
     """ISO 8601 in UTC with milliseconds."""
-    return datetime.fromtimestamp(wall, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{int(wall * 1000) % 1000:03d}Z"
+    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
