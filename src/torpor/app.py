@@ -5,12 +5,14 @@ import fcntl
 import gc
 import logging
 import os
+import resource
 import secrets
 import signal
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from torpor.api.admin import AdminFace, AdminParts
 from torpor.api.aws import AwsFace, AwsSettings, ObjectSource, body_limit, error_face, mount
 from torpor.api.aws.code_links import PREFIX as CODE_PREFIX
 from torpor.api.aws.guard import operator_guard
+from torpor.api.same_machine import SameMachine
 from torpor.contracts.lambda_ import limits
 from torpor.contracts.lambda_.contract import LambdaContract
 from torpor.contracts.lambda_.environment import Credentials
@@ -51,9 +54,8 @@ _MEMORY_SHARE = 0.8
 _SWEEP_EVERY = 0.5
 _CODE_SWEEP_EVERY = 300.0
 _WARM_WITHIN = 10.0
+_FILES_WANTED = 20_000
 _YOUNG_OBJECTS = 10_000
-_RUNTIME_BODY_MAX = 32 * _MIB
-"""Above the contract's limit for answers, so that an answer that is too large still gets the contract's own error."""
 
 
 class SystemClock:
@@ -82,13 +84,18 @@ class Server:
         self._clock = SystemClock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._http: HttpServer | None = None
+        self._opened = AsyncExitStack()
+        """What must be closed again, in the reverse order of opening."""
 
     async def start(self) -> None:
         """Open the data folder, the sandboxes and the port. Raises PlatformError with what to do."""
         settings = self.settings
         self._stores = _open_stores(settings)
+        self._opened.callback(self._close_stores)
         self._ladder = _ladder(settings, self._stores.folder, self.images)
+        self._opened.push_async_callback(self._ladder.close)
         self.provider = await self._ladder.climb()
+        self._opened.push_async_callback(self.provider.close)
         contract = _contract(settings, self.provider.isolation)
         around = Surroundings(
             provider=self.provider,
@@ -96,7 +103,6 @@ class Server:
             history=self.history,
             clock=self._clock,
             loop=asyncio.get_running_loop(),
-            limits=HttpLimits(body_bytes=_RUNTIME_BODY_MAX, head_timeout=60.0, idle_timeout=86_400.0),
             code_folder=self._stores.code.folder,
             limits_cpu=settings.cpu_limit,
         )
@@ -135,6 +141,10 @@ class Server:
         """The isolation ladder with a reason for each missing rung, and the runtimes found."""
         return (*self._ladder.capabilities(self.provider), *_runtimes(self.images))
 
+    async def abandon(self) -> None:
+        """Close whatever is open, at once."""
+        await self._opened.aclose()
+
     async def stop(self) -> None:
         """Drain: running invocations finish within the bound, new ones are refused; then nothing is left."""
         timeout = self.settings.drain_timeout
@@ -145,11 +155,14 @@ class Server:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.provider.close()
-        await self._ladder.close()
-        self._stores.journal.flush()
-        self._stores.metadata.close()
-        os.close(self._stores.lock)
+        await self.abandon()
+
+    def _close_stores(self) -> None:
+        try:
+            self._stores.journal.flush()
+        finally:
+            self._stores.metadata.close()
+            os.close(self._stores.lock)
 
     def _application(self) -> Application:
         settings = self.settings
@@ -183,7 +196,12 @@ class Server:
         )
         aws = mount(face)
 
+        pages = SameMachine(settings.host) if not settings.access_keys else None
+
         def application(exchange: Exchange) -> None:
+            if pages is not None and (reason := pages.refuses(exchange)):
+                exchange.reply(403, *error_face(403, reason))
+                return
             own = exchange.path.startswith(ADMIN_PREFIX) and not exchange.path.startswith(CODE_PREFIX)
             (admin.handle if own else aws)(exchange)
 
@@ -214,14 +232,16 @@ class Server:
         swept = 0.0
         while True:
             await asyncio.sleep(_SWEEP_EVERY)
-            self.pool.reclaim()
             try:
-                self._stores.journal.flush()
+                self.pool.reclaim()
                 if self._clock.monotonic() - swept > _CODE_SWEEP_EVERY:
                     swept = self._clock.monotonic()
                     await self.functions.sweep_code(self._code_in_use)
+                self._stores.journal.flush()
             except TorporError as error:
                 log.warning("%s", error)
+            except Exception:  # the next round may do better; no round at all would be worse
+                log.exception("housekeeping failed")
 
     def _spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -250,7 +270,12 @@ async def _serve(settings: Settings, ready: Callable[[str], None]) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    await server.start()
+    _raise_file_limit()
+    try:
+        await server.start()
+    except BaseException:
+        await server.abandon()
+        raise
     _spare_the_collector()
     runtimes = " ".join(name for name in server.images.present() if not name.startswith("provided"))
     ready(
@@ -260,6 +285,15 @@ async def _serve(settings: Settings, ready: Callable[[str], None]) -> int:
     await stopping.wait()
     await server.stop()
     return 0
+
+
+def _raise_file_limit() -> None:
+    """Each environment takes about twenty descriptors of the server's; functions have a limit of their own."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard != resource.RLIM_INFINITY and hard < _FILES_WANTED:
+        log.warning("Only %d files may be open here: that is about %d environments at once.", hard, hard // 20)
 
 
 def _spare_the_collector() -> None:
@@ -371,7 +405,8 @@ def _pool_limits(settings: Settings) -> PoolLimits:
 def _open_stores(settings: Settings) -> _Stores:
     folder = settings.data
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for part in (folder, folder / "code", folder / "logs"):
+            part.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise PlatformError(

@@ -22,7 +22,6 @@ from torpor.model.invocation import Invocation, Outcome
 from torpor.sandbox.images import ImageCatalog
 from torpor.sandbox.memory import MemoryProcess, MemoryProvider
 from torpor.telemetry import History, Journal
-from torpor.transport import HttpLimits
 
 CODE = CodeRef(digest="code", packed_bytes=1, unpacked_bytes=1)
 LAYER = CodeRef(digest="layer", packed_bytes=1, unpacked_bytes=1)
@@ -114,6 +113,8 @@ async def _stage(folder: Path, *extensions: str) -> AsyncIterator[Stage]:
     (folder / "layer" / "extensions" / "folder").mkdir(parents=True)
     for name in extensions:
         (folder / "layer" / "extensions" / name).write_text("")
+    (folder / CODE.digest).mkdir(exist_ok=True)
+    (folder / CODE.digest / "bootstrap").write_text("")
     programs = {f"/opt/extensions/{name}": _hangs for name in extensions if name != "missing"}
     provider = MemoryProvider({"/var/task/bootstrap": _hangs, **programs})
     await provider.open()
@@ -126,7 +127,7 @@ async def _stage(folder: Path, *extensions: str) -> AsyncIterator[Stage]:
     journal = Journal(str(folder / "logs"))
     around = Surroundings(
         provider=provider, journal=journal, history=History(), clock=Clock(), loop=asyncio.get_running_loop(),
-        limits=HttpLimits(), code_folder=lambda code: str(folder / code.digest),
+        code_folder=lambda code: str(folder / code.digest),
     )  # fmt: skip
     image = ImageCatalog("", ()).resolve("provided.al2023")
     contract = LambdaContract(credentials=credentials)

@@ -205,7 +205,7 @@ def test_extension_that_ignores_the_shutdown_is_killed_at_the_deadline() -> None
     story.then(ev.StopRequested("spindown"))
     assert story.then(ev.DeadlineReached("shutdown-runtime"), after=0.6) == ["SignalAgent"]
     assert story.then(ev.AgentExited(RUNTIME, signal=9), after=0.0) == ["NotifyShutdown"]
-    assert story.then(ev.DeadlineReached("shutdown"), after=1.4) == ["KillAgents"]
+    assert story.then(ev.DeadlineReached("shutdown"), after=1.4) == ["KillAgents", "ArmTimer"]
     assert story.then(ev.AgentExited(WATCHER, signal=9), after=0.0)[-1] == "Destroy"
     ended = _records(story, ShutdownEnded)[0]
     assert ended.exits == {"runtime": "signal 9", "watcher": "signal 9"}

@@ -37,7 +37,7 @@ def test_standard_init_timeout_is_made_again_inside_the_invocation_under_its_own
     story = Story()
     story.assign(timeout=30.0)
     story.then(ev.SandboxReady())
-    assert story.then(ev.DeadlineReached("init"), after=10.0) == ["Emit", "CancelTimer", "KillAgents"]
+    assert story.then(ev.DeadlineReached("init"), after=10.0) == ["Emit", "CancelTimer", "KillAgents", "ArmTimer"]
     assert story.phase is PhaseName.RESETTING
     effects = story.then(ev.AgentExited(RUNTIME, signal=9))
     assert effects[-4:] == ["ArmTimer", "Emit", "LimitCpu", "StartAgents"]
@@ -78,7 +78,8 @@ def test_standard_init_error_is_reported_once_it_fails_inside_the_invocation_too
 def test_standard_timeout_and_crash_reset_the_environment() -> None:
     story = Story().frozen()
     story.assign(timeout=3.0)
-    assert story.then(ev.DeadlineReached("i1"), after=3.0) == ["CancelTimer", "Emit", "Complete", "KillAgents"]
+    effects = story.then(ev.DeadlineReached("i1"), after=3.0)
+    assert effects == ["CancelTimer", "Emit", "Complete", "KillAgents", "ArmTimer"]
     assert story.phase is PhaseName.RESETTING
     story.then(ev.AgentExited(RUNTIME, signal=9))
     assert story.phase is PhaseName.UNINITIALIZED and _kind(story) is FailureKind.TIMEOUT
@@ -108,7 +109,7 @@ def test_idle_crash_is_noticed_and_the_next_invocation_initialises_again() -> No
 
 def test_shutdown_without_extensions_kills_at_once() -> None:
     story = Story().frozen()
-    assert story.then(ev.StopRequested("spindown")) == ["Emit", "KillAgents"]
+    assert story.then(ev.StopRequested("spindown")) == ["Emit", "KillAgents", "ArmTimer"]
     effects = story.then(ev.AgentExited(RUNTIME, signal=9))
     assert effects[-1] == "Destroy" and story.phase is PhaseName.GONE
 
@@ -260,3 +261,20 @@ def test_stop_while_running_fails_the_invocation() -> None:
     story.assign()
     story.then(ev.StopRequested("spindown"))
     assert _kind(story) is FailureKind.STOPPED
+
+
+def test_sandbox_whose_processes_cannot_be_killed_counts_as_lost() -> None:
+    story = Story().frozen()
+    story.then(ev.StopRequested("spindown"))
+    assert story.then(ev.DeadlineReached("shutdown"), after=9.0) == ["KillAgents", "ArmTimer"]
+    assert story.then(ev.DeadlineReached("shutdown"), after=1.0)[-1] == "Destroy"
+    assert story.phase is PhaseName.GONE
+
+
+def test_invocation_waiting_for_a_reset_that_never_ends_is_failed() -> None:
+    story = Story().frozen()
+    story.assign()
+    story.then(ev.DeadlineReached("i1"), after=3.0)
+    story.assign("i2")
+    story.then(ev.DeadlineReached("shutdown"), after=10.0)
+    assert _kind(story, "i2") is FailureKind.SANDBOX

@@ -50,11 +50,13 @@ class Deadlines:
         """The loop's clock is coarser than ours: what it rings for too early is left for the next alarm."""
         self._alarm = None
         now = self._clock.monotonic()
-        for timer in sorted((timer for timer, at in self._at.items() if at <= now), key=self._at.__getitem__):
-            if self._at.get(timer, now + 1.0) <= now:  # an earlier one may have changed it
-                del self._at[timer]
-                self._reached(timer)
-        if self._at:
-            earliest = min(self._at.values())
-            if self._alarm is None or earliest < self._alarm_at:
-                self._set_alarm(earliest)
+        try:
+            for timer in sorted((timer for timer, at in self._at.items() if at <= now), key=self._at.__getitem__):
+                if self._at.get(timer, now + 1.0) <= now:  # an earlier one may have changed it
+                    del self._at[timer]
+                    self._reached(timer)
+        finally:
+            if self._at:
+                earliest = min(self._at.values())
+                if self._alarm is None or earliest < self._alarm_at:
+                    self._set_alarm(earliest)

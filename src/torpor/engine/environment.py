@@ -18,7 +18,7 @@ from torpor.engine.deadlines import Deadlines
 from torpor.engine.extensions import ExtensionsEndpoint, external_extensions
 from torpor.engine.polling import PollingEndpoint
 from torpor.engine.transcript import Transcript
-from torpor.lifecycle import EXTENSIONS, RUNTIME, EnvironmentMachine, IllegalEvent, PhaseName
+from torpor.lifecycle import EXTENSIONS, RUNTIME, EnvironmentMachine, PhaseName, TransitionRefused
 from torpor.lifecycle import effects as fx
 from torpor.lifecycle import events as ev
 from torpor.model.clock import Clock
@@ -73,7 +73,6 @@ class Surroundings:
     history: History
     clock: Clock
     loop: asyncio.AbstractEventLoop
-    limits: HttpLimits
     code_folder: Callable[[CodeRef], str]
     limits_cpu: bool = True
 
@@ -123,6 +122,7 @@ class Environment:
         self.log_stream = contract.log_stream(version, identity, around.clock.wall())
         self._transcript = Transcript(around.journal, version, self.log_stream, contract, image, self._memory_mb)
         self._ended = asyncio.Event()
+        self._removal: asyncio.Task[None] | None = None
         self._perform: Mapping[type, Callable[[Any], None]] = {
             fx.Deliver: self._deliver,
             fx.NotifyInvoke: self._notify_invoke,
@@ -164,12 +164,24 @@ class Environment:
                 return
             self._sandbox = sandbox
             self._server = await listen(
-                self._handle, sock=sandbox.api_socket, limits=self._around.limits, on_error=self._refused
+                self._handle, sock=sandbox.api_socket, limits=self._limits(), on_error=self._refused
             )
         except TorporError as error:
             self.feed(ev.SandboxLost(str(error)))
-            return
-        self.feed(ev.SandboxReady())
+        except Exception as error:  # an invocation waits: whatever went wrong, it is told
+            log.exception("environment %s of %s cannot be made", self.id, self.version.function)
+            self.feed(ev.SandboxLost(f"making the sandbox failed: {error}"))
+        else:
+            if self.machine.is_gone:
+                self._server.close()
+            else:
+                self.feed(ev.SandboxReady())
+
+    def _limits(self) -> HttpLimits:
+        """What processes inside may ask of the server: enough for a runtime and its extensions, little for a flood."""
+        return HttpLimits(
+            body_bytes=self._contract.wire.body_limit, connections=64, head_timeout=60.0, idle_timeout=86_400.0
+        )
 
     def _refused(self, status: int, reason: str) -> tuple[Sequence[tuple[str, str]], bytes]:
         """The in-sandbox server turns a request away before its endpoint sees it. One that is too large, while a single
@@ -210,11 +222,21 @@ class Environment:
         try:
             for effect in self.machine.handle(event, self._clock.monotonic()):
                 self._perform[type(effect)](effect)
-        except IllegalEvent:
-            log.exception("environment %s of %s: %r", self.id, self.version.function, event)
-            self.feed(ev.SandboxLost("the platform lost track of the environment"))
+        except TransitionRefused:
+            raise
+        except Exception:  # half of what the machine asked for is not done: the environment cannot be trusted any more
+            log.exception("environment %s of %s: %s", self.id, self.version.function, type(event).__name__)
+            self._lose_track()
         if self.machine.free_slots and type(event) is not ev.NothingPending:
             self._owner.settled(self)
+
+    def _lose_track(self) -> None:
+        """End the environment, and answer whoever still waits for it."""
+        if not self.machine.is_gone:
+            self.feed(ev.SandboxLost("the platform lost track of the environment"))
+        for done in list(self._done.values()):
+            done(Outcome(status=OutcomeStatus.FAILURE, payload=b""))
+        self._done.clear()
 
     def _handle(self, exchange: Exchange) -> None:
         """A call over the in-sandbox API, of the runtime or of an extension."""
@@ -268,6 +290,8 @@ class Environment:
                 version=self.version.version,
                 log_tail=tail,
             )
+        if result.kind is FailureKind.SANDBOX:
+            log.error("invocation %s of %s: %s", invocation.id, self.version.function, result.detail)
         kind, payload = self._contract.failure(result, invocation.id, self._clock.wall())
         status = _FAILED.get(result.kind, OutcomeStatus.ERROR)
         return Outcome(
@@ -373,16 +397,18 @@ class Environment:
 
     def _destroy(self, effect: fx.Destroy) -> None:
         self._deadlines.clear()
-        self._around.loop.create_task(self._remove())
+        self._removal = self._around.loop.create_task(self._remove())
 
     async def _remove(self) -> None:
-        if self._server is not None:
-            self._server.close()
-        if self._sandbox is not None:
-            await self._sandbox.destroy()
-        self._transcript.process_ended()
-        self._ended.set()
-        self._owner.settled(self)
+        try:
+            if self._server is not None:
+                self._server.close()
+            if self._sandbox is not None:
+                await self._sandbox.destroy()
+            self._transcript.process_ended()
+        finally:
+            self._ended.set()
+            self._owner.settled(self)
 
     def _epoch_ms(self, monotonic: float) -> int:
         return round((self._clock.wall() + monotonic - self._clock.monotonic()) * 1000)

@@ -6,6 +6,7 @@ keeps only the parked requests for work; what is allowed when is the machine's t
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from torpor.engine.contract import PollerWire
@@ -73,12 +74,17 @@ class PollingEndpoint:
         self._parked.clear()
 
     def _next(self, exchange: Exchange) -> None:
+        exchange.on_disconnect = partial(self._unpark, exchange)
         self._parked.append(exchange)
         try:
             self._host.feed(_RUNTIME_ASKS)
         except TransitionRefused:
             self._parked.pop()
             raise
+
+    def _unpark(self, exchange: Exchange) -> None:
+        if exchange in self._parked:
+            self._parked.remove(exchange)
 
     def _answer(self, exchange: Exchange, call: RuntimeCall, invocation_id: str) -> None:
         if not self._host.is_running(invocation_id):

@@ -38,6 +38,9 @@ _REFUSALS = {
     Placement.REFUSE_ACCOUNT: ThrottleReason.ACCOUNT,
     Placement.REFUSE_RESERVED: ThrottleReason.RESERVED,
 }
+_SETTLING_PHASES = frozenset({PhaseName.SERVING, PhaseName.RESETTING})
+_ENDS_WITHIN = 30.0
+"""Seconds for environments that were told to stop; their own time limits are far shorter."""
 _IDLE_PHASES = frozenset({PhaseName.IDLE, PhaseName.FROZEN, PhaseName.UNINITIALIZED})
 
 
@@ -117,9 +120,7 @@ class Pool:
         if self._closing:
             done(ShuttingDown("The server is shutting down; send the request again in a moment."))
             return
-        group = self._groups.get(version.key)
-        if group is None:
-            group = self._groups[version.key] = _Group()
+        group = self._groups.get(version.key) or _Group()
         running = self._running.get(version.function, 0)
         decision = place(
             function_running=running,
@@ -133,6 +134,7 @@ class Pool:
         if decision is Placement.REFUSE_ACCOUNT or decision is Placement.REFUSE_RESERVED:
             done(Throttled("Rate Exceeded.", reason=_REFUSALS[decision]))
             return
+        self._groups.setdefault(version.key, group)
         self._running[version.function] = running + 1
         self._unreserved += reserved is None
         request = _Request(version, invocation, reserved is not None, done)
@@ -189,7 +191,7 @@ class Pool:
 
     def _answered(self, environment: Environment, request: _Request, outcome: Outcome) -> None:
         group = self._groups.get(environment.key)
-        if group is not None and not environment.retired:
+        if group is not None and not environment.retired and environment.phase in _SETTLING_PHASES:
             group.settling.add(environment)
         self._finished(request, outcome)
 
@@ -212,6 +214,7 @@ class Pool:
 
     def _start_instead(self, group: _Group, request: _Request) -> None:
         group.waiting.remove(request)
+        self._groups.setdefault(request.version.key, group)
         if self._waiting or not self._start(group, request):
             self._await_memory(request)
 
@@ -229,11 +232,11 @@ class Pool:
     def _serve_waiting(self) -> None:
         """Requests that wait for memory go in order; the first that still does not fit holds back the rest."""
         while self._waiting:
-            request = self._waiting[0]
+            request = self._waiting.popleft()
             group = self._groups.setdefault(request.version.key, _Group())
             if not self._start(group, request):
+                self._waiting.appendleft(request)
                 return
-            self._waiting.popleft()
 
     # -- environments ------------------------------------------------------------------------------------------------
 
@@ -257,8 +260,11 @@ class Pool:
             environment.rest()
 
     def _use_room(self, group: _Group) -> None:
-        while group.waiting and self._reuse(group, group.waiting[0]):
-            group.waiting.popleft()
+        while group.waiting:
+            request = group.waiting.popleft()  # before it runs: an answer may come back through here at once
+            if not self._reuse(group, request):
+                group.waiting.appendleft(request)
+                break
         if self._waiting:
             self._serve_waiting()
 
@@ -331,14 +337,24 @@ class Pool:
         deadline = self._around.clock.monotonic() + timeout
         while self._is_working() and self._around.clock.monotonic() < deadline:
             await asyncio.sleep(0.02)
-        for request in list(self._waiting):
-            self._waiting.remove(request)
-            self._finished(request, ShuttingDown("The server shut down before the invocation could start."))
+        self._refuse_waiting()
         remaining = self.environments()
         for environment in remaining:
             environment.stop("spindown")
-        await asyncio.gather(*(environment.ended() for environment in remaining))
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        ends = asyncio.gather(*(environment.ended() for environment in remaining), *self._tasks, return_exceptions=True)
+        try:
+            await asyncio.wait_for(ends, _ENDS_WITHIN)
+        except TimeoutError:
+            log.error("%d environments did not end in time and are left to their keepers", len(self.environments()))
+
+    def _refuse_waiting(self) -> None:
+        queues = [self._waiting, *(group.waiting for group in self._groups.values())]
+        for request in [request for queue in queues for request in queue]:
+            if request.timer is not None:
+                request.timer.cancel()
+            self._finished(request, ShuttingDown("The server shut down before the invocation could start."))
+        for queue in queues:
+            queue.clear()
 
     def _is_working(self) -> bool:
         """Does an invocation wait or run, or does an extension still work on an answered one?"""

@@ -1,5 +1,6 @@
 """What an environment writes: its processes' lines and the platform's own, in order, in one log stream."""
 
+from collections import deque
 from collections.abc import Callable, Iterable
 
 from torpor.engine.contract import Contract, Image
@@ -38,7 +39,7 @@ class Transcript:
         self._memory_mb = memory_mb
         self._output = OutputReader()
         self._noted: list[tuple[Record, float]] = []
-        self._tail: list[str] = []
+        self._tail: deque[str] = deque()
         self._tail_size = 0
         self._current = ""
         self._last_wall = 0.0
@@ -59,7 +60,7 @@ class Transcript:
         for record, wall in noted:
             if type(record) is InvocationStarted:
                 self._current = record.id
-                self._tail, self._tail_size = [], 0
+                self._tail, self._tail_size = deque(), 0
             lines = self._contract.log_lines(self._version, self._image, record, wall=wall, memory_mb=memory)
             if lines:
                 self._append(wall, lines)
@@ -90,4 +91,4 @@ class Transcript:
                 self._tail.append(text)
                 self._tail_size += len(text)
             while self._tail_size > TAIL_KEPT and len(self._tail) > 1:
-                self._tail_size -= len(self._tail.pop(0))
+                self._tail_size -= len(self._tail.popleft())

@@ -3,7 +3,7 @@
 from torpor.lifecycle import effects as fx
 from torpor.lifecycle import events as ev
 from torpor.lifecycle.agents import RUNTIME
-from torpor.lifecycle.ending import Ending
+from torpor.lifecycle.ending import KILL_GRACE, Ending
 from torpor.lifecycle.ground import INIT_TIMER, RUNTIME_SHUTDOWN_TIMER, SHUTDOWN_TIMER, Ground
 from torpor.lifecycle.phases import Gone, PhaseName, Resetting, Stopping, Uninitialized
 from torpor.model.failure import Failure, FailureKind
@@ -70,7 +70,17 @@ class EndRules(Ground):
         if event.timer == RUNTIME_SHUTDOWN_TIMER and self.runtime.lives:
             self._out.append(fx.SignalAgent(RUNTIME, fx.SignalName.KILL))
         elif event.timer == SHUTDOWN_TIMER:
+            self._kill_or_lose(now)
+
+    def _kill_or_lose(self, now: float) -> None:
+        """Time is up: kill what is left; what is not gone a while after that never will be."""
+        phase = self.phase
+        assert isinstance(phase, Resetting | Stopping)
+        if now < phase.deadline + KILL_GRACE:
             self._out.append(fx.KillAgents())
+            self._arm(SHUTDOWN_TIMER, phase.deadline + KILL_GRACE)
+        else:
+            self._sandbox_lost(ev.SandboxLost("its processes could not be killed"), now)
 
     def _after_ending(self, now: float) -> None:
         """Once every process is gone a reset environment stands empty, a stopping one is removed."""

@@ -11,6 +11,9 @@ from torpor.lifecycle import effects as fx
 from torpor.lifecycle.agents import RUNTIME, Agent, AgentState
 from torpor.model.policy import ShutdownBudget
 
+KILL_GRACE = 10.0
+"""Seconds in which killed processes must be reported gone; after that the sandbox counts as lost."""
+
 
 class Ending:
     """The steps of one ending, computed from the agents as they stand; holds no state of its own."""
@@ -40,6 +43,7 @@ class Ending:
         """The first steps. Strays that the agents left behind are killed too where there is no budget."""
         if not self.budget:
             yield fx.KillAgents()
+            yield fx.ArmTimer("shutdown", self._now + KILL_GRACE)
             return
         yield fx.ArmTimer("shutdown", self.deadline)
         if not self._runtime.lives:

@@ -26,22 +26,18 @@ class PhaseEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class History:
-    """The last phases of all environments of a server. They are put into words only when they are asked for."""
+    """The last phases of all environments of a server; nothing of what runtimes posted is kept."""
 
     def __init__(self) -> None:
-        self._entries: deque[tuple[str, str, Record, float]] = deque(maxlen=KEPT)
+        self._entries: deque[PhaseEntry] = deque(maxlen=KEPT)
 
     def note(self, function: str, environment: str, record: Record, wall: float) -> None:
         """Keep the phase that this record ends."""
-        self._entries.append((function, environment, record, wall))
+        self._entries.append(_entry(function, environment, record, wall))
 
     def read(self, function: str) -> list[PhaseEntry]:
         """The kept phases of a function's environments, oldest first."""
-        return [
-            _entry(function, environment, record, wall)
-            for named, environment, record, wall in self._entries
-            if named == function
-        ]
+        return [entry for entry in self._entries if entry.function == function]
 
 
 def _entry(function: str, environment: str, record: Record, wall: float) -> PhaseEntry:

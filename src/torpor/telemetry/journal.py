@@ -7,14 +7,17 @@ list.
 
 import asyncio
 import contextlib
+import hashlib
+import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 
 import msgspec
 
 from torpor.model.errors import StoreUnavailable
+
+_log = logging.getLogger(__name__)
 
 MEMORY_EVENTS = 10_000
 MEMORY_SIZE = 16 * 1024 * 1024
@@ -24,6 +27,8 @@ UNSAVED_SIZE = 4 * 1024 * 1024
 FILE_MAX = 16 * 1024 * 1024
 DEFERRED_FOR = 0.01
 """Seconds that what is noted may wait to be appended."""
+_NAME_MAX = 150
+"""Longest folder name kept whole."""
 _FILE = "events.jsonl"
 _OLDER = "events.old.jsonl"
 
@@ -73,6 +78,7 @@ class _Group:
             # A full disk costs the events their place on it, never the function its run; the next flush tells of it.
             with contextlib.suppress(OSError):
                 self.save()
+            self.drop_unsaved()
 
     def _keep(self, event: LogEvent) -> None:
         self.events.append(event)
@@ -81,17 +87,24 @@ class _Group:
             self.size -= len(self.events.popleft().message)
 
     def save(self) -> None:
-        unsaved, self.unsaved = self.unsaved, []
-        self._unsaved_size = 0
+        unsaved = self.unsaved
         if not unsaved or not self.folder:
+            self.drop_unsaved()
             return
-        os.makedirs(self.folder, exist_ok=True)
+        os.makedirs(self.folder, mode=0o700, exist_ok=True)
         path = os.path.join(self.folder, _FILE)
         with open(path, "ab") as file:
             file.write(msgspec.json.Encoder().encode_lines(unsaved))
             full = file.tell() > FILE_MAX
+        self.drop_unsaved()
         if full:
             os.replace(path, os.path.join(self.folder, _OLDER))
+
+
+    def drop_unsaved(self) -> None:
+        """What waits to be saved is saved, or given up; it stays readable as long as memory keeps it."""
+        self.unsaved = []
+        self._unsaved_size = 0
 
 
 class Journal:
@@ -119,7 +132,10 @@ class Journal:
     def _write_deferred(self) -> None:
         deferred, self._deferred = self._deferred, []
         for write in deferred:
-            write()
+            try:
+                write()
+            except Exception:  # one environment's trouble is not the others'
+                _log.exception("writing log lines failed")
 
     def read(self, group: str, after: int = 0, limit: int = 1000) -> list[LogEvent]:
         """Up to `limit` events with a number above `after`, oldest first; the newest ones if `after` is 0."""
@@ -144,19 +160,14 @@ class Journal:
         self._write_deferred()
         if not self._folder:
             return
-        try:
-            for group in self._groups.values():
+        failed: OSError | None = None
+        for group in self._groups.values():
+            try:
                 group.save()
-        except OSError as error:
-            raise StoreUnavailable(f"The log folder {self._folder} cannot be written: {error.strerror}.") from error
-
-    def forget(self, group: str) -> None:
-        """Drop a group and its files."""
-        self._write_deferred()
-        found = self._groups.pop(group, None) or _Group(self._path(group))
-        for name in (_FILE, _OLDER):
-            if self._folder and os.path.exists(path := os.path.join(found.folder, name)):
-                os.unlink(path)
+            except OSError as error:
+                failed = error
+        if failed is not None:
+            raise StoreUnavailable(f"The log folder {self._folder} cannot be written: {failed.strerror}.") from failed
 
     def _open(self, group: str) -> _Group:
         found = self._groups.get(group)
@@ -169,7 +180,9 @@ class Journal:
     def _path(self, group: str) -> str:
         if not self._folder:
             return ""
-        safe = "".join(char if char.isalnum() or char in "-_." else f"%{ord(char):02x}" for char in group)
+        safe = "".join(char if char.isalnum() or char in "-_" else f"%{ord(char):02x}" for char in group)
+        if len(safe) > _NAME_MAX:
+            safe = f"{safe[:_NAME_MAX]}-{hashlib.sha256(group.encode()).hexdigest()}"
         return os.path.join(self._folder, safe)
 
 

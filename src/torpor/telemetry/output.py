@@ -16,6 +16,8 @@ _MAGIC_JSON = 0xA55A0002
 _LEVEL_BITS = 0x1C
 _MAGICS = frozenset({_MAGIC_TEXT & ~_LEVEL_BITS, _MAGIC_JSON & ~_LEVEL_BITS})
 _FRAME_MAX = 4 * LINE_MAX
+_STAMP_MAX = 4_102_444_800_000_000
+"""Microseconds until the year 2100: later stamps are no times."""
 
 
 class LineReader:
@@ -66,7 +68,7 @@ class FrameReader:
                 return
             message, self._rest = self._rest[_HEADER.size : end], self._rest[end:]
             text = _text(message)
-            yield stamp / 1e6, text if text.endswith("\n") else text + "\n"
+            yield (stamp / 1e6 if stamp < _STAMP_MAX else None), text if text.endswith("\n") else text + "\n"
 
     def flush(self) -> Iterator[str]:
         """What is left of a stream that ended inside a frame."""

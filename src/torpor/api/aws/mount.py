@@ -11,7 +11,7 @@ from torpor.contracts.lambda_.wire import JSON, ApiRequest, ApiResponse
 from torpor.transport import Application, Exchange
 
 _SLACK = 1024 * 1024
-_CODES = {413: "RequestTooLargeException", 503: "ServiceException"}
+_CODES = {403: "AccessDeniedException", 413: "RequestTooLargeException", 503: "ServiceException"}
 
 
 def mount(face: AwsFace) -> Application:

@@ -100,3 +100,15 @@ def checked_error_type(value: str) -> str:
     if _ERROR_TYPE.fullmatch(value):
         return value
     return "Function.Unknown" if value.startswith("Function.") else "Runtime.Unknown"
+
+
+def body_limit(method: str, path: str) -> int:
+    """Bytes of a request's body that the in-sandbox server reads: more is refused unread."""
+    if method != "POST":
+        return 0 if path.startswith(PREFIX) else _SMALL_BODY
+    if path.startswith(_INVOCATION):
+        return limits.RESPONSE_MAX
+    return limits.ERROR_BODY_MAX
+
+
+_SMALL_BODY = 64 * 1024

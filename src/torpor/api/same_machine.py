@@ -1,0 +1,37 @@
+"""Without access keys a server trusts everyone on its machine, but not the web pages their browsers show.
+
+A page may send requests to any address, and a name of its own may point at this one. So a request that says it comes
+from a page, or that was meant for another host, is refused.
+"""
+
+from torpor.transport import Exchange
+
+_LOCAL = frozenset({"localhost", "127.0.0.1", "[::1]", "host.torpor.internal"})
+
+
+class SameMachine:
+    """Tells the requests of local programs from those of web pages."""
+
+    def __init__(self, host: str) -> None:
+        self._names = _LOCAL | {host.lower(), f"[{host.lower()}]"}
+        self._known: dict[str, bool] = {}
+        """Host fields seen, so that each is taken apart once."""
+
+    def refuses(self, exchange: Exchange) -> str:
+        """Why the request is refused; empty if it is not."""
+        headers = exchange.headers
+        if headers.get("origin") or headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+            return "Requests of web pages are not taken; set access keys to open the server to them."
+        host = headers.get("host")
+        known = self._known.get(host)
+        if known is None:
+            known = self._is_own(host)
+            if len(self._known) < 1024:
+                self._known[host] = known
+        return "" if known else f"This server is not {host}; call it by localhost or 127.0.0.1, or set access keys."
+
+    def _is_own(self, host: str) -> bool:
+        name = host.lower()
+        if name.rpartition(":")[2].isdigit() and not name.endswith("]"):
+            name = name.rpartition(":")[0]
+        return not name or name in self._names or name.endswith(".localhost")
