@@ -12,6 +12,7 @@ import urllib.request
 import uuid
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,8 @@ def name(server: TorporServer) -> Iterator[str]:
     """A name that is free, and free again after the test."""
     made = f"sdk-{uuid.uuid4().hex[:8]}"
     yield made
-    try:
+    with suppress(server.client.exceptions.ResourceNotFoundException):
         server.client.delete_function(FunctionName=made)
-    except server.client.exceptions.ResourceNotFoundException:
-        pass
 
 
 def create(server: TorporServer, name: str, code: bytes, **configuration: Any) -> Function:

@@ -1,4 +1,4 @@
-"""A server told to stop finishes what runs, refuses what comes, and leaves nothing; others beside it are not touched."""
+"""A server told to stop finishes what runs, refuses what comes, leaves nothing, and touches no other."""
 
 import json
 import os
@@ -28,6 +28,15 @@ def handler(event, context):
     with socket.create_connection(("host.torpor.internal", event["port"]), timeout=3) as connection:
         connection.sendall(b"?")
         return connection.recv(10).decode()
+""")
+
+HEARING = python("""
+import socket
+def hear(port):
+    with socket.create_connection(("host.torpor.internal", port), timeout=3) as connection:
+        return connection.recv(10).decode()
+def handler(event, context):
+    return [hear(event["port"]) for _ in range(event["times"])]
 """)
 
 
@@ -196,6 +205,25 @@ def test_egress_relay_killed_by_hand_functions_reach_the_outside_again(life: Liv
                 what="another relay",
             )
             assert function.invoke({"port": port}).payload == "hello"
+        served.result(5)
+
+
+@pytest.mark.privileged
+def test_outside_that_speaks_and_closes_at_once_is_heard(life: Lives) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(20)
+        port = listener.getsockname()[1]
+        server = life.start(host_ports=port)
+
+        def serve() -> None:
+            for _ in range(10):
+                connection, _ = listener.accept()
+                connection.sendall(b"hello")
+                connection.close()
+
+        served = server.submit(serve)
+        with server.deployed(HEARING) as function:
+            assert function.invoke({"port": port, "times": 10}).payload == ["hello"] * 10
         served.result(5)
 
 

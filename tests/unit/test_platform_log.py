@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -173,8 +174,6 @@ def test_stamps_are_utc_with_milliseconds_and_never_run_ahead_of_their_second(wa
 
 
 def parsed(text: str) -> float:
-    from datetime import datetime
-
     return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
 
 

@@ -74,6 +74,8 @@ class _Request:
     reserved: bool
     done: Done
     timer: asyncio.TimerHandle | None = None
+    outdated: bool = False
+    """Its version was replaced while it waited: what is started for it serves nothing else."""
 
 
 @dataclass(slots=True)
@@ -182,6 +184,7 @@ class Pool:
         group.members[environment.id] = environment
         self._spawn(environment.provision())
         self._assign(environment, request)
+        environment.retired = request.outdated
         return True
 
     def _assign(self, environment: Environment, request: _Request) -> None:
@@ -293,6 +296,8 @@ class Pool:
     def retire(self, version: FunctionVersion) -> None:
         """A version is replaced or deleted: idle environments end now, busy ones after their invocation."""
         group = self._groups.get(version.key)
+        for request in (*self._waiting, *(group.waiting if group is not None else ())):
+            request.outdated = request.outdated or request.version.key == version.key
         for environment in list(group.members.values()) if group is not None else ():
             environment.retired = True
             if not environment.is_busy:
@@ -335,7 +340,7 @@ class Pool:
         """Refuse new invocations, let running ones finish for `timeout` seconds, then end every environment."""
         self._closing = True
         deadline = self._around.clock.monotonic() + timeout
-        while self._is_working() and self._around.clock.monotonic() < deadline:
+        while self._is_working() and self._around.clock.monotonic() < deadline:  # noqa: ASYNC110 - once in a life
             await asyncio.sleep(0.02)
         self._refuse_waiting()
         remaining = self.environments()

@@ -336,12 +336,12 @@ class MemorySandbox:
         self._gone = True
         self._written.clear()
         self.tmp.clear()
-        self._api.close()
 
     async def destroy(self) -> None:
         """End all programs and wait for them."""
         if not self._gone:
             self._end()
+        self._api.close()
         tasks = [process.task for process in self._live.values() if process.task is not None]
         if tasks:
             await asyncio.wait(tasks)
