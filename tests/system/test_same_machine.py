@@ -6,11 +6,12 @@ import pytest
 
 from torpor.api.same_machine import SameMachine
 from torpor.transport import Exchange
+from torpor.transport.exchange import Headers
 
 
 def _exchange(**headers: str) -> Exchange:
     raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-    return Exchange("POST", "/2015-03-31/functions", raw, b"")
+    return Exchange("POST", "/2015-03-31/functions", Headers(raw), b"")
 
 
 @pytest.fixture
