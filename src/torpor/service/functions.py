@@ -219,6 +219,11 @@ class Functions:
             self._reserved = sum(record.reserved_concurrency or 0 for record in self._records.values())
         return self._reserved
 
+    @property
+    def concurrency(self) -> int:
+        """Invocations that all functions together may run at once."""
+        return self._reservations.account
+
     def code_usage(self) -> tuple[int, int]:
         """Bytes of all functions' archives, each counted for itself, and the number of functions."""
         packed = sum(record.latest.version.code.packed_bytes for record in self._records.values())

@@ -72,8 +72,13 @@ class ResourceOperations:
     async def account_settings(self, _call: Call) -> Reply:
         """GetAccountSettings."""
         code_bytes, count = self._functions.code_usage()
-        reserved = self._functions.total_reserved()
-        return Reply(200, rendering.account_settings(reserved=reserved, code_bytes=code_bytes, functions=count))
+        shown = rendering.account_settings(
+            concurrency=self._functions.concurrency,
+            reserved=self._functions.total_reserved(),
+            code_bytes=code_bytes,
+            functions=count,
+        )
+        return Reply(200, shown)
 
 
 def _whole_function(call: Call) -> FunctionName:

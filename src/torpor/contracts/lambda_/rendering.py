@@ -43,15 +43,15 @@ def function(record: FunctionRecord, location: str, qualifier: str = "") -> dict
     return reply
 
 
-def account_settings(*, reserved: int, code_bytes: int, functions: int) -> dict[str, Any]:
+def account_settings(*, concurrency: int, reserved: int, code_bytes: int, functions: int) -> dict[str, Any]:
     """The reply of GetAccountSettings: the account's limits and what is used of them."""
     return {
         "AccountLimit": {
             "TotalCodeSize": limits.CODE_STORAGE_MAX,
             "CodeSizeUnzipped": limits.UNZIPPED_MAX,
             "CodeSizeZipped": limits.ZIPPED_MAX,
-            "ConcurrentExecutions": limits.ACCOUNT_CONCURRENCY,
-            "UnreservedConcurrentExecutions": limits.ACCOUNT_CONCURRENCY - reserved,
+            "ConcurrentExecutions": concurrency,
+            "UnreservedConcurrentExecutions": concurrency - reserved,
         },
         "AccountUsage": {"TotalCodeSize": code_bytes, "FunctionCount": functions},
     }

@@ -27,6 +27,10 @@ class Side(asyncio.Protocol):
         self._gone = gone
         self._transport: asyncio.Transport | None = None
         self._ended = False
+        self._lost = False
+        self._early: list[bytes] = []
+        """What the peer had for it before it was there: a loop may read although it was told to pause."""
+        self._early_end: Callable[[], None] | None = None
 
     def start(self) -> None:
         if self._transport is not None:
@@ -36,6 +40,8 @@ class Side(asyncio.Protocol):
         """Close once everything written is sent."""
         if self._transport is not None:
             self._transport.close()
+        else:
+            self._early_end = self.close
 
     def reset(self) -> None:
         """Drop everything and let the other end see a reset."""
@@ -43,10 +49,16 @@ class Side(asyncio.Protocol):
             with contextlib.suppress(OSError):
                 self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self._transport.abort()
+        else:
+            self._early_end = self.reset
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's own classes do not derive from it
         self._transport.pause_reading()
+        self._transport.writelines(self._early)
+        self._early.clear()
+        if self._early_end is not None:
+            self._early_end()
 
     def data_received(self, data: bytes) -> None:
         self.peer._write(data)
@@ -68,7 +80,7 @@ class Side(asyncio.Protocol):
             self.peer._transport.resume_reading()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._transport = None
+        self._transport, self._lost = None, True
         if error is None:
             self.peer.close()
         else:
@@ -78,11 +90,15 @@ class Side(asyncio.Protocol):
     def _write(self, data: bytes) -> None:
         if self._transport is not None:
             self._transport.write(data)
+        elif not self._lost:
+            self._early.append(data)
 
     def _write_eof(self) -> None:
         if self._transport is not None:
             with contextlib.suppress(OSError):
                 self._transport.write_eof()
+        else:
+            self._early_end = self._write_eof
 
 
 class Stream:
