@@ -114,7 +114,7 @@ def _held(server: TorporServer) -> list[int]:
 
 def _invoke(function: Function, size: int) -> bytes:
     path = f"/2015-03-31/functions/{function.name}/invocations"
-    return f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n".encode()
+    return f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size}\r\n\r\n".encode()
 
 
 @pytest.mark.parametrize("kind", NO_REQUESTS)

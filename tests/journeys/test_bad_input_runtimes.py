@@ -260,7 +260,7 @@ def test_answer_after_the_deadline_comes_from_nobody(deploy: Deploy) -> None:
     assert again.payload != boot
 
 
-def test_huge_init_error_reaches_nobody_whole(server: TorporServer, deploy: Deploy) -> None:
+def test_huge_init_error_is_not_read_and_the_exit_is_told(server: TorporServer, deploy: Deploy) -> None:
     before = memory_of(server.process.pid)
     function = deploy(
         _runtime('call("POST", "init/error", b"x" * (20 << 20), Error_Type="Runtime.Huge")\nsys.exit(1)'),
@@ -270,10 +270,8 @@ def test_huge_init_error_reaches_nobody_whole(server: TorporServer, deploy: Depl
     answer = server.client.invoke(FunctionName=function.name)
 
     assert answer["FunctionError"] == "Unhandled"
-    payload = answer["Payload"].read()
-    assert len(payload) <= RESPONSE_MAX
-    assert json.loads(payload) == TOO_LARGE_FOR_CALLER
-    assert memory_of(server.process.pid) < before + 128 * MIB
+    assert json.loads(answer["Payload"].read())["errorType"] == "Runtime.ExitError"
+    assert memory_of(server.process.pid) < before + 64 * MIB
 
 
 def test_init_error_then_wrong_calls_are_refused(deploy: Deploy) -> None:

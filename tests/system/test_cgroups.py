@@ -115,7 +115,7 @@ def test_v2_controls_write_the_documented_formats(tmp_path: Path) -> None:
     controls = _controls(tmp_path, "v2", memory__max="", memory__swap__max="", cpu__max="", cgroup__freeze="")
     assert controls.set_memory(1000) and controls.set_cpu(0.5) and controls.freeze()
     read = {path.name: path.read_text() for path in tmp_path.iterdir()}
-    assert read == {"memory.max": "1000", "memory.swap.max": "0", "cpu.max": "10000 20000", "cgroup.freeze": "1"}
+    assert read == {"memory.max": "1000", "memory.swap.max": "0", "cpu.max": "50000 100000", "cgroup.freeze": "1"}
     controls.close()
     assert not controls.thaw()
 

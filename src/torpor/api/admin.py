@@ -10,6 +10,7 @@ import msgspec
 
 from torpor import __version__
 from torpor.engine.pool import Pool
+from torpor.lifecycle import PhaseName
 from torpor.model.clock import Clock
 from torpor.model.errors import NotFound
 from torpor.sandbox.port import Capability, SandboxProvider
@@ -75,6 +76,8 @@ class AdminFace:
         now = self._parts.clock.monotonic()
         shown = []
         for environment in self._parts.pool.environments():
+            if environment.phase is PhaseName.GONE:  # its folders are being removed
+                continue
             usage = environment.statistics()
             shown.append(
                 {

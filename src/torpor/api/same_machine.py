@@ -6,7 +6,7 @@ from a page, or that was meant for another host, is refused.
 
 from torpor.transport import Exchange
 
-_LOCAL = frozenset({"localhost", "127.0.0.1", "[::1]", "host.torpor.internal"})
+_LOCAL = frozenset({"localhost", "127.0.0.1", "[::1]", "host.torpor.internal", "169.254.100.2"})
 
 
 class SameMachine:
