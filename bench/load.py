@@ -50,7 +50,10 @@ def invocation(function: str, payload: bytes = b'{"a":1}') -> bytes:
 
 def request(method: str, target: str, body: bytes = b"") -> bytes:
     """A whole HTTP/1.1 request."""
-    head = f"{method} {target} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    head = (
+        f"{method} {target} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}"
+    )
     return f"{head}\r\n\r\n".encode() + body
 
 
