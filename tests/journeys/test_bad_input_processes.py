@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 from tests.journeys.conftest import Deploy
-from tests.support.functions import PROVIDED, Package, archive, python, shell
+from tests.support.functions import PROVIDED, PYTHON, Package, archive, python, shell
 from tests.support.remains import Footprint, footprint, memory_of, wait_until_gone
 from tests.support.server import Function, Reply, TorporServer, eventually
 
@@ -340,7 +340,7 @@ def test_output_without_end_leaves_the_servers_memory_bounded(
 
 
 def test_package_of_programs_only_is_no_function_and_says_so(server: TorporServer, deploy: Deploy) -> None:
-    function = deploy(Package(archive=archive({"other.py": "x = 1"}), runtime="python3.12", handler="app.handler"))
+    function = deploy(Package(archive=archive({"other.py": "x = 1"}), runtime=PYTHON, handler="app.handler"))
 
     reply = function.invoke()
 

@@ -305,7 +305,7 @@ def test_runtime_that_never_asks_is_ended_at_the_init_limit_and_at_the_timeout(
     function = deploy(_runtime("time.sleep(60)"), on=server, Timeout=2)
 
     running = function.start()
-    eventually(lambda: function.environments() and function.environments()[0]["pids"])
+    eventually(lambda: [entry for entry in function.environments() if entry["phase"] == "initializing"])
     first = footprint(function)
     reply = running.result()
 

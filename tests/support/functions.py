@@ -6,8 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from textwrap import dedent
 
+from torpor.sandbox.images import DEFAULT_ROOT, ImageCatalog
+from torpor.sandbox.interpreters import discover
+
 EXECUTABLE = 0o755
-PYTHON = "python3.12"
+_CATALOG = ImageCatalog(DEFAULT_ROOT, discover())
+PYTHON = next((name for name in ("python3.12", "python3.13", "python3.11") if _CATALOG.installed(name)), "python3.12")
+"""The managed Python that tests use: one that this host has."""
 NODE = "nodejs20.x"
 PROVIDED = "provided.al2023"
 
