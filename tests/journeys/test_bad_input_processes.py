@@ -11,7 +11,7 @@ import pytest
 from tests.journeys.conftest import Deploy
 from tests.support.functions import PROVIDED, PYTHON, Package, archive, python, shell
 from tests.support.remains import Footprint, footprint, memory_of, wait_until_gone
-from tests.support.server import Function, Reply, TorporServer, eventually
+from tests.support.server import Function, Reply, TorporServer, eventually, needs_root
 
 MIB = 1 << 20
 PROCESSES_MAX = 1_024
@@ -114,6 +114,7 @@ def handler(event, context):
 """
 
 
+@needs_root
 def test_forks_without_end_stop_at_the_limit_and_nobody_else_notices(
     noted: list[Footprint], server: TorporServer, bystander: Function, deploy: Deploy
 ) -> None:

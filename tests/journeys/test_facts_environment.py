@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.journeys.conftest import Deploy
 from tests.support.functions import python, shell
-from tests.support.server import Function, TorporServer, eventually
+from tests.support.server import Function, TorporServer, eventually, needs_root
 
 LOOKER = """
 import http.client, pathlib, subprocess, sys
@@ -78,6 +78,7 @@ def _host_files(server: TorporServer) -> list[str]:
     return [*inside_home, str(server.data / "torpor.db"), str(server.data / "lock"), __file__, "/etc/shadow"]
 
 
+@needs_root
 @pytest.mark.fact("L-001")
 @pytest.mark.privileged
 def test_two_functions_side_by_side_see_nothing_of_each_other_or_the_host(server: TorporServer, deploy: Deploy) -> None:
@@ -100,6 +101,7 @@ def test_two_functions_side_by_side_see_nothing_of_each_other_or_the_host(server
         assert reply.result().payload == {"answer": f"marker-{function.name}"}
 
 
+@needs_root
 @pytest.mark.fact("L-002")
 @pytest.mark.privileged
 def test_memory_size_is_what_the_environment_has(deploy: Deploy) -> None:

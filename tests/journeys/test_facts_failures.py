@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tests.journeys.conftest import Deploy
 from tests.support.functions import python
-from tests.support.server import Function, Reply, eventually
+from tests.support.server import Function, Reply, eventually, needs_root
 
 FAILING = """
 import pathlib
@@ -48,6 +48,7 @@ def test_crash_makes_the_next_invocation_start_anew(deploy: Deploy) -> None:
     assert next_good.payload["boot"] != good.payload["boot"]
 
 
+@needs_root
 @pytest.mark.fact("L-042")
 def test_timeout_ends_the_process_and_the_next_invocation_starts_anew(deploy: Deploy) -> None:
     function = deploy(python(FAILING), Timeout=3)

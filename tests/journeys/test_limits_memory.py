@@ -8,7 +8,7 @@ from botocore.exceptions import ClientError
 from tests.journeys.conftest import Deploy, MakeServer
 from tests.journeys.test_limits_concurrency import HOLDING, statistics
 from tests.support.functions import PYTHON, python
-from tests.support.server import Function, Reply, TorporServer, eventually
+from tests.support.server import Function, Reply, TorporServer, eventually, needs_root
 
 STAMPING = python("""
 def handler(event, context):
@@ -37,6 +37,7 @@ def run_and_hold(function: Function, seconds: float, **event: object) -> Future[
     return reply
 
 
+@needs_root
 def test_invocations_wait_for_memory_and_run_in_the_order_they_came(make_server: MakeServer, deploy: Deploy) -> None:
     server = make_server(memory_budget_mb=512, memory_wait=8)
     first, others = deploy(HOLDING, on=server, MemorySize=512), deploy(STAMPING, on=server, MemorySize=512)
@@ -51,6 +52,7 @@ def test_invocations_wait_for_memory_and_run_in_the_order_they_came(make_server:
     assert [number for number, _ in sorted(began, key=lambda one: one[1])] == [0, 1, 2]
 
 
+@needs_root
 def test_invocation_that_finds_no_memory_in_time_is_refused(make_server: MakeServer, deploy: Deploy) -> None:
     server = make_server(memory_budget_mb=300, memory_wait=0.5)
     first, other = deploy(HOLDING, on=server), deploy(HOLDING, on=server)
@@ -74,6 +76,7 @@ def test_function_larger_than_all_memory_is_refused_at_once_or_after_the_wait(
     assert not deploy(HOLDING, on=server).invoke().error
 
 
+@needs_root
 @pytest.mark.privileged
 def test_frozen_environments_are_charged_by_use_under_pressure(make_server: MakeServer, deploy: Deploy) -> None:
     server = make_server(memory_budget_mb=512, memory_wait=2)

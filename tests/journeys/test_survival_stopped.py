@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from tests.support.functions import PYTHON, python
 from tests.support.lives import Lives, children, lives, refused
-from tests.support.server import ROLE, Function, Reply, TorporServer, eventually
+from tests.support.server import ROLE, Function, Reply, TorporServer, eventually, needs_root
 
 HOLDING = python("""
 def handler(event, context):
@@ -165,6 +165,7 @@ def test_launchers_killed_by_hand_the_next_invocations_work(life: Lives) -> None
     assert before not in [reply.payload for reply in after]
 
 
+@needs_root
 @pytest.mark.privileged
 def test_launcher_killed_during_an_invocation_its_caller_is_told_and_the_next_works(life: Lives) -> None:
     server = life.start()
@@ -233,6 +234,7 @@ def test_data_folder_that_cannot_be_used_is_told_in_one_line(tmp_path: Path) -> 
     assert "cannot be used (Not a directory); name another with --data" in line
 
 
+@needs_root
 @pytest.mark.privileged
 def test_data_folder_on_a_read_only_disk_is_told_in_one_line(tmp_path: Path) -> None:
     with lives(tmp_path) as life:
@@ -245,6 +247,7 @@ def test_data_folder_on_a_read_only_disk_is_told_in_one_line(tmp_path: Path) -> 
     assert "Read-only file system" in line or "read-only" in line.lower()
 
 
+@needs_root
 @pytest.mark.privileged
 @pytest.mark.parametrize("kilobytes", (8, 40))
 def test_data_folder_on_a_full_disk_is_told_in_one_line(tmp_path: Path, kilobytes: int) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import boto3
+import pytest
 from botocore.config import Config
 from tests.support.functions import Package
 
@@ -31,6 +32,11 @@ _CONTROL_GROUPS = Path("/sys/fs/cgroup")
 _LOOPS = Path("/sys/block")
 
 Value = TypeVar("Value")
+
+
+needs_root = pytest.mark.skipif(
+    os.geteuid() != 0, reason="looks at what control groups, mounts or other users' processes show to root only"
+)
 
 
 def eventually(read: Callable[[], Value], *, within: float = 10.0, what: str = "") -> Value:
