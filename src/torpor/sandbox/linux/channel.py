@@ -59,10 +59,6 @@ class Channel:
             wire.close_all(list(descriptors))
         self._waiting.clear()
 
-    def read_waiting(self) -> None:
-        """Handle what has arrived already."""
-        self._read()
-
     def _write(self) -> None:
         while self._waiting:
             data, descriptors = self._waiting[0]

@@ -22,10 +22,6 @@ class OutputReader:
         self._open = True
         loop.add_reader(descriptor, self._read_once)
 
-    @property
-    def is_open(self) -> bool:
-        return self._open
-
     def drain(self) -> None:
         """Deliver what the pipe holds now, and no more: a process that writes on cannot keep this call busy."""
         waiting = self._waiting() if self._open else 0
