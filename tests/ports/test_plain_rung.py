@@ -15,9 +15,9 @@ from tests.support.listener import RecordingListener
 from tests.support.sandboxes import RUNTIME, TICK, Workplace, make_provider, process
 
 from torpor.model.errors import SandboxUnavailable
+from torpor.sandbox.gauge import family
 from torpor.sandbox.plain import guard
 from torpor.sandbox.plain.folders import PathTranslation, merge_layers
-from torpor.sandbox.plain.processes import family
 from torpor.sandbox.port import ProcessSpec, SandboxSpec
 
 SERVER = """

@@ -47,6 +47,11 @@ class Controls:
         by_state = "cgroup.freeze" not in fds
         self._frozen, self._thawed = (b"FROZEN", b"THAWED") if by_state else (b"1", b"0")
 
+    @property
+    def counts_memory(self) -> bool:
+        """Does the host keep the peak? Not without groups, nor on v2 before Linux 5.19."""
+        return not self.fds.keys().isdisjoint(("memory.peak", "memory.max_usage_in_bytes"))
+
     def freeze(self) -> bool:
         """Stop every process inside; takes effect within a scheduler tick."""
         return _put(self._freezer, self._frozen)
@@ -87,7 +92,7 @@ class Controls:
         return self._number("memory.current") or self._number("memory.usage_in_bytes")
 
     def memory_peak(self) -> int:
-        """Most bytes used at once since the groups were made; 0 before Linux 5.19 on v2."""
+        """Most bytes used at once since the groups were made."""
         return self._number("memory.peak") or self._number("memory.max_usage_in_bytes")
 
     def oom_kills(self) -> int:

@@ -125,6 +125,7 @@ class Launcher:
         os.close(control)
         self._pids[pid] = name
         self._groups[name] = groups
+        self._tell({"event": "forked", "id": name, "pid": pid})
 
     def _be_keeper(self, control: socket.socket, order: wire.Message, groups: Any) -> None:
         signal.set_wakeup_fd(-1)
@@ -177,9 +178,12 @@ class Launcher:
         """Remove what an ended sandbox leaves behind, and tell once that is done."""
         if groups is not None and not groups.try_remove():
             return False
-        with contextlib.suppress(OSError):
-            wire.send(self._channel, {"event": "ended", "id": name})
+        self._tell({"event": "ended", "id": name})
         return True
+
+    def _tell(self, message: wire.Message) -> None:
+        with contextlib.suppress(OSError):
+            wire.send(self._channel, message)
 
     def _remove_parent(self) -> None:
         if self._host.kind != "none":

@@ -144,14 +144,14 @@ class Keeper:
     def _reap(self) -> None:
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if pid == 0:
                 return
-            self._forget(pid, status)
+            self._forget(pid, status, usage.ru_maxrss * 1024)
 
-    def _forget(self, pid: int, status: int) -> None:
+    def _forget(self, pid: int, status: int, peak: int) -> None:
         if self._spare is not None and self._spare.pid == pid:
             self._spare.close()
             self._spare = None
@@ -159,7 +159,7 @@ class Keeper:
         if known is None:
             return
         name, child = known
-        self._tell({"event": "exit", "name": name, "status": status, "error": child.start_error()})
+        self._tell({"event": "exit", "name": name, "status": status, "peak": peak, "error": child.start_error()})
         child.close()
 
     def _tell(self, message: wire.Message) -> None:

@@ -75,6 +75,8 @@ class LauncherProcess:
         self._parent = home.group_name()
         self._ready: asyncio.Future[None] = loop.create_future()
         self._ended: dict[str, asyncio.Future[None]] = {}
+        self.keepers: dict[str, int] = {}
+        """The pid of each living keeper, by its sandbox's name."""
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel | None = None
         self._closed = False
@@ -148,7 +150,10 @@ class LauncherProcess:
     def _on_message(self, message: wire.Message, descriptors: list[int]) -> None:
         wire.close_all(descriptors)
         event = message["event"]
-        if event == "ended":
+        if event == "forked":
+            self.keepers[message["id"]] = message["pid"]
+        elif event == "ended":
+            self.keepers.pop(message["id"], None)
             ended = self._ended.get(message["id"])
             if ended is not None and not ended.done():
                 ended.set_result(None)

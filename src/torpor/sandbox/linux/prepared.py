@@ -6,10 +6,12 @@ import socket
 from typing import Any
 
 from torpor.model.errors import SandboxUnavailable
+from torpor.sandbox.gauge import Gauge, cpu_of_reaped, family
 from torpor.sandbox.launcher import wire
 from torpor.sandbox.launcher.controls import Controls
 from torpor.sandbox.linux.channel import Channel, pair
 from torpor.sandbox.linux.launcher_process import LauncherProcess
+from torpor.sandbox.port import SandboxStatistics
 
 ANSWER_SECONDS = 20.0
 
@@ -36,6 +38,13 @@ class PreparedSandbox:
     @property
     def is_alive(self) -> bool:
         return self._alive
+
+    def look(self, gauge: Gauge) -> SandboxStatistics:
+        """What lives inside, the keeper itself left out, and what it uses, as `/proc` tells it."""
+        keeper = self.launcher.keepers.get(self.name)
+        if keeper is None:
+            return SandboxStatistics()
+        return gauge.look(family([keeper])[1:], cpu_of_reaped(keeper))
 
     async def make(self, runtime: str, user: int, tmp_mb: int) -> None:
         """Build it. Raises SandboxUnavailable."""

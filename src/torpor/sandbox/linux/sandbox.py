@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from torpor.sandbox.gauge import Gauge
 from torpor.sandbox.images import RuntimeImage
 from torpor.sandbox.launcher import places, wire
 from torpor.sandbox.linux.fidelity import may_clone
@@ -65,6 +66,7 @@ class LinuxSandbox:
         self._running: set[str] = set()
         self._framed: dict[str, OutputReader] = {}
         self._by_signal = not {"cgroup.freeze", "freezer.state"} & set(self._controls.fds)
+        self._gauge = None if self._controls.counts_memory else Gauge()
         self._frozen = False
         self._killed: set[str] = set()
         self._oom_seen = 0
@@ -155,16 +157,22 @@ class LinuxSandbox:
                 reader.drain()
 
     def memory_peak(self) -> int:
-        return 0 if self._dead else self._controls.memory_peak()
+        if self._dead:
+            return 0
+        if self._gauge is None:
+            return self._controls.memory_peak()
+        self._prepared.look(self._gauge)
+        return self._gauge.peak
 
     def statistics(self) -> SandboxStatistics:
         if self._dead:
             return SandboxStatistics()
-        measured = bool(self._controls.fds)
+        if self._gauge is not None:
+            return self._prepared.look(self._gauge)
         return SandboxStatistics(
-            memory_bytes=self._controls.memory_usage() if measured else None,
-            memory_peak_bytes=self._controls.memory_peak() if measured else None,
-            cpu_seconds=self._controls.cpu_seconds() if measured else None,
+            memory_bytes=self._controls.memory_usage(),
+            memory_peak_bytes=self._controls.memory_peak(),
+            cpu_seconds=self._controls.cpu_seconds(),
             processes=self._controls.processes(),
         )
 
@@ -222,6 +230,8 @@ class LinuxSandbox:
     def _on_exit(self, message: wire.Message) -> None:
         self.drain_output()
         name, status, error = message["name"], message["status"], message["error"]
+        if self._gauge is not None:
+            self._gauge.note(message["peak"])
         if error:
             self._tell_exit(ProcessExit(name=name, start_error=error))
         elif os.WIFSIGNALED(status):

@@ -1,4 +1,4 @@
-"""One started process, and what `/proc` says about it and its descendants."""
+"""Processes of the server's own user: one started, and signals to those it left behind."""
 
 import asyncio
 import contextlib
@@ -8,8 +8,6 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,27 +83,6 @@ def _limit_files(pid: int, files: int) -> None:
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (most, most))
 
 
-def family(pids: Iterable[int]) -> list[int]:
-    """These processes and all their living descendants."""
-    found: dict[int, None] = {}
-    waiting = list(pids)
-    while waiting:
-        pid = waiting.pop()
-        if pid not in found:
-            found[pid] = None
-            waiting.extend(_children(pid))
-    return list(found)
-
-
-def _children(pid: int) -> list[int]:
-    children: list[int] = []
-    with contextlib.suppress(OSError):
-        for task in os.listdir(f"/proc/{pid}/task"):
-            with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{task}/children", "rb") as file:
-                children += [int(number) for number in file.read().split()]
-    return children
-
-
 def outside_groups(pids: Iterable[int], groups: Iterable[int]) -> list[int]:
     """Those of the processes that are in none of the groups."""
     known = set(groups)
@@ -124,45 +101,3 @@ def send(pids: Iterable[int], number: signal.Signals) -> None:
     for pid in pids:
         with contextlib.suppress(OSError):
             os.kill(pid, number)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
-    """What some processes use together."""
-
-    resident: int = 0
-    """Bytes now."""
-    peak: int = 0
-    """Bytes, the sum of each one's own peak."""
-    cpu_seconds: float = 0.0
-
-
-def measure(pids: Sequence[int]) -> Usage:
-    """Read `/proc` for these processes; one that is gone counts nothing. Shared pages count once for each process."""
-    resident, peak = 0, 0
-    for pid in pids:
-        status = _status(pid)
-        resident += status.get(b"VmRSS", 0)
-        peak += status.get(b"VmHWM", 0)
-    return Usage(resident=resident, peak=peak, cpu_seconds=sum(map(_cpu_seconds, pids)))
-
-
-def _status(pid: int) -> dict[bytes, int]:
-    """The memory lines of a process's status, in bytes."""
-    try:
-        with open(f"/proc/{pid}/status", "rb") as file:
-            lines = file.read().splitlines()
-    except OSError:
-        return {}
-    parts = [line.split() for line in lines if line.startswith(b"Vm")]
-    return {part[0].rstrip(b":"): int(part[1]) * 1024 for part in parts}
-
-
-def _cpu_seconds(pid: int) -> float:
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
-    except OSError:
-        return 0.0
-    # User and system time, its own and that of children it has waited for: fields 14 to 17 of proc(5).
-    return sum(map(int, fields[11:15])) / TICKS

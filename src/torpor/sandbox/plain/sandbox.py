@@ -8,14 +8,13 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from torpor.sandbox.gauge import Gauge, family
 from torpor.sandbox.plain import guard
 from torpor.sandbox.plain.folders import PathTranslation
 from torpor.sandbox.plain.output import OutputPipe
 from torpor.sandbox.plain.processes import (
     Command,
     PlainProcess,
-    family,
-    measure,
     outside_groups,
     send,
     spawn,
@@ -70,7 +69,7 @@ class PlainSandbox:
         self._stopped: set[int] = set()
         """Processes outside the leaders' groups that `freeze` has stopped one by one."""
         self._frozen = False
-        self._peak = 0
+        self._gauge = Gauge()
         self._cpu_of_ended = 0.0
         self._all_ended = asyncio.Event()
         self._ending: asyncio.Task[None] | None = None
@@ -230,23 +229,15 @@ class PlainSandbox:
         """The largest sum of the processes' own peaks seen at a look: here, in `statistics` and before a kill."""
         if self._ending is None:
             self._sample()
-        return self._peak
+        return self._gauge.peak
 
     def _sample(self) -> SandboxStatistics:
-        pids = family(self._processes)
-        usage = measure(pids)
-        self._peak = max(self._peak, usage.peak)
-        return SandboxStatistics(
-            memory_bytes=usage.resident,
-            memory_peak_bytes=self._peak,
-            cpu_seconds=self._cpu_of_ended + usage.cpu_seconds,
-            processes=tuple(pids),
-        )
+        return self._gauge.look(family(self._processes), self._cpu_of_ended)
 
     def statistics(self) -> SandboxStatistics:
         """What the started processes and their living descendants use; shared pages count once for each process."""
         if self._ending is not None:
-            return SandboxStatistics(memory_bytes=0, memory_peak_bytes=self._peak, cpu_seconds=self._cpu_of_ended)
+            return SandboxStatistics(memory_bytes=0, memory_peak_bytes=self._gauge.peak, cpu_seconds=self._cpu_of_ended)
         return self._sample()
 
     async def destroy(self) -> None:
