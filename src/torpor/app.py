@@ -45,7 +45,7 @@ from torpor.service.layers import Layers
 from torpor.settings import Settings, local_port
 from torpor.store.code import DiskCodeStore
 from torpor.store.metadata import SqlMetadataStore
-from torpor.telemetry import History, Journal
+from torpor.telemetry import History, Journal, Traces
 from torpor.transport import Application, Exchange, HttpLimits, HttpServer, listen
 
 log = logging.getLogger("torpor")
@@ -92,6 +92,8 @@ class Server:
         settings = self.settings
         self._stores = _open_stores(settings)
         self._opened.callback(self._close_stores)
+        traces = self._traces = Traces(self._stores.journal, settings.trace_daemon)
+        self._opened.callback(traces.close)
         self._ladder = _ladder(settings, self._stores.folder, self.images)
         self._opened.push_async_callback(self._ladder.close)
         self.provider = await self._ladder.climb()
@@ -101,6 +103,7 @@ class Server:
             provider=self.provider,
             journal=self._stores.journal,
             history=self.history,
+            traces=traces,
             clock=self._clock,
             loop=asyncio.get_running_loop(),
             code_folder=self._stores.code.folder,
@@ -187,6 +190,7 @@ class Server:
                 pool=self.pool,
                 journal=self._stores.journal,
                 history=self.history,
+                traces=self._traces,
                 provider=self.provider,
                 clock=self._clock,
                 runtimes=tuple(name for name in self.images.present() if self.images.installed(name)),

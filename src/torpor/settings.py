@@ -207,6 +207,13 @@ class Settings:
         BillingRule.STANDARD,
         "Billed duration: standard rounds up and includes init, samples cuts to whole milliseconds without init.",
     )
+    trace_daemon: str = _setting(
+        "",
+        "Where trace segments of functions with active tracing are sent, as X-Ray's daemon takes them; they are kept "
+        "in any case.",
+        pattern=r"|[^\s:]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}",
+        unit="host:port",
+    )
     aws_endpoint_url: str = _setting("", "Where S3 (packages by bucket and key) and other AWS services answer.")
     pass_endpoint_url: bool = _setting(False, "Give functions that address too, as AWS_ENDPOINT_URL.")
     host_ports: tuple[int, ...] = _setting(

@@ -21,7 +21,7 @@ from torpor.model.function import CodeRef, FunctionVersion
 from torpor.model.invocation import Invocation, Outcome
 from torpor.sandbox.images import ImageCatalog
 from torpor.sandbox.memory import MemoryProcess, MemoryProvider
-from torpor.telemetry import History, Journal
+from torpor.telemetry import History, Journal, Traces
 
 CODE = CodeRef(digest="code", packed_bytes=1, unpacked_bytes=1)
 LAYER = CodeRef(digest="layer", packed_bytes=1, unpacked_bytes=1)
@@ -126,8 +126,8 @@ async def _stage(folder: Path, *extensions: str) -> AsyncIterator[Stage]:
     credentials = Credentials(access_key="A", secret_key="S", session_token="T")
     journal = Journal(str(folder / "logs"))
     around = Surroundings(
-        provider=provider, journal=journal, history=History(), clock=Clock(), loop=asyncio.get_running_loop(),
-        code_folder=lambda code: str(folder / code.digest),
+        provider=provider, journal=journal, history=History(), traces=Traces(journal), clock=Clock(),
+        loop=asyncio.get_running_loop(), code_folder=lambda code: str(folder / code.digest),
     )  # fmt: skip
     image = ImageCatalog("", ()).resolve("provided.al2023")
     contract = LambdaContract(credentials=credentials)

@@ -22,7 +22,7 @@ from torpor.model.function import CodeRef, FunctionVersion
 from torpor.model.invocation import Invocation, Outcome, OutcomeStatus
 from torpor.sandbox.images import ImageCatalog
 from torpor.sandbox.memory import MemoryProcess, MemoryProvider
-from torpor.telemetry import History, Journal
+from torpor.telemetry import History, Journal, Traces
 
 MIB = 1024 * 1024
 NEXT = b"GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nHost: api\r\n\r\n"
@@ -56,10 +56,12 @@ class Bench:
         self.provider = MemoryProvider({"/var/task/bootstrap": self._runtime})
         self.reserved = 0
         contract = LambdaContract(credentials=Credentials(access_key="a", secret_key="b", session_token="c"))
+        journal = Journal()
         around = Surroundings(
             provider=self.provider,
-            journal=Journal(),
+            journal=journal,
             history=History(),
+            traces=Traces(journal),
             clock=self.clock,
             loop=asyncio.get_running_loop(),
             code_folder=lambda ref: str(code),

@@ -3,7 +3,8 @@
 import re
 import uuid
 
-from torpor.contracts.lambda_.invoking import new_request_id, new_trace
+from torpor.contracts.lambda_.identifiers import new_request_id
+from torpor.contracts.lambda_.tracing import new_trace
 
 
 def test_request_ids_are_distinct_random_uuids_in_lower_case() -> None:

@@ -15,7 +15,7 @@ from torpor.model.clock import Clock
 from torpor.model.errors import NotFound
 from torpor.sandbox.port import Capability, SandboxProvider
 from torpor.service.functions import Functions
-from torpor.telemetry import History, Journal
+from torpor.telemetry import History, Journal, Traces
 from torpor.transport import Exchange
 
 PREFIX = "/_torpor/"
@@ -32,6 +32,7 @@ class AdminParts:
     pool: Pool
     journal: Journal
     history: History
+    traces: Traces
     provider: SandboxProvider
     clock: Clock
     runtimes: tuple[str, ...]
@@ -51,6 +52,7 @@ class AdminFace:
             "doctor": self._doctor,
             "statistics": self._statistics,
             "phases": self._phases,
+            "traces": self._traces,
         }
 
     def handle(self, exchange: Exchange) -> None:
@@ -108,6 +110,10 @@ class AdminFace:
     def _phases(self, exchange: Exchange, query: Mapping[str, str]) -> dict[str, Any]:
         entries = self._parts.history.read(query.get("function", ""))
         return {"phases": [msgspec.to_builtins(entry) for entry in entries]}
+
+    def _traces(self, exchange: Exchange, query: Mapping[str, str]) -> dict[str, Any]:
+        events = self._parts.traces.read(query.get("function", ""), limit=_EVENTS_MAX)
+        return {"segments": [msgspec.Raw(event.message.encode()) for event in events]}
 
     def _doctor(self, exchange: Exchange, query: Mapping[str, str]) -> dict[str, Any]:
         return {"capabilities": [msgspec.to_builtins(item) for item in self._parts.capabilities()]}

@@ -1,6 +1,6 @@
 """What the engine asks of a contract. Contracts satisfy this shape without knowing it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from torpor.lifecycle import TransitionRefused
@@ -22,6 +22,7 @@ class PollerWire(Protocol):
     NOT_FOUND: bytes
     JSON: tuple[str, str]
     ERROR_TYPE_HEADER: str
+    CAUSE_HEADER: str
     RESPONSE_MODE_HEADER: str
     RESPONSE_MAX: int
     RESPONSE_MODES: frozenset[str]
@@ -153,8 +154,21 @@ class Contract(Protocol):
     def log_stream(self, version: FunctionVersion, environment_id: str, wall: float) -> str: ...
 
     def log_lines(
-        self, version: FunctionVersion, image: Image, record: Record, *, wall: float, memory_mb: int
-    ) -> list[str]: ...
+        self, version: FunctionVersion, image: Image, record: Record, *, wall: float, memory_mb: int, trace: str
+    ) -> list[str]:
+        """The platform's own log events; `trace` is the header of the invocation if its trace is recorded."""
+        ...
+
+    def is_traced(self, version: FunctionVersion) -> bool:
+        """Are trace segments recorded for some of its invocations?"""
+        ...
+
+    def segments(
+        self, version: FunctionVersion, invocation: Invocation, steps: Sequence[tuple[Record, float]]
+    ) -> list[bytes]:
+        """The trace documents of an invocation that is over; `steps` are the environment's records with their wall
+        times since it was last through with one."""
+        ...
 
     def log_tail(self, lines: bytes) -> bytes:
         """As much of an invocation's log as its caller may have."""

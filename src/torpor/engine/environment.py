@@ -17,6 +17,7 @@ from torpor.engine.contract import Contract
 from torpor.engine.deadlines import Deadlines
 from torpor.engine.extensions import ExtensionsEndpoint, external_extensions
 from torpor.engine.polling import PollingEndpoint
+from torpor.engine.tracing import Tracer
 from torpor.engine.transcript import Transcript
 from torpor.lifecycle import EXTENSIONS, RUNTIME, EnvironmentMachine, PhaseName, TransitionRefused
 from torpor.lifecycle import effects as fx
@@ -37,13 +38,15 @@ from torpor.sandbox.port import (
     SandboxStatistics,
     Stream,
 )
-from torpor.telemetry import END_OF_PHASE, History, Journal
+from torpor.telemetry import END_OF_PHASE, History, Journal, Traces
 from torpor.transport import Exchange, HttpLimits, HttpServer, listen
 
 log = logging.getLogger(__name__)
 _SIGNALS = {fx.SignalName.TERMINATE: signals.SIGTERM, fx.SignalName.KILL: signals.SIGKILL}
 _MIB = 1024 * 1024
 _TOO_LARGE = 413
+_HEADER_MAX = _MIB + 64 * 1024
+"""Bytes of a request's head inside: runtimes tell the whole stack of an error in a header field of up to a MiB."""
 _AFTER_OUTPUT = frozenset({InvocationEnded, InitEnded})
 """Records that come after all that the processes have written."""
 _FAILED = {
@@ -71,6 +74,7 @@ class Surroundings:
     provider: SandboxProvider
     journal: Journal
     history: History
+    traces: Traces
     clock: Clock
     loop: asyncio.AbstractEventLoop
     code_folder: Callable[[CodeRef], str]
@@ -120,7 +124,11 @@ class Environment:
         self._server: HttpServer | None = None
         self._endpoint = PollingEndpoint(self, contract.wire, self._epoch_ms)
         self.log_stream = contract.log_stream(version, identity, around.clock.wall())
-        self._transcript = Transcript(around.journal, version, self.log_stream, contract, image, self._memory_mb)
+        traced = contract.is_traced(version)
+        self._tracer = Tracer(version, self.log_stream, contract, around.traces) if traced else None
+        self._transcript = Transcript(
+            around.journal, version, self.log_stream, contract, image, self._memory_mb, self._tracer
+        )
         self._ended = asyncio.Event()
         self._removal: asyncio.Task[None] | None = None
         self._perform: Mapping[type, Callable[[Any], None]] = {
@@ -180,7 +188,11 @@ class Environment:
     def _limits(self) -> HttpLimits:
         """What processes inside may ask of the server: enough for a runtime and its extensions, little for a flood."""
         return HttpLimits(
-            body_bytes=self._contract.wire.body_limit, connections=64, head_timeout=60.0, idle_timeout=86_400.0
+            header_bytes=_HEADER_MAX,
+            body_bytes=self._contract.wire.body_limit,
+            connections=64,
+            head_timeout=60.0,
+            idle_timeout=86_400.0,
         )
 
     def _refused(self, status: int, reason: str) -> tuple[Sequence[tuple[str, str]], bytes]:
@@ -195,6 +207,8 @@ class Environment:
     def assign(self, invocation: Invocation, done: Done) -> None:
         """Run an invocation here; `done` is called exactly once, synchronously when the answer is there."""
         self._done[invocation.id] = done
+        if self._tracer is not None:
+            self._tracer.begin(invocation)
         self.invocations += 1
         self.feed(ev.Assigned(invocation, self.version.timeout_s))
 

@@ -97,12 +97,13 @@ class PollingEndpoint:
         elif len(body) > self._wire.RESPONSE_MAX:
             self._refuse(exchange, 413, self._wire.TOO_LARGE, invocation_id, "", size=len(body))
         else:
-            kind = ""
+            kind = cause = ""
             if call is RuntimeCall.ERROR:
                 named = headers.get(self._wire.ERROR_TYPE_HEADER)
                 kind = self._wire.checked_error_type(named) if named else UNHANDLED
+                cause = headers.get(self._wire.CAUSE_HEADER)
             content_type = headers.get("content-type", "application/octet-stream")
-            answer = Answer(payload=body, content_type=content_type, error_type=kind)
+            answer = Answer(payload=body, content_type=content_type, error_type=kind, cause=cause)
             self._host.require(AgentCall.ANSWER)
             # The runtime goes on to ask for more while its answer is still on the way to the caller.
             self._reply(exchange, 202, self._wire.ACCEPTED)

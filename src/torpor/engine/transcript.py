@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from torpor.engine.contract import Contract, Image
+from torpor.engine.tracing import Tracer
 from torpor.model.function import FunctionVersion
 from torpor.model.records import InvocationEnded, InvocationStarted, Record
 from torpor.sandbox.port import Stream
@@ -29,6 +30,7 @@ class Transcript:
         contract: Contract,
         image: Image,
         memory_mb: Callable[[], int],
+        tracer: Tracer | None = None,
     ) -> None:
         self._journal = journal
         self._image = image
@@ -37,6 +39,7 @@ class Transcript:
         self._stream = stream
         self._contract = contract
         self._memory_mb = memory_mb
+        self._tracer = tracer
         self._output = OutputReader()
         self._noted: list[tuple[Record, float]] = []
         self._tail: deque[str] = deque()
@@ -61,10 +64,19 @@ class Transcript:
             if type(record) is InvocationStarted:
                 self._current = record.id
                 self._tail, self._tail_size = deque(), 0
-            lines = self._contract.log_lines(self._version, self._image, record, wall=wall, memory_mb=memory)
-            if lines:
-                self._append(wall, lines)
+            self._write(record, wall, memory)
         self._last_wall = noted[-1][1]
+
+    def _write(self, record: Record, wall: float, memory_mb: int) -> None:
+        tracer = self._tracer
+        trace = tracer.trace_of(record) if tracer is not None else ""
+        lines = self._contract.log_lines(
+            self._version, self._image, record, wall=wall, memory_mb=memory_mb, trace=trace
+        )
+        if lines:
+            self._append(wall, lines)
+        if tracer is not None:
+            tracer.note(record, wall)
 
     def output(self, stream: Stream, data: bytes, wall: float) -> None:
         """Bytes that processes wrote."""

@@ -113,6 +113,7 @@ class Ground:
         self.waiting.clear()
 
     def _report(self, slot: Slot, failure: Failure | None, now: float) -> None:
+        answer = slot.result if isinstance(slot.result, Answer) else None
         record = InvocationEnded(
             at=now,
             id=slot.invocation.id,
@@ -120,6 +121,7 @@ class Ground:
             duration=now - slot.started,
             limit=slot.timeout,
             failure=failure,
+            reported=answer if answer is not None and answer.error_type else None,
             init_duration=self._init_duration,
         )
         self._init_duration = None

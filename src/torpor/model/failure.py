@@ -44,3 +44,5 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     payload: bytes
     content_type: str = "application/json"
     error_type: str = ""
+    cause: str = ""
+    """The runtime's own account of its error for traces, as it came; empty if it gave none."""

@@ -27,6 +27,8 @@ class Invocation(msgspec.Struct, frozen=True, kw_only=True):
     content_type: str = "application/json"
     trace: str = ""
     """The trace header handed on to the runtime; empty if there is none."""
+    upstream_trace: str = ""
+    """The one before it, if the platform records segments of its own for this invocation."""
     client_context: str = ""
     """Decoded client context (JSON text); empty if there is none."""
     identity: str = ""

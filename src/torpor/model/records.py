@@ -5,7 +5,7 @@ Times `at` are readings of the monotonic clock; durations are in seconds. The dr
 
 import msgspec
 
-from torpor.model.failure import Failure
+from torpor.model.failure import Answer, Failure
 from torpor.model.invocation import OutcomeStatus
 
 
@@ -38,7 +38,8 @@ class RuntimeDone(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InvocationEnded(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole Invoke phase is over. `init_duration` is set on the first invocation after a successful Init."""
+    """The whole Invoke phase is over. `init_duration` is set on the first invocation after a successful Init,
+    `reported` is what the runtime answered if that was an error of its function's."""
 
     at: float
     id: str
@@ -46,6 +47,7 @@ class InvocationEnded(msgspec.Struct, frozen=True, kw_only=True):
     duration: float
     limit: float
     failure: Failure | None = None
+    reported: Answer | None = None
     init_duration: float | None = None
 
 

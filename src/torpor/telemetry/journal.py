@@ -100,7 +100,6 @@ class _Group:
         if full:
             os.replace(path, os.path.join(self.folder, _OLDER))
 
-
     def drop_unsaved(self) -> None:
         """What waits to be saved is saved, or given up; it stays readable as long as memory keeps it."""
         self.unsaved = []

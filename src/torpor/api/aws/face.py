@@ -17,7 +17,8 @@ from torpor.api.aws.packages import PackageSource
 from torpor.api.aws.resources import ResourceOperations
 from torpor.contracts.lambda_ import limits
 from torpor.contracts.lambda_.failures_api import ApiFailure, not_built, render_failure
-from torpor.contracts.lambda_.invoking import new_request_id, parse_invoke
+from torpor.contracts.lambda_.identifiers import new_request_id
+from torpor.contracts.lambda_.invoking import parse_invoke
 from torpor.contracts.lambda_.names import Place
 from torpor.contracts.lambda_.operations import Route, api_model
 from torpor.contracts.lambda_.reading import read_input

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
 from torpor.contracts.lambda_.failures_api import function_not_found, is_expected, not_built, render_failure
-from torpor.contracts.lambda_.invoking import InvokeRequest, invocation_of, new_trace, render_outcome
+from torpor.contracts.lambda_.invoking import InvokeRequest, invocation_of, render_outcome
 from torpor.contracts.lambda_.names import Place, require_latest
+from torpor.contracts.lambda_.tracing import ACTIVE, Sampling, new_trace
 from torpor.contracts.lambda_.wire import ApiResponse
 from torpor.model.clock import Clock
 from torpor.model.errors import NotFound, PlatformError, ShuttingDown, TorporError
@@ -40,24 +41,31 @@ class Invocations:
         self._functions = functions
         self._dispatcher = dispatcher
         self._clock = clock
+        self._sampling = Sampling()
 
     def begin(self, request: InvokeRequest, place: Place, request_id: str, reply: Reply) -> None:
         """Start what is asked; `reply` is called once. Raises what refuses the call before it has begun."""
         record = self._invoked(request, place)
-        trace = request.trace or new_trace(self._clock.wall())
+        version = record.latest.version
+        trace, upstream = self._trace(request, version)
         if request.kind == "DryRun":
             reply(ApiResponse(status=204, headers=(("x-amzn-RequestId", request_id), ("X-Amzn-Trace-Id", trace))))
             return
         if request.kind == "Event":
             raise not_built("Asynchronous invocation (invocation type Event)")
-        version = record.latest.version
         wants_log = request.wants_log
 
         def done(result: Outcome | TorporError) -> None:
             reply(_answer(result, request_id, trace, wants_log=wants_log))
 
-        invocation = invocation_of(request, request_id, version.resource, trace)
+        invocation = invocation_of(request, request_id, version.resource, trace, upstream)
         self._dispatcher.submit(version, invocation, record.reserved_concurrency, done)
+
+    def _trace(self, request: InvokeRequest, version: FunctionVersion) -> tuple[str, str]:
+        """The trace header to hand on, and the one before it if the invocation's trace is recorded."""
+        if version.tracing == ACTIVE:
+            return self._sampling.step(request.trace, version.function, self._clock.wall())
+        return request.trace or new_trace(self._clock.wall()), ""
 
     def _invoked(self, request: InvokeRequest, place: Place) -> FunctionRecord:
         named = request.function

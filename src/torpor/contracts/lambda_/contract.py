@@ -1,15 +1,28 @@
 """The standard Lambda contract as the engine sees it: one object for policy, program, variables and words."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from torpor.contracts.lambda_ import environment, extensions_api, failures, limits, policy, runtime_api
+import msgspec
+
+from torpor.contracts.lambda_ import (
+    environment,
+    extensions_api,
+    failures,
+    limits,
+    policy,
+    runtime_api,
+    segments,
+    tracing,
+)
 from torpor.contracts.lambda_.environment import Credentials
+from torpor.contracts.lambda_.identifiers import random_digits
 from torpor.contracts.lambda_.json_log import render_json
 from torpor.contracts.lambda_.platform_log import LogFacts, LogStyle, PlatformLog, stamp
 from torpor.model.failure import Failure, FailureKind
 from torpor.model.function import FunctionVersion
+from torpor.model.invocation import Invocation
 from torpor.model.policy import LifecyclePolicy
 from torpor.model.records import InitStarted, Record, RuntimeDone
 
@@ -92,7 +105,7 @@ class LambdaContract:
         return environment.log_stream(version, environment_id, wall)
 
     def log_lines(
-        self, version: FunctionVersion, image: Image, record: Record, *, wall: float, memory_mb: int
+        self, version: FunctionVersion, image: Image, record: Record, *, wall: float, memory_mb: int, trace: str = ""
     ) -> list[str]:
         if type(record) is RuntimeDone:
             return []
@@ -106,10 +119,20 @@ class LambdaContract:
             memory_used_mb=memory_mb,
             runtime_version=name,
             runtime_resource=resource,
+            trace=trace,
         )
         if version.log_format == "JSON":
             return render_json(record, facts, wall, self.log)
         return self.log.render(record, facts, wall)
+
+    def is_traced(self, version: FunctionVersion) -> bool:
+        return version.tracing == tracing.ACTIVE
+
+    def segments(
+        self, version: FunctionVersion, invocation: Invocation, steps: Sequence[tuple[Record, float]]
+    ) -> list[bytes]:
+        documents = segments.segments(version, invocation, steps, lambda: random_digits(16))
+        return [msgspec.json.encode(document) for document in documents]
 
     def log_tail(self, lines: bytes) -> bytes:
         """The end of an invocation's log; a character that the cut would split is left out."""

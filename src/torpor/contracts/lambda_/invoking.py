@@ -7,7 +7,6 @@ with something unusual in it is checked against the whole API model, which then 
 import base64
 import binascii
 import json
-import os
 import re
 
 import msgspec
@@ -135,43 +134,9 @@ def _bad_context() -> ApiFailure:
     return ApiFailure("InvalidRequestContentException", "Client context must be a valid Base64-encoded JSON object.")
 
 
-class _Noise:
-    """Random digits from the system's generator, fetched in bulk: a system call for each costs more than its use."""
-
-    __slots__ = ("_digits", "_used")
-
-    def __init__(self) -> None:
-        self._digits = ""
-        self._used = 0
-
-    def take(self, count: int) -> str:
-        """Hexadecimal digits that were never handed out before."""
-        start, end = self._used, self._used + count
-        if end > len(self._digits):
-            self._digits = os.urandom(_NOISE_BYTES).hex()
-            start, end = 0, count
-        self._used = end
-        return self._digits[start:end]
-
-
-_NOISE_BYTES = 4096
-_noise = _Noise()
-_VARIANTS = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
-
-
-def new_request_id() -> str:
-    """A random UUID of version 4 in lower case."""
-    digits = _noise.take(31)
-    return f"{digits[:8]}-{digits[8:12]}-4{digits[12:15]}-{_VARIANTS[digits[15]]}{digits[16:19]}-{digits[19:]}"
-
-
-def new_trace(now: float) -> str:
-    """A trace header for a request that came without one; `now` is in seconds since the epoch."""
-    digits = _noise.take(40)
-    return f"Root=1-{int(now):08x}-{digits[:24]};Parent={digits[24:]};Sampled=0"
-
-
-def invocation_of(request: InvokeRequest, request_id: str, resource: str, trace: str) -> Invocation:
+def invocation_of(
+    request: InvokeRequest, request_id: str, resource: str, trace: str, upstream_trace: str = ""
+) -> Invocation:
     """The unit of work; `resource` is the function's unqualified ARN."""
     qualifier = request.function.qualifier
     return Invocation(
@@ -179,6 +144,7 @@ def invocation_of(request: InvokeRequest, request_id: str, resource: str, trace:
         payload=request.payload,
         resource=f"{resource}:{qualifier}" if qualifier else resource,
         trace=trace,
+        upstream_trace=upstream_trace,
         client_context=request.client_context,
         tenant=request.tenant,
         wants_log=request.wants_log,

@@ -22,7 +22,7 @@ def render_json(record: Record, facts: LogFacts, wall: float, log: PlatformLog) 
 
 def _events(record: Record, facts: LogFacts, log: PlatformLog) -> list[tuple[str, dict[str, Any]]]:
     if isinstance(record, InvocationStarted):
-        return [("platform.start", {"requestId": record.id, "version": facts.version})]
+        return [("platform.start", {"requestId": record.id, "version": facts.version, **_tracing(facts)})]
     if isinstance(record, InvocationEnded):
         return _ended(record, facts, log)
     if isinstance(record, InitStarted):
@@ -56,7 +56,7 @@ def _init_failed(record: InitEnded, failure: Failure) -> list[tuple[str, dict[st
 
 
 def _ended(record: InvocationEnded, facts: LogFacts, log: PlatformLog) -> list[tuple[str, dict[str, Any]]]:
-    outcome: dict[str, Any] = {"requestId": record.id, "status": str(record.status)}
+    outcome: dict[str, Any] = {"requestId": record.id, "status": str(record.status), **_tracing(facts)}
     if record.failure is not None and record.status != "timeout":
         outcome["errorType"] = failures.error_type(record.failure)
     metrics: dict[str, Any] = {
@@ -72,6 +72,10 @@ def _ended(record: InvocationEnded, facts: LogFacts, log: PlatformLog) -> list[t
         return [report]
     done = outcome | {"metrics": {"durationMs": _ms(record.duration)}}
     return [("platform.runtimeDone", done), report]
+
+
+def _tracing(facts: LogFacts) -> dict[str, Any]:
+    return {"tracing": {"type": "X-Amzn-Trace-Id", "value": facts.trace}} if facts.trace else {}
 
 
 def _phase(within_invocation: bool) -> str:

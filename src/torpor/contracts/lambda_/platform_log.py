@@ -8,6 +8,7 @@ from enum import StrEnum
 import msgspec
 
 from torpor.contracts.lambda_ import failures
+from torpor.contracts.lambda_.tracing import read_trace
 from torpor.model.failure import Failure, FailureKind
 from torpor.model.invocation import OutcomeStatus
 from torpor.model.records import ExtensionReady, InitEnded, InitStarted, InvocationEnded, InvocationStarted, Record
@@ -34,6 +35,8 @@ class LogFacts(msgspec.Struct, frozen=True, kw_only=True):
     memory_used_mb: int
     runtime_version: str = ""
     runtime_resource: str = ""
+    trace: str = ""
+    """The trace header of the invocation, if segments of it are recorded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +82,7 @@ class PlatformLog:
         )
         if record.init_duration is not None:
             fields += f"Init Duration: {record.init_duration * 1000:.2f} ms\t"
-        return fields + self._status_fields(record) + "\n"
+        return fields + self._status_fields(record) + "\n" + _trace_line(facts.trace)
 
     def _status_fields(self, record: InvocationEnded) -> str:
         failure = record.failure
@@ -105,6 +108,13 @@ class PlatformLog:
             failed_new = record.failure is not None and self.style is LogStyle.NEW
             return math.floor(duration) if failed_new else math.ceil(duration)
         return math.ceil(round(duration + (record.init_duration or 0.0) * 1000, 2))
+
+
+def _trace_line(trace: str) -> str:
+    if not trace:
+        return ""
+    header = read_trace(trace)
+    return f"XRAY TraceId: {header.root}\tSegmentId: {header.parent}\tSampled: true\t\n"
 
 
 def _init_report(record: InitEnded, failure: Failure) -> str:

@@ -16,6 +16,7 @@ INIT_ERROR_PATH = PREFIX + "init/error"
 JSON = ("Content-Type", "application/json")
 ACCEPTED = b'{"status":"OK"}\n'
 ERROR_TYPE_HEADER = "Lambda-Runtime-Function-Error-Type"
+CAUSE_HEADER = "Lambda-Runtime-Function-XRay-Error-Cause"
 RESPONSE_MODE_HEADER = "Lambda-Runtime-Function-Response-Mode"
 
 RESPONSE_MODES = frozenset({"streaming"})
