@@ -31,6 +31,7 @@ facts: $(READY) ## scoreboard of the required facts; make facts ARGS=--json
 
 lint: $(READY) ## style, types and the rules of the architecture
 	@$(PY) -m ruff check src tests bench examples
+	@$(PY) -m ruff format --check --quiet src tests bench examples || { echo "Not formatted: ruff format" >&2; exit 1; }
 	@$(PY) -m mypy
 	@$(PY) -m pytest tests/architecture
 

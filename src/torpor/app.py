@@ -46,7 +46,7 @@ from torpor.settings import Settings, local_port
 from torpor.store.code import DiskCodeStore
 from torpor.store.metadata import SqlMetadataStore
 from torpor.telemetry import History, Journal, Traces
-from torpor.transport import Application, Exchange, HttpLimits, HttpServer, listen
+from torpor.transport import Application, Attention, Exchange, HttpLimits, HttpServer, listen
 
 log = logging.getLogger("torpor")
 _MIB = 1024 * 1024
@@ -108,6 +108,7 @@ class Server:
             loop=asyncio.get_running_loop(),
             code_folder=self._stores.code.folder,
             limits_cpu=settings.cpu_limit,
+            attention=Attention(settings.busy_poll),
         )
         self.functions = Functions(
             self._stores.metadata,
@@ -128,6 +129,7 @@ class Server:
             port=settings.port,
             limits=HttpLimits(body_bytes=lambda method, path: min(body_limit(method, path), settings.max_body)),
             on_error=error_face,
+            attention=around.attention,
         )
         self._spawn(self._housekeeping())
         for runtime in {self.functions.get(name).latest.version.runtime for name in self.functions.names()}:

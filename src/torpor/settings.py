@@ -193,6 +193,15 @@ class Settings:
     max_age: float = _setting(
         14_400.0, "Age at which an environment is ended once idle.", minimum=1, maximum=2_592_000, unit="seconds"
     )
+    busy_poll: float = _setting(
+        lambda: 0.0002 if len(os.sched_getaffinity(0)) > 1 else 0.0,
+        "How long the server looks for what follows an event at once before it sleeps, and before it freezes an idle "
+        "environment: quicker answers for some CPU time.",
+        minimum=0,
+        maximum=0.01,
+        unit="seconds",
+        default_text="0.0002; 0 on a single CPU",
+    )
     init_limit: float = _setting(
         limits.INIT_LIMIT, "Limit of the Init phase.", minimum=0.1, maximum=limits.EXTENDED_INIT_CEILING, unit="seconds"
     )

@@ -405,7 +405,7 @@ def test_crash_of_an_extension_fails_the_invocation_and_everything_starts_anew(s
 @pytest.mark.fact("L-015", "L-016")
 def test_init_starts_extensions_then_the_runtime_then_the_functions_own_code(server: TorporServer) -> None:
     files = {f"extensions/{name}": extension(WATCH) for name in ("one", "two", "three")}
-    files["wrapper"] = "#!/bin/bash\necho runtime boots\nexec \"$@\"\n"
+    files["wrapper"] = '#!/bin/bash\necho runtime boots\nexec "$@"\n'
     variables = {"Variables": {"AWS_LAMBDA_EXEC_WRAPPER": "/opt/wrapper"}}
     with layer(server, files) as arn, server.deployed(HELLO, Layers=[arn], Environment=variables) as function:
         function.invoke()

@@ -52,9 +52,7 @@ def check_refusal(function: Function, reason: str) -> None:
 
 
 def reserve(function: Function, count: int) -> None:
-    function.server.client.put_function_concurrency(
-        FunctionName=function.name, ReservedConcurrentExecutions=count
-    )
+    function.server.client.put_function_concurrency(FunctionName=function.name, ReservedConcurrentExecutions=count)
 
 
 def test_reservation_of_two_runs_two_and_refuses_the_third(deploy: Deploy) -> None:
@@ -86,9 +84,7 @@ def test_refusal_is_raised_by_the_sdk_with_its_reason(deploy: Deploy) -> None:
     assert refused.value.response["retryAfterSeconds"]
 
 
-def test_account_limit_refuses_functions_without_a_reservation_only(
-    make_server: MakeServer, deploy: Deploy
-) -> None:
+def test_account_limit_refuses_functions_without_a_reservation_only(make_server: MakeServer, deploy: Deploy) -> None:
     server = make_server(account_concurrency=3, unreserved_minimum=1)
     own, first, second = (deploy(HOLDING, on=server) for _ in range(3))
     reserve(own, 1)

@@ -76,9 +76,7 @@ def test_package_in_a_bucket_is_deployed_and_updated(make_server: MakeServer, en
         source = f"def handler(event, context):\n    return {number!r}\n"
         store.put_object(Bucket="packages", Key=f"{number}.zip", Body=archive({"app.py": source}))
     code = {"S3Bucket": "packages", "S3Key": "one.zip"}
-    server.client.create_function(
-        FunctionName="bucket", Role=ROLE, Runtime=PYTHON, Handler="app.handler", Code=code
-    )
+    server.client.create_function(FunctionName="bucket", Role=ROLE, Runtime=PYTHON, Handler="app.handler", Code=code)
     assert Function(server, "bucket").invoke().payload == "one"
     server.client.update_function_code(FunctionName="bucket", S3Bucket="packages", S3Key="two.zip")
     assert Function(server, "bucket").invoke().payload == "two"

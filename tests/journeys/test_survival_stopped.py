@@ -239,10 +239,10 @@ def test_data_folder_that_cannot_be_used_is_told_in_one_line(tmp_path: Path) -> 
 def test_data_folder_on_a_read_only_disk_is_told_in_one_line(tmp_path: Path) -> None:
     with lives(tmp_path) as life:
         life.terminate(life.start())
-    mounted = f"mount -t tmpfs none {tmp_path} && mount -o remount,ro {tmp_path} && exec \"$@\""
+    mounted = f'mount -t tmpfs none {tmp_path} && mount -o remount,ro {tmp_path} && exec "$@"'
     line = refused(f"--data={tmp_path / 'new'}", prefix=("unshare", "-m", "sh", "-c", mounted, "sh"))
     assert "Read-only file system" in line
-    bound = f"mount --bind {tmp_path} {tmp_path} && mount -o remount,ro,bind {tmp_path} && exec \"$@\""
+    bound = f'mount --bind {tmp_path} {tmp_path} && mount -o remount,ro,bind {tmp_path} && exec "$@"'
     line = refused(f"--data={tmp_path / 'data'}", prefix=("unshare", "-m", "sh", "-c", bound, "sh"))
     assert "Read-only file system" in line or "read-only" in line.lower()
 
@@ -251,11 +251,9 @@ def test_data_folder_on_a_read_only_disk_is_told_in_one_line(tmp_path: Path) -> 
 @pytest.mark.privileged
 @pytest.mark.parametrize("kilobytes", (8, 40))
 def test_data_folder_on_a_full_disk_is_told_in_one_line(tmp_path: Path, kilobytes: int) -> None:
-    mounted = f"mount -t tmpfs -o size={kilobytes}k none {tmp_path} && exec \"$@\""
+    mounted = f'mount -t tmpfs -o size={kilobytes}k none {tmp_path} && exec "$@"'
     line = refused(
         f"--data={tmp_path / 'data'}", "--isolation=process", prefix=("unshare", "-m", "sh", "-c", mounted, "sh")
     )
     assert str(tmp_path) in line
     assert "No space left" in line or "full" in line
-
-

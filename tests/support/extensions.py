@@ -9,7 +9,7 @@ from typing import Any
 from tests.support.functions import Package, archive
 from tests.support.server import Function, TorporServer
 
-_CALLS = '''#!/var/lang/bin/python3.12
+_CALLS = """#!/var/lang/bin/python3.12
 import http.client, json, os, signal, sys, threading, time
 NAME = os.path.basename(sys.argv[0])
 api = http.client.HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])
@@ -33,7 +33,7 @@ def register(*events):
 
 def next_event():
     return json.loads(call("GET", "event/next", Identifier=identifier)[2])
-'''
+"""
 
 WATCH = """
 register("INVOKE", "SHUTDOWN")

@@ -245,9 +245,7 @@ async def test_extension_that_works_during_a_reset_is_told_of_it_when_it_asks(tm
         stage.provider.sandboxes[stage.environment.id].signal("extensions/watcher", 9)
         await stage.reached(PhaseName.UNINITIALIZED)
         stage.assign()
-        stale = await stage.call(
-            "GET", "/2020-01-01/extension/event/next", Lambda_Extension_Identifier=identifier
-        )
+        stale = await stage.call("GET", "/2020-01-01/extension/event/next", Lambda_Extension_Identifier=identifier)
         assert _refusal(stale) == (403, "Extension.UnknownExtensionIdentifier", f"Unknown extension {identifier}")
         assert await stage.registered("watcher", "INVOKE") != identifier
 

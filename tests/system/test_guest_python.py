@@ -113,7 +113,7 @@ def test_failing_handler_posts_the_error_and_lives_on(tmp_path: Path, way: str) 
     assert posted.kind == "error"
     assert posted.json["errorType"] == "ValueError"
     assert posted.json["errorMessage"] == "bad"
-    frame = f'  File "{tmp_path}/index.py", line 2, in handler\n    raise ValueError(\'bad\')\n'
+    frame = f"  File \"{tmp_path}/index.py\", line 2, in handler\n    raise ValueError('bad')\n"
     assert posted.json["stackTrace"] == [frame]
     assert "[ERROR] ValueError: bad\rTraceback (most recent call last):\r" in output
 

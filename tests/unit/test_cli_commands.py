@@ -204,9 +204,7 @@ def test_payload_may_be_text_file_or_standard_input(
     assert server.requests[0][2] == b'{"a":1}'
 
 
-def test_invoke_prints_the_result_and_the_log_beside_it(
-    server: FakeServer, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_invoke_prints_the_result_and_the_log_beside_it(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     log = base64.b64encode(b"START\nEND\n").decode()
     server.routes[f"POST {FUNCTIONS}/hello/invocations"] = (200, {"X-Amz-Log-Result": log}, {"x": 1})
 
@@ -288,9 +286,7 @@ def test_ps_shows_each_environment(server: FakeServer, capsys: pytest.CaptureFix
     assert row.split() == ["e1", "hello", "$LATEST", "frozen", "1m15s", "3s", "12.3", "MB", "4", "7,8"]
 
 
-def test_requests_are_signed_only_if_keys_are_configured(
-    server: FakeServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_requests_are_signed_only_if_keys_are_configured(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     server.routes["GET /_torpor/environments"] = (200, {}, {"environments": []})
 
     run(["ps"])
@@ -302,9 +298,7 @@ def test_requests_are_signed_only_if_keys_are_configured(
     assert signed.startswith("AWS4-HMAC-SHA256 Credential=AKID/")
 
 
-def test_refusal_for_lack_of_keys_says_how_to_give_them(
-    server: FakeServer, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_refusal_for_lack_of_keys_says_how_to_give_them(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     server.routes["GET /_torpor/environments"] = (403, {}, {"message": "Sign the request."})
 
     assert run(["ps"]) == 1

@@ -117,11 +117,7 @@ def test_an_agent_moves_by_its_table_or_is_refused(table: Table, state: AgentSta
 def test_every_phase_can_be_left_towards_gone() -> None:
     reachable = {PhaseName.GONE}
     while True:
-        more = {
-            phase
-            for phase, rules in TRANSITIONS.items()
-            if any(rule.to & reachable for rule in rules.values())
-        }
+        more = {phase for phase, rules in TRANSITIONS.items() if any(rule.to & reachable for rule in rules.values())}
         if more <= reachable:
             break
         reachable |= more

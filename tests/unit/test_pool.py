@@ -93,9 +93,7 @@ class Bench:
         """What an invocation that holds waits for."""
         return self.gates.setdefault(name, asyncio.Event())
 
-    def invoke(
-        self, version: FunctionVersion, name: str = "", reserved: int | None = None, **event: object
-    ) -> Running:
+    def invoke(self, version: FunctionVersion, name: str = "", reserved: int | None = None, **event: object) -> Running:
         """Send one invocation."""
         payload = json.dumps({"name": name, **event}).encode()
         invocation = Invocation(id=str(uuid.uuid4()), payload=payload, resource=version.resource)

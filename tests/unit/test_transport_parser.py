@@ -232,3 +232,32 @@ def test_requests_read_alike_however_they_are_split(data: bytes, cuts: list[int]
     shape = [(e.method, e.target, e.body, e.keep_alive, list(e.headers.items())) for e in whole]
     assert shape == [(e.method, e.target, e.body, e.keep_alive, list(e.headers.items())) for e in split]
     assert refusal == split_refusal
+
+
+POLL = b"GET /next HTTP/1.1\r\nHost: x\r\nA: 1\r\n\r\n"
+OTHERS = (
+    b"GET /else HTTP/1.1\r\nHost: y\r\n\r\n",
+    b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nab",
+    b"POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    b"GET /up HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+    b"\r\n" + POLL,
+    POLL + POLL,
+)
+
+
+@given(st.lists(st.sampled_from((POLL, *OTHERS)), max_size=12), st.integers(1, 9))
+def test_requests_that_come_again_are_read_as_at_first_however_they_are_cut(requests: list[bytes], cut: int) -> None:
+    whole, cut_up = parse(*requests)[0], b"".join(requests)
+    pieces = [cut_up[start : start + cut] for start in range(0, len(cut_up), cut)]
+
+    def told(exchanges: list[Exchange]) -> list[object]:
+        return [(e.method, e.target, e.body, e.keep_alive, [*e.headers.items()]) for e in exchanges]
+
+    assert told(whole) == told(parse(*pieces)[0])
+    assert len(set(map(id, whole))) == len(whole)
+
+
+def test_last_request_of_a_connection_is_not_taken_for_one_that_comes_again() -> None:
+    last = b"GET /next HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    exchanges, refusal = parse(last, last)
+    assert len(exchanges) == 1 and refusal is None

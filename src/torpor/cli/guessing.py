@@ -73,9 +73,7 @@ def newest(family: str, served: Iterable[str]) -> str:
 
 
 def _guess(runtime: str, file: str, handler: str) -> Guess:
-    return Guess(
-        runtime=runtime, handler=f"{PurePosixPath(file).stem}.{handler}", reason=f"{file} defines `{handler}`"
-    )
+    return Guess(runtime=runtime, handler=f"{PurePosixPath(file).stem}.{handler}", reason=f"{file} defines `{handler}`")
 
 
 def _require_executable(package: zipfile.ZipFile) -> None:

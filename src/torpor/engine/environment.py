@@ -10,7 +10,7 @@ import logging
 import os
 import signal as signals
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from torpor.engine.contract import Contract
@@ -39,7 +39,7 @@ from torpor.sandbox.port import (
     Stream,
 )
 from torpor.telemetry import END_OF_PHASE, History, Journal, Traces
-from torpor.transport import Exchange, HttpLimits, HttpServer, listen
+from torpor.transport import Attention, Exchange, HttpLimits, HttpServer, listen
 
 log = logging.getLogger(__name__)
 _SIGNALS = {fx.SignalName.TERMINATE: signals.SIGTERM, fx.SignalName.KILL: signals.SIGKILL}
@@ -79,6 +79,7 @@ class Surroundings:
     loop: asyncio.AbstractEventLoop
     code_folder: Callable[[CodeRef], str]
     limits_cpu: bool = True
+    attention: Attention = field(default_factory=Attention)
 
 
 class Environment:
@@ -172,7 +173,11 @@ class Environment:
                 return
             self._sandbox = sandbox
             self._server = await listen(
-                self._handle, sock=sandbox.api_socket, limits=self._limits(), on_error=self._refused
+                self._handle,
+                sock=sandbox.api_socket,
+                limits=self._limits(),
+                on_error=self._refused,
+                attention=self._around.attention,
             )
         except TorporError as error:
             self.feed(ev.SandboxLost(str(error)))

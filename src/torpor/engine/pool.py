@@ -260,7 +260,7 @@ class Pool:
         if group.waiting or self._waiting:
             self._use_room(group)
         if environment.phase is PhaseName.IDLE and not environment.is_busy:
-            environment.rest()
+            self._around.attention.afterwards(partial(_rest, environment))
 
     def _use_room(self, group: _Group) -> None:
         while group.waiting:
@@ -308,9 +308,7 @@ class Pool:
         idle = {env.id: env for env in self._idle()}
         views = (IdleView(id=env.id, created=env.created, last_used=env.last_used) for env in idle.values())
         now = self._around.clock.monotonic()
-        for identity in overdue(
-            views, now, idle_timeout=self._limits.idle_timeout, max_age=self._limits.max_age
-        ):
+        for identity in overdue(views, now, idle_timeout=self._limits.idle_timeout, max_age=self._limits.max_age):
             self._end(idle[identity], "spindown")
 
     def environments(self) -> list[Environment]:
@@ -370,3 +368,8 @@ class Pool:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+
+def _rest(environment: Environment) -> None:
+    """It was idle a moment ago: if it still is, nothing is pending for it."""
+    if environment.phase is PhaseName.IDLE and not environment.is_busy:
+        environment.rest()

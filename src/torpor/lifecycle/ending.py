@@ -18,9 +18,7 @@ KILL_GRACE = 10.0
 class Ending:
     """The steps of one ending, computed from the agents as they stand; holds no state of its own."""
 
-    def __init__(
-        self, shutdown: ShutdownBudget, runtime: Agent, extensions: Mapping[str, Agent], now: float
-    ) -> None:
+    def __init__(self, shutdown: ShutdownBudget, runtime: Agent, extensions: Mapping[str, Agent], now: float) -> None:
         self._shutdown = shutdown
         self._runtime = runtime
         self._extensions = extensions

@@ -1,10 +1,10 @@
 """The invocation table: one small machine per invocation inside an environment.
 
-    waiting    assigned, but the environment is not ready yet
-    delivered  handed to the runtime
-    answered   the runtime has answered; the Invoke phase goes on until every agent asked for more work
-    expired    timed out by itself while the environment goes on; the late answer is refused
-    done       nothing more will happen
+waiting    assigned, but the environment is not ready yet
+delivered  handed to the runtime
+answered   the runtime has answered; the Invoke phase goes on until every agent asked for more work
+expired    timed out by itself while the environment goes on; the late answer is refused
+done       nothing more will happen
 """
 
 from collections.abc import Mapping

@@ -1,8 +1,8 @@
 """The isolation ladder: every rung this host might offer, strongest first, each tried for real.
 
-    sandbox           as root: namespaces, a private root, cgroups, a system call filter, one user per sandbox
-    sandbox-rootless  the same inside a user namespace, for ordinary accounts
-    process           no isolation, for laptops and trusted code only
+sandbox           as root: namespaces, a private root, cgroups, a system call filter, one user per sandbox
+sandbox-rootless  the same inside a user namespace, for ordinary accounts
+process           no isolation, for laptops and trusted code only
 """
 
 import asyncio

@@ -25,19 +25,26 @@ class PhaseEntry(msgspec.Struct, frozen=True, kw_only=True):
     """How each process ended, by its name: of a shutdown."""
 
 
+_Noted = tuple[str, str, Record, float]
+
+
 class History:
     """The last phases of all environments of a server; nothing of what runtimes posted is kept."""
 
     def __init__(self) -> None:
-        self._entries: deque[PhaseEntry] = deque(maxlen=KEPT)
+        self._entries: deque[PhaseEntry | _Noted] = deque(maxlen=KEPT)
 
     def note(self, function: str, environment: str, record: Record, wall: float) -> None:
         """Keep the phase that this record ends."""
-        self._entries.append(_entry(function, environment, record, wall))
+        noted = (function, environment, record, wall)
+        # Most are never read, so they are worded when they are; an error's payload must not be kept that long.
+        is_small = type(record) is InvocationEnded and record.failure is None and record.reported is None
+        self._entries.append(noted if is_small else _entry(*noted))
 
     def read(self, function: str) -> list[PhaseEntry]:
         """The kept phases of a function's environments, oldest first."""
-        return [entry for entry in self._entries if entry.function == function]
+        entries = (entry if isinstance(entry, PhaseEntry) else _entry(*entry) for entry in self._entries)
+        return [entry for entry in entries if entry.function == function]
 
 
 def _entry(function: str, environment: str, record: Record, wall: float) -> PhaseEntry:

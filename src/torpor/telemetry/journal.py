@@ -64,25 +64,27 @@ class _Group:
                     event = decoder.decode(line)
                 except msgspec.DecodeError:
                     continue
-                self._keep(event)
+                self.events.append(event)
+                self.size += len(event.message)
+                self._forget_oldest()
                 self.last = max(self.last, event.number)
 
     def append(self, time: float, stream: str, messages: Iterable[str]) -> None:
         for message in messages:
             self.last += 1
             event = LogEvent(self.last, time, stream, message)
-            self._keep(event)
+            self.events.append(event)
             self.unsaved.append(event)
+            self.size += len(message)
             self._unsaved_size += len(message)
+        self._forget_oldest()
         if self._unsaved_size > UNSAVED_SIZE or len(self.unsaved) > MEMORY_EVENTS:
             # A full disk costs the events their place on it, never the function its run; the next flush tells of it.
             with contextlib.suppress(OSError):
                 self.save()
             self.drop_unsaved()
 
-    def _keep(self, event: LogEvent) -> None:
-        self.events.append(event)
-        self.size += len(event.message)
+    def _forget_oldest(self) -> None:
         while len(self.events) > MEMORY_EVENTS or self.size > MEMORY_SIZE:
             self.size -= len(self.events.popleft().message)
 

@@ -1,5 +1,6 @@
 """HTTP/1.1 over TCP and Unix sockets. Knows no route and no contract."""
 
+from torpor.transport.attention import Attention
 from torpor.transport.exchange import Application, Exchange, Headers
 from torpor.transport.limits import HttpLimits
 from torpor.transport.response import ErrorFace, FixedHeaders, json_error
@@ -7,6 +8,7 @@ from torpor.transport.server import HttpServer, ServerStatistics, listen
 
 __all__ = [
     "Application",
+    "Attention",
     "ErrorFace",
     "Exchange",
     "FixedHeaders",

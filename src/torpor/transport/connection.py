@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Protocol, cast
 
+from torpor.transport.attention import Attention
 from torpor.transport.exchange import Application, Exchange
 from torpor.transport.limits import HttpLimits, Ticks
 from torpor.transport.parser import Reading, Refusal, RequestParser
@@ -50,6 +51,7 @@ class Host(Protocol):
     """The server as its connections see it."""
 
     app: Application
+    attention: Attention
     limits: HttpLimits
     on_error: ErrorFace
     ticks: Ticks
@@ -123,6 +125,7 @@ class Connection(asyncio.Protocol, Timed):
             self._refuse(Refusal(503, "The server has as many connections as it takes; try again later."))
 
     def data_received(self, data: bytes) -> None:
+        self._host.attention.attend()
         if self._phase in _ENDING:
             return
         if self._current is not None or self._stash or self._ready or self._writer.blocked:
@@ -232,6 +235,12 @@ class Connection(asyncio.Protocol, Timed):
 
     def _go_on(self) -> None:
         """Serve whatever can be served now. Answers given meanwhile do not come back in here."""
+        if self._ready or self._stash:
+            self._catch_up()
+        if self._phase not in _ENDING:
+            self._settle()
+
+    def _catch_up(self) -> None:
         self._busy = True
         while (self._ready or self._stash) and self._may_go_on():
             if self._ready:
@@ -241,8 +250,6 @@ class Connection(asyncio.Protocol, Timed):
                 self._stash.clear()
                 self._parse(waiting)
         self._busy = False
-        if self._phase not in _ENDING:
-            self._settle()
 
     def _may_go_on(self) -> bool:
         return self._current is None and not self._writer.blocked and self._phase not in _ENDING

@@ -4,6 +4,16 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 RawHeaders = list[tuple[bytes, bytes]]
+_KEYS: dict[str, bytes] = {}
+"""Names that were asked for, as the dictionaries of fields are keyed."""
+_KEYS_MAX = 1000
+
+
+def _key(name: str) -> bytes:
+    key = name.lower().encode("latin-1")
+    if len(_KEYS) < _KEYS_MAX:
+        _KEYS[name] = key
+    return key
 
 
 class Headers:
@@ -18,12 +28,12 @@ class Headers:
 
     def get(self, name: str, default: str = "") -> str:
         """The first field of this name, or `default`."""
-        value = self.first.get(name.lower().encode("latin-1"))
+        value = self.first.get(_KEYS.get(name) or _key(name))
         return default if value is None else value.decode("latin-1").strip()
 
     def get_all(self, name: str) -> list[str]:
         """The values of every field of this name."""
-        wanted = name.lower().encode("latin-1")
+        wanted = _key(name)
         return [value.decode("latin-1").strip() for key, value in self._raw if key.lower() == wanted]
 
     def items(self) -> Iterator[tuple[str, str]]:
@@ -34,7 +44,7 @@ class Headers:
         return len(self._raw)
 
     def __contains__(self, name: str) -> bool:
-        return name.lower().encode("latin-1") in self.first
+        return _key(name) in self.first
 
 
 class ReplySink(Protocol):

@@ -48,6 +48,8 @@ class _Refused(Exception):
 _OVERHEAD_FACTOR = 8
 """Raw bytes read per byte of body at most, beside one head's worth: bounds chunk extensions and trailers. The worst
 honest case, chunks of one byte, needs six."""
+_REPEATED_MAX = 2048
+"""Longest request in bytes that is kept to be recognised when it comes again."""
 
 
 class RequestParser:
@@ -67,6 +69,7 @@ class RequestParser:
         "_method",
         "_raw",
         "_refusal",
+        "_repeated",
         "_replay",
         "_sink",
         "_target",
@@ -87,24 +90,35 @@ class RequestParser:
         """Whether the peer said that its last request was the last."""
         self._fed = 0
         self._refusal: Refusal | None = None
-        self._completed = False
+        self._completed = 0
+        """Requests that the last input completed."""
         self._upgrade = False
         self._replay: RawHeaders | None = None
+        self._repeated = b""
+        """The last input if it was one whole request without a body: the same bytes again are the same request, and
+        pollers send nothing else, so they are read once."""
         self._http: Any = httptools.HttpRequestParser(self)
 
     def feed(self, data: bytes | memoryview) -> Refusal | None:
         """Read on; complete requests go to the sink. After a refusal the parser must not be fed again."""
+        starts = self.reading is Reading.BETWEEN and self._replay is None
+        if starts and data and data == self._repeated:
+            self._sink.received(self._exchange(b""))
+            return None
+        self._repeated = b""
         self._fed = len(data) + (0 if self.reading is Reading.BETWEEN else self._fed)
-        self._completed = False
+        self._completed = 0
         try:
             self._http.feed_data(data)
         except httptools.HttpParserUpgrade as stop:
             return self._read_past_upgrade(memoryview(data)[stop.args[0] :])
         except httptools.HttpParserError as error:
             return self._explain(error)
-        if self.reading is Reading.BETWEEN:
-            return None
-        return self._check_unfinished()
+        if self.reading is not Reading.BETWEEN:
+            return self._check_unfinished()
+        if starts and self._completed == 1 and not self.size and self._keep_alive and len(data) <= _REPEATED_MAX:
+            self._repeated = bytes(data)
+        return None
 
     def close(self) -> None:
         """Break the reference cycles with llhttp's wrapper and the sink, so that nothing waits for the collector."""
@@ -198,19 +212,15 @@ class RequestParser:
         if self._upgrade:
             return
         self.reading = Reading.BETWEEN
-        self._completed = True
+        self._completed += 1
         self.finished = not self._keep_alive
-        body = self._body
-        exchange = Exchange(
-            self._method,
-            self._target,
-            self._headers,
-            body if isinstance(body, bytes) else bytes(body),
-            keep_alive=self._keep_alive,
-            http10=self._http10,
+        body, self._body = self._body, b""
+        self._sink.received(self._exchange(body if isinstance(body, bytes) else bytes(body)))
+
+    def _exchange(self, body: bytes) -> Exchange:
+        return Exchange(
+            self._method, self._target, self._headers, body, keep_alive=self._keep_alive, http10=self._http10
         )
-        self._body = b""
-        self._sink.received(exchange)
 
     # What the header fields mean for reading on.
 

@@ -9,7 +9,9 @@ ErrorFace = Callable[[int, str], tuple[Sequence[tuple[str, str]], bytes]]
 """Shapes an error the server itself answers: status and reason in, headers and body out."""
 
 _FRAMING = frozenset({"content-length", "transfer-encoding", "connection", "keep-alive"})
-_FRAMING_LENGTHS = frozenset(map(len, _FRAMING))
+_BEGINNINGS: dict[str, str] = {}
+"""How the line of each field begins, by its name as it is given; empty for the server's own fields."""
+_BEGINNINGS_MAX = 1000
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 BODILESS = frozenset({204, 304})
 """Statuses whose answers have no body."""
@@ -51,24 +53,35 @@ class FixedHeaders(tuple[tuple[str, str], ...]):
     """Header fields that many answers share: checked and put together once."""
 
     text: str
+    asked: tuple[int, int, bool, bool, str]
+    head: bytes
+    """The last head made with them, and for what: of short answers it is the same for a whole second."""
 
     def __new__(cls, headers: Iterable[tuple[str, str]]) -> "FixedHeaders":
         fixed = super().__new__(cls, headers)
         fixed.text = _fields(fixed)
+        fixed.asked, fixed.head = (0, 0, False, False, ""), b""
         return fixed
 
 
 def _fields(headers: Sequence[tuple[str, str]]) -> str:
     """Header lines without those that are the server's own. Line breaks in a name or value become blanks."""
-    lines = [
-        f"{name}: {value}\r\n"
-        for name, value in headers
-        if len(name) not in _FRAMING_LENGTHS or name.lower() not in _FRAMING
-    ]
+    known = _BEGINNINGS
+    try:
+        lines = [f"{beginning}{value}\r\n" for name, value in headers if (beginning := known[name])]
+    except KeyError:
+        lines = [f"{beginning}{value}\r\n" for name, value in headers if (beginning := _beginning(name))]
     fields = "".join(lines)
     if fields.count("\n") != len(lines) or fields.count("\r") != len(lines) or "\0" in fields:
         return "".join([line[:-2].translate(_UNSAFE) + "\r\n" for line in lines])
     return fields
+
+
+def _beginning(name: str) -> str:
+    beginning = "" if name.lower() in _FRAMING else f"{name}: "
+    if len(_BEGINNINGS) < _BEGINNINGS_MAX:
+        _BEGINNINGS[name] = beginning
+    return beginning
 
 
 def encode_head(
@@ -78,11 +91,19 @@ def encode_head(
 
     Line breaks in a name or value become blanks: a header can never start a second answer.
     """
+    if type(headers) is not FixedHeaders:
+        return _encode(status, _fields(headers), length, _date.text(), keep_alive, http10)
+    asked = (status, length, keep_alive, http10, _date.text())
+    if asked != headers.asked:
+        headers.asked, headers.head = asked, _encode(status, headers.text, length, asked[-1], keep_alive, http10)
+    return headers.head
+
+
+def _encode(status: int, fields: str, length: int, date: str, keep_alive: bool, http10: bool) -> bytes:
     line = _STATUS_LINES.get(status) or f"HTTP/1.1 {status} Unknown\r\n"
-    fields = headers.text if type(headers) is FixedHeaders else _fields(headers)
     size = "" if status in BODILESS else f"Content-Length: {length}\r\n"
     ending = ("Connection: keep-alive\r\n" if http10 else "") if keep_alive else "Connection: close\r\n"
-    text = f"{line}{fields}{_date.text()}{size}{ending}\r\n"
+    text = f"{line}{fields}{date}{size}{ending}\r\n"
     try:
         return text.encode("latin-1")
     except UnicodeEncodeError:

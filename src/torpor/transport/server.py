@@ -7,6 +7,7 @@ import socket
 from dataclasses import dataclass
 
 from torpor.model.errors import PlatformError
+from torpor.transport.attention import Attention
 from torpor.transport.connection import Connection
 from torpor.transport.exchange import Application
 from torpor.transport.limits import HttpLimits, Ticks
@@ -37,6 +38,7 @@ class HttpServer:
         "_listener",
         "_path",
         "app",
+        "attention",
         "draining",
         "limits",
         "on_error",
@@ -47,8 +49,9 @@ class HttpServer:
         "wheel",
     )
 
-    def __init__(self, app: Application, limits: HttpLimits, on_error: ErrorFace) -> None:
+    def __init__(self, app: Application, limits: HttpLimits, on_error: ErrorFace, attention: Attention) -> None:
         self.app = app
+        self.attention = attention
         self.limits = limits
         self.on_error = on_error
         self.ticks = Ticks(limits)
@@ -155,12 +158,14 @@ async def listen(
     sock: socket.socket | None = None,
     limits: HttpLimits | None = None,
     on_error: ErrorFace = json_error,
+    attention: Attention | None = None,
 ) -> HttpServer:
     """Serve `app` on a TCP address, on a Unix socket at `path`, or on `sock`, which then belongs to the server.
 
-    `on_error` shapes the errors the server answers itself. Raises PlatformError if the place cannot be listened on.
+    `on_error` shapes the errors the server answers itself; `attention` is told of all that arrives.
+    Raises PlatformError if the place cannot be listened on.
     """
-    server = HttpServer(app, limits if limits is not None else HttpLimits(), on_error)
+    server = HttpServer(app, limits or HttpLimits(), on_error, attention or Attention())
     loop = asyncio.get_running_loop()
     try:
         if sock is not None:

@@ -71,9 +71,7 @@ class AwsFace:
         self._places: dict[str, Place] = {}
         source = PackageSource(objects=settings.objects, max_inline=settings.max_inline)
         self._layers = LayerOperations(layers, source, self._links)
-        control = FunctionOperations(
-            functions, self._model.shapes, source, self._links, self._layers, settings.prepare
-        )
+        control = FunctionOperations(functions, self._model.shapes, source, self._links, self._layers, settings.prepare)
         self._handlers = control.handlers() | ResourceOperations(functions).handlers() | self._layers.handlers()
 
     def answer(self, request: ApiRequest, reply: Reply) -> None:
@@ -191,4 +189,3 @@ class AwsFace:
         hint = f"; it answers to {', '.join(allowed)}" if allowed else ""
         message = f"There is no operation {request.method} {request.path}{hint}."
         return ApiFailure("UnknownOperationException", message)
-

@@ -49,4 +49,3 @@ def error_face(status: int, reason: str) -> tuple[Sequence[tuple[str, str]], byt
     headers = (("Content-Type", JSON), ("x-amzn-RequestId", str(uuid4())), ("x-amzn-ErrorType", code))
     body = {"Type": "User" if status < 500 else "Service", "message" if status < 500 else "Message": reason}
     return headers, json.dumps(body).encode()
-

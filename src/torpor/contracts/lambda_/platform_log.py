@@ -56,8 +56,7 @@ class PlatformLog:
             return [f"EXTENSION\tName: {record.name}\tState: Ready\tEvents: [{', '.join(record.events)}]\n"]
         if isinstance(record, InitStarted) and not record.within_invocation and facts.runtime_version:
             return [
-                f"INIT_START Runtime Version: {facts.runtime_version}\t"
-                f"Runtime Version ARN: {facts.runtime_resource}\n"
+                f"INIT_START Runtime Version: {facts.runtime_version}\tRuntime Version ARN: {facts.runtime_resource}\n"
             ]
         if isinstance(record, InitEnded) and not record.within_invocation and record.failure is not None:
             return [_init_report(record, record.failure)]
