@@ -7,6 +7,7 @@ A flag wins over a variable, a variable over the file, the file over the default
 composition root hands each of them its own slice.
 """
 
+import contextlib
 import ipaddress
 import math
 import os
@@ -138,6 +139,19 @@ def _setting(default: Any, help: str, **extra: Any) -> Any:
     return field(default=default, metadata={"help": help, **extra})
 
 
+_PREFERRED = -10
+_CAP_SYS_NICE = 1 << 23
+
+
+def _may_be_preferred() -> bool:
+    """May this process go before others, and has nobody decided otherwise for it?"""
+    with contextlib.suppress(OSError):
+        status = Path("/proc/self/status").read_text()
+        allowed = int(status.partition("CapEff:")[2].split()[0], 16) & _CAP_SYS_NICE
+        return bool(allowed) and os.getpriority(os.PRIO_PROCESS, 0) == 0
+    return False
+
+
 def _keys_setting(help: str) -> Any:
     return field(default_factory=lambda: MappingProxyType({}), repr=False, metadata={"help": help})
 
@@ -201,6 +215,13 @@ class Settings:
         maximum=0.01,
         unit="seconds",
         default_text="0.0002; 0 on a single CPU",
+    )
+    niceness: int = _setting(
+        lambda: _PREFERRED if _may_be_preferred() else os.getpriority(os.PRIO_PROCESS, 0),
+        "Niceness of the server itself, not of functions: below 0 it answers quickly while they are busy.",
+        minimum=-20,
+        maximum=19,
+        default_text="-10 where that is allowed (as root)",
     )
     init_limit: float = _setting(
         limits.INIT_LIMIT, "Limit of the Init phase.", minimum=0.1, maximum=limits.EXTENDED_INIT_CEILING, unit="seconds"
