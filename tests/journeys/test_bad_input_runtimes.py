@@ -106,7 +106,7 @@ def no_http():
     path = f"/2018-06-01/runtime/invocation/{id}/response"
     print("raw", raw(b"GARBAGE\\r\\n\\r\\n"), flush=True)
     print("raw", raw(f"POST {path} HTTP/1.1\\r\\nContent-Length: 1000\\r\\n\\r\\ncut off".encode()), flush=True)
-    print("raw", raw(b"GET /" + b"x" * 100000 + b" HTTP/1.1\\r\\n\\r\\n"), flush=True)
+    print("raw", raw(b"GET /" + b"x" * 2000000 + b" HTTP/1.1\\r\\n\\r\\n"), flush=True)
     tell(call("GET", "nowhere"), call("POST", "invocation/next"), call("GET", f"invocation/{id}/response"))
     post("response", '"still here"')
 

@@ -206,6 +206,25 @@ async def test_memory_in_use_shows_in_the_figures(rig: Rig) -> None:
     assert sandbox.memory_peak() >= peak > 0
 
 
+async def test_memory_without_end_ends_the_process_and_is_told_apart(rig: Rig) -> None:
+    sandbox, listener = await rig.make(memory_mb=64)
+    sandbox.start(process(sandbox, "fill-memory"))
+    exit = await listener.wait_exit("runtime")
+    assert (exit.signal, exit.out_of_memory) == (signal.SIGKILL, True)
+    sandbox.start(process(sandbox, "hello", name="next"))
+    again = await listener.wait_exit("next")
+    assert (again.code, again.out_of_memory, listener.deaths) == (0, False, [])
+
+
+async def test_killed_process_is_not_taken_for_one_out_of_memory(rig: Rig) -> None:
+    sandbox, listener = await rig.make(memory_mb=64)
+    sandbox.start(process(sandbox, "ticks"))
+    await listener.wait_text("tick 1\n")
+    sandbox.kill_all()
+    exit = await listener.wait_exit("runtime")
+    assert (exit.signal, exit.out_of_memory) == (signal.SIGKILL, False)
+
+
 async def test_provider_statistics_count_live_sandboxes(rig: Rig) -> None:
     assert rig.provider.statistics().live == 0
     sandbox, _ = await rig.make()

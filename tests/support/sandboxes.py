@@ -63,6 +63,7 @@ SCRIPTS: Mapping[str, str] = {
     "write-code": '#!/bin/sh\nif ( : > "$TASK_AT/intruder" ) 2>/dev/null; then echo writable; else echo refused; fi\n',
     "frames": '#!/bin/bash\nprintf frame-1 >&"$LOG_FD"\nprintf plain\nprintf frame-2 >&"$LOG_FD"\n',
     "hold-memory": f"#!/bin/sh\nx=$(head -c {HELD} /dev/zero | tr '\\000' x)\necho holding ${{#x}}\nsleep 60\n",
+    "fill-memory": "#!/bin/sh\nx=$(printf %1000000s)\nwhile :; do x=$x$x; sleep 0.03; done\n",
     "trap-term": f"#!/bin/sh\ntrap 'echo got TERM; exit 3' TERM\necho ready\nwhile :; do sleep {TICK}; done\n",
     "files-limit": "#!/bin/sh\nsleep 0.1\nulimit -n\n",
     "call-api": """#!/bin/bash
@@ -164,6 +165,14 @@ async def _hold_memory(process: MemoryProcess) -> None:
     await asyncio.sleep(60)
 
 
+async def _fill_memory(process: MemoryProcess) -> None:
+    size = HELD
+    while True:
+        process.use_memory(size)
+        size *= 2
+        await asyncio.sleep(TICK)
+
+
 async def _trap_term(process: MemoryProcess) -> int:
     got = asyncio.Event()
     process.on_signal(signal.SIGTERM, got.set)
@@ -201,6 +210,7 @@ PROGRAMS: Mapping[str, Program] = {
         "write-code": _write_code,
         "frames": _frames,
         "hold-memory": _hold_memory,
+        "fill-memory": _fill_memory,
         "trap-term": _trap_term,
         "files-limit": _files_limit,
         "call-api": _call_api,

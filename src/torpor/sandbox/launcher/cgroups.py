@@ -25,7 +25,7 @@ LEAF = "server"
 _WANTED = ("memory", "cpu", "pids")
 _V1 = ("memory", "cpu", "cpuacct", "pids", "freezer")
 _LOSS = {
-    "memory": "memory limits are not enforced",
+    "memory": "memory is watched only, by looking often",
     "cpu": "the CPU share is not enforced",
     "pids": "the number of processes is not limited",
     "freezer": "idle environments are stopped by signals instead of being frozen",
@@ -233,7 +233,7 @@ def _missing(name: str, why: str, advice: str) -> Problem:
 
 
 def _none(root: str, why: str, advice: str) -> CgroupHost:
-    return CgroupHost("none", {}, [("no control groups: no memory, CPU or process limits", why, advice)], root)
+    return CgroupHost("none", {}, [("no control groups: memory is watched only, CPU and processes are not limited", why, advice)], root)
 
 
 def _own_groups(proc: str) -> dict[str, str]:

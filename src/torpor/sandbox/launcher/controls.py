@@ -48,6 +48,11 @@ class Controls:
         self._frozen, self._thawed = (b"FROZEN", b"THAWED") if by_state else (b"1", b"0")
 
     @property
+    def limits_memory(self) -> bool:
+        """Does the host keep memory limits?"""
+        return not self.fds.keys().isdisjoint(("memory.max", "memory.limit_in_bytes"))
+
+    @property
     def counts_memory(self) -> bool:
         """Does the host keep the peak? Not without groups, nor on v2 before Linux 5.19."""
         return not self.fds.keys().isdisjoint(("memory.peak", "memory.max_usage_in_bytes"))

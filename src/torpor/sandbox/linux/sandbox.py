@@ -21,6 +21,7 @@ from torpor.sandbox.port import (
     SandboxStatistics,
     Stream,
 )
+from torpor.sandbox.watch import MemoryWatch
 
 API_ADDRESS = f"{places.API_HOST}:9001"
 PATHS = {
@@ -67,6 +68,10 @@ class LinuxSandbox:
         self._framed: dict[str, OutputReader] = {}
         self._by_signal = not {"cgroup.freeze", "freezer.state"} & set(self._controls.fds)
         self._gauge = None if self._controls.counts_memory else Gauge()
+        limit = spec.memory_mb * _MIB
+        kept = self._controls.limits_memory
+        self._watch = None if kept else MemoryWatch(loop, limit, self.statistics, self._exhaust)
+        self._exhausted = False
         self._frozen = False
         self._killed: set[str] = set()
         self._oom_seen = 0
@@ -108,6 +113,9 @@ class LinuxSandbox:
             writers = (self._open_framed(process.name),)
         self._running.add(process.name)
         self._killed.discard(process.name)
+        self._exhausted = False
+        if self._watch is not None:
+            self._watch.start()
         try:
             self._prepared.channel.send(message, writers)
         except wire.TooLong as error:
@@ -132,6 +140,8 @@ class LinuxSandbox:
         if self._dead or self._frozen:
             return
         self._frozen = True
+        if self._watch is not None:
+            self._watch.pause()
         if self._by_signal:
             self._prepared.channel.send({"do": "everyone", "number": signal.SIGSTOP})
         else:
@@ -141,6 +151,8 @@ class LinuxSandbox:
         if self._dead or not self._frozen:
             return
         self._frozen = False
+        if self._watch is not None:
+            self._watch.start()
         if self._by_signal:
             self._prepared.channel.send({"do": "everyone", "number": signal.SIGCONT})
         else:
@@ -241,7 +253,14 @@ class LinuxSandbox:
         else:
             self._tell_exit(ProcessExit(name=name, code=os.WEXITSTATUS(status)))
 
+    def _exhaust(self) -> None:
+        """They use more than they may, and nobody but us sees to it."""
+        self._exhausted = True
+        self._prepared.channel.send({"do": "everyone", "number": signal.SIGKILL})
+
     def _ran_out_of_memory(self) -> bool:
+        if self._exhausted:
+            return True
         kills = self._controls.oom_kills()
         grew, self._oom_seen = kills > self._oom_seen, kills
         return grew
@@ -268,6 +287,8 @@ class LinuxSandbox:
 
     def _die(self) -> None:
         self._dead = True
+        if self._watch is not None:
+            self._watch.stop()
         self._output.close()
         for reader in self._framed.values():
             reader.close()

@@ -7,8 +7,8 @@ What it gives up, so that nobody is surprised:
 - There is no root of its own and nothing is read-only. `paths` gives host folders; program, arguments and working
   folder are translated when they begin with one of the fixed paths, nothing else is (a script that names `/opt` itself
   looks at the host's `/opt`).
-- Memory, CPU share, process count and the size of `/tmp` are not limited; only the open-file limit is, and it is set
-  just after the program has started.
+- CPU share, process count and the size of `/tmp` are not limited. Memory is looked at often, and what uses too much is
+  ended; the open-file limit is set just after the program has started.
 - Freezing sends SIGSTOP to the process groups and to all their living descendants. A process that has cut itself loose
   (own session, parent gone) runs on.
 - Ending finds processes by group, by session, by descent and by the private TMPDIR in their first environment. A

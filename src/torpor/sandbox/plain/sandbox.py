@@ -27,9 +27,11 @@ from torpor.sandbox.port import (
     SandboxStatistics,
     Stream,
 )
+from torpor.sandbox.watch import MemoryWatch
 
 DESTROY_PAUSE = 0.005
 """Seconds between two looks at whether everything killed is gone."""
+_MIB = 1024 * 1024
 DESTROY_LOOKS = 1000
 
 
@@ -69,6 +71,8 @@ class PlainSandbox:
         self._stopped: set[int] = set()
         """Processes outside the leaders' groups that `freeze` has stopped one by one."""
         self._frozen = False
+        self._exhausted = False
+        self._watch = MemoryWatch(self._loop, spec.memory_mb * _MIB, self._sample, self._exhaust)
         self._gauge = Gauge()
         self._cpu_of_ended = 0.0
         self._all_ended = asyncio.Event()
@@ -105,6 +109,8 @@ class PlainSandbox:
             exit = ProcessExit(name=process.name, start_error=_explain(error))
             self._loop.call_soon(self._tell_exit, exit)
             return
+        self._exhausted = False
+        self._watch.start()
         self._processes[started.pid] = started
         self._note_session("+", started.pid)
         started.watch(self._loop, self._process_ended)
@@ -145,9 +151,10 @@ class PlainSandbox:
             self._all_ended.set()
         self.drain_output()
         code = process.exit_code or 0
-        signalled = code < 0
-        exit = ProcessExit(name=process.name, code=None if signalled else code, signal=-code if signalled else None)
-        self._tell_exit(exit)
+        number = -code if code < 0 else None
+        exhausted = self._exhausted and number == signal.SIGKILL
+        status = code if number is None else None
+        self._tell_exit(ProcessExit(name=process.name, code=status, signal=number, out_of_memory=exhausted))
 
     def _note_if_orphaned(self, session: int) -> None:
         try:
@@ -172,6 +179,11 @@ class PlainSandbox:
         if self._ending is None:
             self._kill()
             self._frozen = False
+
+    def _exhaust(self) -> None:
+        """They use more than they may, and nobody but us sees to it."""
+        self._exhausted = True
+        self._kill()
 
     def _kill(self) -> int:
         self._sample()
@@ -201,6 +213,7 @@ class PlainSandbox:
         if self._frozen or self._ending is not None:
             return
         self._frozen = True
+        self._watch.pause()
         for process in self._processes.values():
             process.signal_group(signal.SIGSTOP)
         self._stopped = set(self._strays())
@@ -211,6 +224,7 @@ class PlainSandbox:
         if not self._frozen or self._ending is not None:
             return
         self._frozen = False
+        self._watch.start()
         send(self._stopped, signal.SIGCONT)
         self._stopped.clear()
         for process in self._processes.values():
@@ -247,6 +261,7 @@ class PlainSandbox:
         await asyncio.shield(self._ending)
 
     async def _end(self) -> None:
+        self._watch.stop()
         self._place.api.close()
         await self._end_processes()
         for pipe in self._outputs.values():
