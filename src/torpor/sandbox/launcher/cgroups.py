@@ -233,7 +233,8 @@ def _missing(name: str, why: str, advice: str) -> Problem:
 
 
 def _none(root: str, why: str, advice: str) -> CgroupHost:
-    return CgroupHost("none", {}, [("no control groups: memory is watched only, CPU and processes are not limited", why, advice)], root)
+    loss = "no control groups: memory is watched only, CPU and processes are not limited"
+    return CgroupHost("none", {}, [(loss, why, advice)], root)
 
 
 def _own_groups(proc: str) -> dict[str, str]:
