@@ -12,6 +12,8 @@ from bench.load import Outcome, closed_loop, invocation, once, steady
 from bench.machine import available_bytes, pss_bytes, rss_bytes
 from bench.server import Server
 
+_FILLING = 20_000
+"""Invocations after which nothing that the server keeps for a while can get more."""
 _BETWEEN_COLD_STARTS = 0.3
 """Seconds; a cold start is rare, and prepared sandboxes are made anew meanwhile."""
 
@@ -40,8 +42,10 @@ def steadily(server: Server, function: str, rate: float, seconds: float) -> Outc
 
 
 def growth(server: Server, function: str, count: int) -> tuple[int, int]:
-    """The server's resident bytes before and after so many warm invocations by 8 callers."""
-    warm(server, function, 8, 2000)
+    """The server's resident bytes before and after so many warm invocations by 8 callers.
+
+    What the server keeps of the latest events (lines of log, phases) is full by then."""
+    warm(server, function, 8, _FILLING)
     before = rss_bytes(server.process.pid)
     outcome = uvloop.run(closed_loop([server.port] * 8, [invocation(function)] * 8, count))
     if outcome.errors:
