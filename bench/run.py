@@ -128,8 +128,8 @@ def _measure_server(
             rows += part(server, sizes, compared)
             isolation = server.isolation()
     notes.append(
-        f"Torpor: isolation `{isolation}`, a new server for each part, freeze after every invocation, 0.2 ms of busy polling, "
-        "one CPU each."
+        f"Torpor: isolation `{isolation}`, a new server for each part, freeze after every invocation, 0.2 ms of busy "
+        "polling, one CPU each."
     )
     return rows
 
