@@ -304,16 +304,14 @@ def _raise_file_limit() -> None:
 
 
 def _set_niceness(wanted: int) -> None:
-    """Functions that use every CPU must not hold up the answers of others. Nothing that the server starts inherits it.
-
-    Raises PlatformError if it is not allowed."""
-    if wanted == os.getpriority(os.PRIO_PROCESS, 0):
-        return
+    """Functions that use every CPU must not hold up the answers of others. Nothing the server starts inherits it."""
     try:
-        os.setpriority(os.PRIO_PROCESS, 0, wanted)
-        os.sched_setscheduler(0, os.SCHED_OTHER | os.SCHED_RESET_ON_FORK, os.sched_param(0))
-    except PermissionError as error:
-        raise PlatformError(f"A niceness of {wanted} is not allowed here; leave the setting niceness out.") from error
+        if wanted < 0:
+            os.setpriority(os.PRIO_PROCESS, 0, wanted)
+        if os.getpriority(os.PRIO_PROCESS, 0) < 0:
+            os.sched_setscheduler(0, os.SCHED_OTHER | os.SCHED_RESET_ON_FORK, os.sched_param(0))
+    except OSError as error:
+        log.warning("The server goes on without a niceness of %d: %s.", wanted, error.strerror)
 
 
 def _spare_the_collector() -> None:

@@ -146,6 +146,8 @@ _CAP_SYS_NICE = 1 << 23
 def _may_be_preferred() -> bool:
     """May this process go before others, and has nobody decided otherwise for it?"""
     with contextlib.suppress(OSError):
+        if Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]:
+            return False  # root of a user namespace only
         status = Path("/proc/self/status").read_text()
         allowed = int(status.partition("CapEff:")[2].split()[0], 16) & _CAP_SYS_NICE
         return bool(allowed) and os.getpriority(os.PRIO_PROCESS, 0) == 0
@@ -217,10 +219,10 @@ class Settings:
         default_text="0.0002; 0 on a single CPU",
     )
     niceness: int = _setting(
-        lambda: _PREFERRED if _may_be_preferred() else os.getpriority(os.PRIO_PROCESS, 0),
-        "Niceness of the server itself, not of functions: below 0 it answers quickly while they are busy.",
+        lambda: _PREFERRED if _may_be_preferred() else 0,
+        "Niceness of the server itself, not of functions: below 0 it answers quickly while they are busy; 0 leaves it.",
         minimum=-20,
-        maximum=19,
+        maximum=0,
         default_text="-10 where that is allowed (as root)",
     )
     init_limit: float = _setting(

@@ -98,3 +98,26 @@ def test_cause_too_large_for_a_datagram_is_cropped_until_it_fits(exceptions: lis
     cause = _function_segment(Answer(payload=b"{}", error_type="Unhandled", cause=text))["cause"]
     assert cause["exceptions"][0]["type"][0] == exceptions[0]["type"][0]
     assert len(json.dumps(cause)) <= limits.XRAY_CAUSE_MAX
+
+
+def test_cause_beyond_all_measure_is_looked_at_in_part_only() -> None:
+    text = '{"exceptions":[' + ",".join(["{}"] * 300_000) + "]}"
+    cause = _function_segment(Answer(payload=b"{}", error_type="Unhandled", cause=text))["cause"]
+    assert len(cause["exceptions"]) == 32
+
+
+def test_cause_comes_as_header_fields_are_read_and_is_utf_8() -> None:
+    text = json.dumps({"exceptions": [{"type": "Größe", "message": "→"}]}, ensure_ascii=False)
+    told = Answer(payload=b"{}", error_type="Unhandled", cause=text.encode().decode("latin-1"))
+    (exception,) = _function_segment(told)["cause"]["exceptions"]
+    assert (exception["type"], exception["message"]) == ("Größe", "→")
+
+
+def test_parent_of_a_trace_that_is_not_taken_over_is_not_either() -> None:
+    _, before = Sampling().step(f"Root=garbage;Parent={PARENT};Sampled=1", "f", 100.0)
+    assert PARENT not in before
+
+
+def test_clock_that_is_set_back_does_not_stop_the_recording() -> None:
+    sampling = Sampling(lambda: 0.9)
+    assert [bool(sampling.step("", "f", at)[1]) for at in (5000.0, 100.0, 100.5)] == [True, True, False]

@@ -261,3 +261,9 @@ def test_last_request_of_a_connection_is_not_taken_for_one_that_comes_again() ->
     last = b"GET /next HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     exchanges, refusal = parse(last, last)
     assert len(exchanges) == 1 and refusal is None
+
+
+def test_head_of_very_many_fields_is_refused_before_it_ends() -> None:
+    roomy = HttpLimits(header_bytes=1 << 20, header_count=10)
+    assert status(b"GET / HTTP/1.1\r\n" + b"a:\r\n" * 10, roomy) == 0
+    assert status(b"GET / HTTP/1.1\r\n" + b"a:\r\n" * 12, roomy) == 431

@@ -70,7 +70,10 @@ class AdminFace:
             self._running.add(task)
             task.add_done_callback(self._running.discard)
         elif name in self._routes:
-            _answer(exchange, 200, self._routes[name](exchange, query))
+            try:
+                _answer(exchange, 200, self._routes[name](exchange, query))
+            except NotFound as error:
+                _answer(exchange, 404, {"message": str(error)})
         else:
             _answer(exchange, 404, {"message": f"There is nothing at {exchange.path}."})
 
@@ -112,7 +115,8 @@ class AdminFace:
         return {"phases": [msgspec.to_builtins(entry) for entry in entries]}
 
     def _traces(self, exchange: Exchange, query: Mapping[str, str]) -> dict[str, Any]:
-        events = self._parts.traces.read(query.get("function", ""), limit=_EVENTS_MAX)
+        function = self._parts.functions.get(query.get("function", "")).latest.version.function
+        events = self._parts.traces.read(function, limit=_EVENTS_MAX)
         return {"segments": [msgspec.Raw(event.message.encode()) for event in events]}
 
     def _doctor(self, exchange: Exchange, query: Mapping[str, str]) -> dict[str, Any]:

@@ -260,7 +260,7 @@ class Pool:
         if group.waiting or self._waiting:
             self._use_room(group)
         if environment.phase is PhaseName.IDLE and not environment.is_busy:
-            self._around.attention.afterwards(partial(_rest, environment))
+            self._around.attention.afterwards(partial(_rest, environment, environment.invocations))
 
     def _use_room(self, group: _Group) -> None:
         while group.waiting:
@@ -369,7 +369,7 @@ class Pool:
         task.add_done_callback(self._tasks.discard)
 
 
-def _rest(environment: Environment) -> None:
-    """It was idle a moment ago: if it still is, nothing is pending for it."""
-    if environment.phase is PhaseName.IDLE and not environment.is_busy:
+def _rest(environment: Environment, invocations: int) -> None:
+    """It became idle a moment ago, after so many invocations: if it has been so since, nothing is pending for it."""
+    if environment.invocations == invocations and environment.phase is PhaseName.IDLE and not environment.is_busy:
         environment.rest()

@@ -1,11 +1,14 @@
 """The trace of the invocations in one environment: what they went through, exported once each is over."""
 
+import logging
+
 from torpor.engine.contract import Contract
 from torpor.model.function import FunctionVersion
 from torpor.model.invocation import Invocation
 from torpor.model.records import InvocationEnded, Record
 from torpor.telemetry import Traces
 
+log = logging.getLogger(__name__)
 _STEPS_MAX = 100
 """Records kept between two invocations: an environment that starts its processes again and again has no more."""
 
@@ -39,5 +42,9 @@ class Tracer:
         steps, self._steps = self._steps, []
         invocation = self._traced.pop(record.id, None)
         if invocation is not None:
-            documents = self._contract.segments(self._version, invocation, steps)
-            self._traces.export(self._version.function, self._stream, wall, documents)
+            try:
+                documents = self._contract.segments(self._version, invocation, steps)
+            except Exception:  # a trace is worth less than the invocation and its log
+                log.exception("the trace of invocation %s is lost", record.id)
+            else:
+                self._traces.export(self._version.function, self._stream, wall, documents)

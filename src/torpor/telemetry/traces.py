@@ -3,6 +3,7 @@
 The daemon's protocol: one datagram for each segment, a line of JSON that names the format before the document.
 """
 
+import contextlib
 import logging
 import socket
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ class Traces:
     """All segments of a server. `daemon` is `host:port`, or empty to keep them only."""
 
     def __init__(self, journal: Journal, daemon: str = "") -> None:
-        """Raises InvalidRequest if the daemon's host has no address."""
+        """Raises InvalidRequest if the daemon's address is none."""
         self._journal = journal
         self._socket = _connect(daemon) if daemon else None
         self._complained = False
@@ -55,10 +56,16 @@ class Traces:
 def _connect(daemon: str) -> socket.socket:
     host, _, port = daemon.rpartition(":")
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)[0]
+        if not 0 < int(port) < 65_536:
+            raise ValueError(f"{port} is no port")
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)
+        # Daemons listen on 127.0.0.1, and localhost is often ::1 too.
+        family, kind, protocol, _, address = min(found, key=lambda each: each[0] != socket.AF_INET)
+        with contextlib.ExitStack() as undo:
+            connected = undo.enter_context(socket.socket(family, kind, protocol))
+            connected.setblocking(False)
+            connected.connect(address)
+            undo.pop_all()
     except (OSError, ValueError) as error:
-        raise InvalidRequest(f"The trace daemon {daemon} has no address: {error}.", what="trace_daemon") from error
-    connected = socket.socket(family, kind, protocol)
-    connected.setblocking(False)
-    connected.connect(address)
+        raise InvalidRequest(f"The trace daemon {daemon} cannot be used: {error}.", what="trace_daemon") from error
     return connected

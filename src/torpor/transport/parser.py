@@ -174,12 +174,12 @@ class RequestParser:
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_head:
             self._raw.append((name, value))
+            if len(self._raw) > self._limits.header_count:
+                self._refuse(Refusal(431, f"The request has more than {self._limits.header_count} header fields."))
 
     def on_headers_complete(self) -> None:
         http, raw, limits = self._http, self._raw, self._limits
         self._in_head = False
-        if len(raw) > limits.header_count:
-            self._refuse(Refusal(431, f"The request has more than {limits.header_count} header fields."))
         if self._fed > limits.header_bytes:
             self._weigh_head()
         version = http.get_http_version()

@@ -47,12 +47,13 @@ class Invocations:
         """Start what is asked; `reply` is called once. Raises what refuses the call before it has begun."""
         record = self._invoked(request, place)
         version = record.latest.version
-        trace, upstream = self._trace(request, version)
         if request.kind == "DryRun":
+            trace = request.trace or new_trace(self._clock.wall())
             reply(ApiResponse(status=204, headers=(("x-amzn-RequestId", request_id), ("X-Amzn-Trace-Id", trace))))
             return
         if request.kind == "Event":
             raise not_built("Asynchronous invocation (invocation type Event)")
+        trace, upstream = self._trace(request, version)
         wants_log = request.wants_log
 
         def done(result: Outcome | TorporError) -> None:

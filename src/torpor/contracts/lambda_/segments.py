@@ -22,6 +22,9 @@ _CAUSE_ROOM = limits.XRAY_CAUSE_MAX - 4096
 _FACTORS = (1.0, 0.8, 0.6, 0.4, 0.2)
 _TEXT_MAX = 16 * 1024
 """Characters kept of a message that must be cropped."""
+_EXCEPTIONS_MAX = 32
+_FRAMES_MAX = 1000
+"""What is looked at of a cause: a runtime may send a mebibyte of empty parts."""
 _WORK_FOLDER = "/var/task"
 
 
@@ -117,25 +120,33 @@ def _parts(
 
 def _cause(ended: InvocationEnded, new_id: Callable[[], str]) -> dict[str, Any]:
     if ended.failure is not None:
-        return _render(_told(failures.error_type(ended.failure), _words(ended.failure)), new_id)
+        return _render(_told(failures.error_type(ended.failure), _words(ended.failure, ended.id)), new_id)
     assert ended.reported is not None
     return _render(_posted(ended.reported), new_id)
 
 
-def _words(failure: Failure) -> str:
-    body = _error_body(failure.payload) if failure.payload else _ErrorBody()
-    return body.errorMessage or failures.error_text(failure)
+def _words(failure: Failure, request_id: str) -> str:
+    """What the caller is told."""
+    return _error_body(failures.payload(failure, request_id)).errorMessage or failures.error_text(failure)
 
 
 def _posted(answer: Answer) -> _Cause:
     """The runtime's own account of its error; of one that gives none or a malformed one, what the error's body says."""
     if answer.cause:
         try:
-            return msgspec.json.decode(answer.cause, type=_Cause)
+            return _bounded(msgspec.json.decode(answer.cause.encode("latin-1"), type=_Cause))
         except (msgspec.DecodeError, UnicodeError, RecursionError):
             pass
     body = _error_body(answer.payload)
     return _told(body.errorType or answer.error_type, body.errorMessage)
+
+
+def _bounded(cause: _Cause) -> _Cause:
+    exceptions = [
+        _Exception(type=item.type, message=item.message, stack=item.stack[:_FRAMES_MAX])
+        for item in cause.exceptions[:_EXCEPTIONS_MAX]
+    ]
+    return _Cause(exceptions=exceptions, working_directory=cause.working_directory, paths=cause.paths[:_FRAMES_MAX])
 
 
 def _error_body(payload: bytes) -> _ErrorBody:

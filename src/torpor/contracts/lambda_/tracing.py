@@ -75,13 +75,16 @@ class Sampling:
         header = read_trace(given)
         sampled = self._decides(function, now) if header.sampled is None else header.sampled
         before = TraceHeader(
-            root=header.root or new_trace_root(now), parent=header.parent, sampled=sampled, lineage=header.lineage
+            root=header.root or new_trace_root(now),
+            parent=header.parent if header.root else "",
+            sampled=sampled,
+            lineage=header.lineage,
         )
         own = TraceHeader(root=before.root, parent=random_digits(16), sampled=sampled, lineage=header.lineage)
         return own.text, before.text if sampled else ""
 
     def _decides(self, function: str, now: float) -> bool:
-        if now - self._taken.get(function, 0.0) < RESERVOIR:
+        if 0 <= now - self._taken.get(function, -RESERVOIR) < RESERVOIR:
             return self._chance() < RATE
         if len(self._taken) >= _FUNCTIONS_MAX:
             self._taken.clear()

@@ -1,6 +1,7 @@
 """The server's side of one sandbox."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -113,7 +114,6 @@ class LinuxSandbox:
             writers = (self._open_framed(process.name),)
         self._running.add(process.name)
         self._killed.discard(process.name)
-        self._exhausted = False
         if self._watch is not None:
             self._watch.start()
         try:
@@ -253,13 +253,15 @@ class LinuxSandbox:
         else:
             self._tell_exit(ProcessExit(name=name, code=os.WEXITSTATUS(status)))
 
-    def _exhaust(self) -> None:
-        """They use more than they may, and nobody but us sees to it."""
+    def _exhaust(self, pid: int) -> None:
+        """The processes use more than they may, this one most, and nobody but us sees to it."""
         self._exhausted = True
-        self._prepared.channel.send({"do": "everyone", "number": signal.SIGKILL})
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
 
     def _ran_out_of_memory(self) -> bool:
         if self._exhausted:
+            self._exhausted = False
             return True
         kills = self._controls.oom_kills()
         grew, self._oom_seen = kills > self._oom_seen, kills
@@ -267,6 +269,8 @@ class LinuxSandbox:
 
     def _tell_exit(self, exit: ProcessExit) -> None:
         self._running.discard(exit.name)
+        if self._watch is not None and not self._running:
+            self._watch.pause()
         if not self._dead:
             self._listener.process_exited(exit)
 

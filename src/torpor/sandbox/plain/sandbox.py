@@ -109,7 +109,6 @@ class PlainSandbox:
             exit = ProcessExit(name=process.name, start_error=_explain(error))
             self._loop.call_soon(self._tell_exit, exit)
             return
-        self._exhausted = False
         self._watch.start()
         self._processes[started.pid] = started
         self._note_session("+", started.pid)
@@ -149,10 +148,12 @@ class PlainSandbox:
         self._note_if_orphaned(process.pid)
         if not self._processes:
             self._all_ended.set()
+            self._watch.pause()
         self.drain_output()
         code = process.exit_code or 0
         number = -code if code < 0 else None
         exhausted = self._exhausted and number == signal.SIGKILL
+        self._exhausted = self._exhausted and not exhausted
         status = code if number is None else None
         self._tell_exit(ProcessExit(name=process.name, code=status, signal=number, out_of_memory=exhausted))
 
@@ -177,13 +178,14 @@ class PlainSandbox:
     def kill_all(self) -> None:
         """SIGKILL to every process that can be found (the package tells which cannot); what starts next runs."""
         if self._ending is None:
+            self._exhausted = False
             self._kill()
             self._frozen = False
 
-    def _exhaust(self) -> None:
-        """They use more than they may, and nobody but us sees to it."""
+    def _exhaust(self, pid: int) -> None:
+        """The processes use more than they may, this one most, and nobody but us sees to it."""
         self._exhausted = True
-        self._kill()
+        send([pid], signal.SIGKILL)
 
     def _kill(self) -> int:
         self._sample()
