@@ -5,23 +5,16 @@ from typing import Any
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 from tests.contracts.aws_support import Server, archive, new_function, refusal, serving
+from tests.support.objects import PLAIN, object_store
 
 from torpor.api.aws import AwsSettings, ObjectSource
-
-PLAIN = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
 
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    store = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    store.start()
-    host, port = store.get_host_and_port()
-    try:
-        yield f"http://{host}:{port}"
-    finally:
-        store.stop()
+    with object_store() as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

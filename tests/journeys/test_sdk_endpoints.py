@@ -13,13 +13,12 @@ import botocore
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
-from moto.server import ThreadedMotoServer
 from tests.journeys.conftest import MakeServer
 from tests.support.functions import PYTHON, Package, archive, python
 from tests.support.lives import refused
+from tests.support.objects import PLAIN, object_store
 from tests.support.server import ROLE, Function, TorporServer
 
-PLAIN = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
 PUTTING = """
 import os
 import boto3
@@ -35,13 +34,8 @@ _KEPT_DATA = ("s3", "endpoints.json", "partitions.json", "sdk-default-configurat
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    store = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    store.start()
-    host, port = store.get_host_and_port()
-    try:
-        yield f"http://{host}:{port}"
-    finally:
-        store.stop()
+    with object_store() as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

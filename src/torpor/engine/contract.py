@@ -6,6 +6,7 @@ from typing import Protocol
 from torpor.lifecycle import TransitionRefused
 from torpor.model.failure import Failure
 from torpor.model.function import FunctionVersion
+from torpor.model.image import Image
 from torpor.model.invocation import Invocation
 from torpor.model.policy import LifecyclePolicy
 from torpor.model.records import Record
@@ -83,23 +84,6 @@ class ExtensionWire(Protocol):
     def refusal(self, refused: TransitionRefused, who: str) -> bytes: ...
 
     def error_body(self, message: str, kind: str) -> bytes: ...
-
-
-class Image(Protocol):
-    """What a contract needs to know of a runtime's image."""
-
-    @property
-    def argv(self) -> tuple[str, ...]: ...
-
-    @property
-    def environment(self) -> Mapping[str, str]: ...
-
-    @property
-    def version(self) -> str: ...
-
-    def wrapped(self, program: str) -> tuple[str, ...]:
-        """`argv` started by a program of the customer's."""
-        ...
 
 
 class Contract(Protocol):

@@ -3,9 +3,10 @@
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from torpor.engine.contract import Contract, Image
+from torpor.engine.contract import Contract
 from torpor.engine.tracing import Tracer
 from torpor.model.function import FunctionVersion
+from torpor.model.image import Image
 from torpor.model.records import InvocationEnded, InvocationStarted, Record
 from torpor.sandbox.port import Stream
 from torpor.telemetry import Journal, OutputReader

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import msgspec
 
@@ -22,27 +21,13 @@ from torpor.contracts.lambda_.json_log import render_json
 from torpor.contracts.lambda_.platform_log import LogFacts, LogStyle, PlatformLog, stamp
 from torpor.model.failure import Failure, FailureKind
 from torpor.model.function import FunctionVersion
+from torpor.model.image import Image
 from torpor.model.invocation import Invocation
 from torpor.model.policy import LifecyclePolicy
 from torpor.model.records import InitStarted, Record, RuntimeDone
 
 BOOTSTRAPS = ("/var/runtime/bootstrap", *failures.BOOTSTRAPS)
 WRAPPER = "AWS_LAMBDA_EXEC_WRAPPER"
-
-
-class Image(Protocol):
-    """What a runtime's image tells about starting it."""
-
-    @property
-    def argv(self) -> tuple[str, ...]: ...
-
-    @property
-    def environment(self) -> Mapping[str, str]: ...
-
-    @property
-    def version(self) -> str: ...
-
-    def wrapped(self, program: str) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
