@@ -430,4 +430,5 @@ class Environment:
             self._owner.settled(self)
 
     def _epoch_ms(self, monotonic: float) -> int:
-        return round((self._clock.wall() + monotonic - self._clock.monotonic()) * 1000)
+        """Milliseconds since the epoch, rounded down: nobody is told of more time than there is."""
+        return int((self._clock.wall() + monotonic - self._clock.monotonic()) * 1000)
