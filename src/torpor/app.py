@@ -162,6 +162,11 @@ class Server:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.abandon()
 
+    def hurry(self) -> None:
+        """Let `stop` wait for no invocation any more."""
+        if self._http is not None:
+            self.pool.hurry()
+
     def _close_stores(self) -> None:
         try:
             self._stores.journal.flush()
@@ -255,10 +260,10 @@ class Server:
         task.add_done_callback(self._tasks.discard)
 
 
-def serve(settings: Settings, ready: Callable[[str], None] | None = None) -> int:
+def serve(settings: Settings, tell: Callable[[str], None] | None = None) -> int:
     """Serve until SIGTERM or SIGINT; the exit code. Raises PlatformError if the server cannot start."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(message)s")
-    code: int = _runner()(_serve(settings, ready or _announce))
+    code: int = _runner()(_serve(settings, tell or _announce))
     return code
 
 
@@ -270,12 +275,18 @@ def _runner() -> Callable[..., Any]:
     return uvloop.run
 
 
-async def _serve(settings: Settings, ready: Callable[[str], None]) -> int:
+async def _serve(settings: Settings, tell: Callable[[str], None]) -> int:
     server = Server(settings)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        if stopping.is_set():
+            server.hurry()
+        stopping.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+        loop.add_signal_handler(number, stop)
     _raise_file_limit()
     _set_niceness(settings.niceness)
     try:
@@ -285,11 +296,14 @@ async def _serve(settings: Settings, ready: Callable[[str], None]) -> int:
         raise
     _spare_the_collector()
     runtimes = " ".join(name for name in server.images.present() if not name.startswith("provided"))
-    ready(
+    tell(
         f"Torpor {__version__} serves Lambda at {server.url} "
         f"(isolation: {server.provider.isolation}; {runtimes or 'provided runtimes only'})"
     )
     await stopping.wait()
+    if running := server.pool.statistics().running:
+        seconds = f"{settings.drain_timeout:.0f} s"
+        tell(f"Waiting {seconds} at most for {running} running invocations; Ctrl-C again ends them now.")
     await server.stop()
     return 0
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tests.journeys.conftest import Deploy, MakeServer
-from tests.support.functions import PROVIDED, Package, archive
+from tests.support.functions import PROVIDED, Package, archive, python
 from tests.support.remains import footprint, memory_of
 from tests.support.server import Function, TorporServer, eventually
 
@@ -212,6 +212,15 @@ def test_answer_that_is_too_large_is_told_to_runtime_and_caller(stage: Stage, sc
     assert error == "Unhandled"
     message = f"Exceeded maximum allowed payload size ({RESPONSE_MAX} bytes)."
     assert told == [[413, {"errorMessage": message, "errorType": "RequestEntityTooLarge"}]]
+
+
+def test_runtime_that_ends_over_its_refused_answer_leaves_that_answer(deploy: Deploy) -> None:
+    function = deploy(python("def handler(event, context):\n    return 'x' * event['size']\n"), MemorySize=512)
+
+    reply = function.invoke({"size": RESPONSE_MAX + 1})
+
+    assert (reply.error, reply.payload) == ("Unhandled", TOO_LARGE_FOR_CALLER)
+    assert function.invoke({"size": 1}).payload == "x"
 
 
 def test_answer_of_the_largest_size_reaches_the_caller(stage: Stage) -> None:

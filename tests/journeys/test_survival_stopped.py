@@ -109,6 +109,19 @@ def test_invocation_longer_than_the_drain_timeout_is_ended(life: Lives) -> None:
     assert "Traceback" not in life.errors_of(server)
 
 
+def test_second_interrupt_ends_what_runs_at_once(life: Lives) -> None:
+    server = life.start(drain_timeout=30)
+    reply = running(made(server), 25)
+    server.process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    assert server.process.poll() is None
+    begun = time.monotonic()
+    assert life.terminate(server, signal.SIGINT) == 0
+    assert time.monotonic() - begun < 6
+    assert reply.exception(10) is not None
+    assert "Traceback" not in life.errors_of(server)
+
+
 def test_interrupt_from_the_keyboard_ends_it_well(life: Lives) -> None:
     server = life.start()
     made(server).invoke()

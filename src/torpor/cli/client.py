@@ -64,7 +64,10 @@ class Client:
             answer = self._exchange(method, target, body, sent, patience)
         except TimeoutError as error:
             raise PlatformError(f"The server at {self.endpoint} did not answer within {patience:.0f} s.") from error
-        except (OSError, http.client.HTTPException) as error:
+        except (ConnectionResetError, BrokenPipeError, http.client.HTTPException) as error:
+            lost = "was lost before it answered; what was asked of it may have been done."
+            raise PlatformError(f"The connection to the server at {self.endpoint} {lost}") from error
+        except OSError as error:
             raise PlatformError(
                 f"No Torpor server answers at {self.endpoint}: start one with `torpor serve`, "
                 "or name another with --endpoint."

@@ -9,6 +9,8 @@ from torpor.cli.output import bytes_text, seconds_text, show, show_columns, show
 from torpor.model.errors import NotFound
 
 _PAGE = 500
+_ALL = 10_000
+"""More events of a function no server keeps at hand."""
 _WAIT = 10
 _PATIENCE = 30.0
 _HEAD = ("ID", "FUNCTION", "VERSION", "PHASE", "AGE", "IDLE", "MEMORY", "INVOCATIONS", "PIDS")
@@ -45,7 +47,7 @@ def environments(*, endpoint: str | None, as_json: bool) -> int:
 
 
 def _page(server: Client, name: str, cursor: str, *, wait: bool) -> dict[str, Any]:
-    query = {"function": name, "limit": str(_PAGE)}
+    query = {"function": name, "limit": str(_PAGE if wait else _ALL)}
     query |= {"after": cursor} if cursor else {}
     query |= {"wait": str(_WAIT)} if wait else {}
     label = f"Waiting for {name} to log" if wait else f"Reading the log of {name}"

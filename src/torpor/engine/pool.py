@@ -114,6 +114,7 @@ class Pool:
         self._waiting: deque[_Request] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
+        self._hurried = False
 
     # -- invocations --------------------------------------------------------------------------------------------------
 
@@ -338,7 +339,7 @@ class Pool:
         """Refuse new invocations, let running ones finish for `timeout` seconds, then end every environment."""
         self._closing = True
         deadline = self._around.clock.monotonic() + timeout
-        while self._is_working() and self._around.clock.monotonic() < deadline:  # noqa: ASYNC110 - once in a life
+        while self._is_working() and not self._hurried and self._around.clock.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         self._refuse_waiting()
         remaining = self.environments()
@@ -349,6 +350,10 @@ class Pool:
             await asyncio.wait_for(ends, _ENDS_WITHIN)
         except TimeoutError:
             log.error("%d environments did not end in time and are left to their keepers", len(self.environments()))
+
+    def hurry(self) -> None:
+        """Let `drain` wait for nothing more."""
+        self._hurried = True
 
     def _refuse_waiting(self) -> None:
         queues = [self._waiting, *(group.waiting for group in self._groups.values())]

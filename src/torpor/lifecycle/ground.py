@@ -95,8 +95,8 @@ class Ground:
         if slot.state is not SlotState.EXPIRED:
             self._out.append(fx.CancelTimer(slot.invocation.id))
             self._report(slot, failure, now)
-        if slot.result is None or not slot.told:
-            slot.result = failure if not isinstance(slot.result, Answer) else slot.result
+        if slot.result is None:  # what the runtime answered stays, be it refused
+            slot.result = failure
         slot.move(SlotCall.FAIL)
         self._tell(slot)
         self.slots.pop(slot.invocation.id, None)

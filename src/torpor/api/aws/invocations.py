@@ -10,7 +10,7 @@ from torpor.contracts.lambda_.names import Place, require_latest
 from torpor.contracts.lambda_.tracing import ACTIVE, Sampling, new_trace
 from torpor.contracts.lambda_.wire import ApiResponse
 from torpor.model.clock import Clock
-from torpor.model.errors import NotFound, PlatformError, ShuttingDown, TorporError
+from torpor.model.errors import NotFound, PlatformError, RuntimeMissing, ShuttingDown, TorporError
 from torpor.model.function import FunctionRecord, FunctionVersion
 from torpor.model.invocation import Invocation, Outcome
 from torpor.service.functions import Functions
@@ -95,5 +95,5 @@ def report(error: Exception, what: str) -> None:
     """Log what the server's owner has to act on; a caller's own mistakes are told to the caller only."""
     if not is_expected(error):
         _LOG.error("%s failed", what, exc_info=error)
-    elif isinstance(error, PlatformError) and not isinstance(error, ShuttingDown):
+    elif isinstance(error, PlatformError) and not isinstance(error, ShuttingDown | RuntimeMissing):
         _LOG.error("%s: %s", what, error)
