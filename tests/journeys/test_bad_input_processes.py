@@ -348,3 +348,24 @@ def test_package_of_programs_only_is_no_function_and_says_so(server: TorporServe
     assert reply.error == "Unhandled"
     assert reply.payload["errorType"] == "Runtime.ImportModuleError"
     assert "app" in json.dumps(reply.payload)
+
+
+LITTER = """
+def handler(event, context):
+    while event.get("fork"):
+        try:
+            os.fork()
+        except OSError:
+            pass
+    return sum(name.isdigit() for name in os.listdir("/proc"))
+"""
+
+
+@pytest.mark.privileged
+def test_reset_leaves_the_next_invocation_no_process_of_the_last(deploy: Deploy) -> None:
+    function = deploy(python(LITTER), Timeout=1, MemorySize=2048)
+    alone = function.invoke().payload
+
+    for _ in range(2):
+        assert function.invoke({"fork": True}).payload["errorType"] == "Sandbox.Timedout"
+        assert function.invoke().payload == alone

@@ -12,11 +12,15 @@ import os
 import select
 import signal
 import socket
+import time
 from typing import Any
 
 from . import filesystem, network, places, process, syscalls, title, wire
 
 _EVERYONE = -1
+_KILLED_PAUSE = 0.001
+_KILLED_LOOKS = 1000
+"""Looks with such a pause (seconds) in between at whether all that was killed is gone."""
 _USER_MAP = "0 0 1\n{inside} {outside} 1\n"
 _NAMESPACES = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWNET | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
 
@@ -32,6 +36,8 @@ class Keeper:
         self._spare: process.Child | None = None
         self._network: network.NetworkSockets | None = None
         self._wake = -1
+        self._killed = False
+        """Everyone was killed, and nothing was started since."""
 
     def run(self, groups: Any) -> None:
         """Build the sandbox, tell the server and serve until it goes away. Returns only in cloned interpreters' stead:
@@ -121,6 +127,9 @@ class Keeper:
         self._tell({"event": "assigned", "tmp": tmp[0], "problem": tmp[1]})
 
     def _do_start(self, message: wire.Message, descriptors: list[int]) -> None:
+        if self._killed:
+            self._killed = False
+            self._await_killed()
         child, self._spare = self._spare or process.fork(self._surroundings), None
         self._children[child.pid] = (message["name"], child)
         child.begin(message, descriptors)
@@ -136,19 +145,29 @@ class Keeper:
     def _do_everyone(self, message: wire.Message, descriptors: list[int]) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(_EVERYONE, message["number"])
-        if message["number"] == signal.SIGKILL and self._spare is not None:
-            self._spare.close()
-            self._spare = None
+        if message["number"] == signal.SIGKILL:
+            self._killed = True
+            if self._spare is not None:
+                self._spare.close()
+                self._spare = None
         self._tell({"event": "everyone", "number": message["number"]})
 
-    def _reap(self) -> None:
+    def _await_killed(self) -> None:
+        """Orphans are children of this process: none left means that nobody is. The new processes see no old ones."""
+        for _ in range(_KILLED_LOOKS):
+            if not self._reap():
+                return
+            time.sleep(_KILLED_PAUSE)
+
+    def _reap(self) -> bool:
+        """Whether children are left."""
         while True:
             try:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
-                return
+                return False
             if pid == 0:
-                return
+                return True
             self._forget(pid, status, usage.ru_maxrss * 1024)
 
     def _forget(self, pid: int, status: int, peak: int) -> None:
