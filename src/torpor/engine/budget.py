@@ -33,7 +33,8 @@ class MemoryBudget:
     def _make_room(self, needed_mb: int, sparing: Environment | None) -> bool:
         idle = {env.id: env for env in self._idle() if env is not sparing}
         for environment in idle.values():
-            environment.rest()  # one that has just become idle may not be frozen yet, and counts in full until it is
+            if environment.phase is PhaseName.IDLE:  # since a moment only: it counts in full until it is frozen
+                environment.rest()
         views = (
             MemoryView(id=env.id, charged=env.charged_mb, used=_used_mb(env), last_used=env.last_used)
             for env in idle.values()
