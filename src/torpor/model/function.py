@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from torpor.model.server import ServerSettings
+
 LATEST = "$LATEST"
 
 
@@ -46,6 +48,20 @@ class FunctionVersion:
     account: str = "000000000000"
     role: str = ""
     tracing: str = "PassThrough"
+    server: ServerSettings | None = None
+    """Set if the runtime is a server that is sent its work by HTTP."""
+    concurrency: int = 1
+    """Invocations that one environment may run at once."""
+    minimum: int = 0
+    """Environments that are kept up even without work."""
+    maximum: int | None = None
+    """Environments that may exist at once; None for as many as the host and the contract allow."""
+    idle_timeout_s: float | None = None
+    """Seconds an environment is kept without work; None for the contract's default."""
+    persistent: bool = False
+    """Runs all the time and may write its whole file system."""
+    namespace: str = ""
+    """The group of functions it is deployed in, where the contract knows such groups."""
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -66,10 +82,38 @@ class VersionRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Alias:
+    """A name for one version, or for two between which invocations are divided."""
+
+    name: str
+    version: str
+    description: str = ""
+    revision: str = ""
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """By version: the part of invocations, 0 to 1, that goes to it instead; at most one entry."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Contract-specific settings, as plain JSON values."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FunctionRecord:
-    """A function with its newest, mutable version and what is set per function."""
+    """A function with its newest, mutable version, those published from it, and what is set per function.
+
+    `name` is unique on the server. Functions of other contracts than the first stand in spaces of their own, `space/…`,
+    so that each cloud's names are free of the others'.
+    """
 
     name: str
     latest: VersionRecord
     reserved_concurrency: int | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, VersionRecord] = field(default_factory=dict)
+    """The published versions by number, immutable."""
+    aliases: Mapping[str, Alias] = field(default_factory=dict)
+    next_version: int = 1
+    """The number of the next version; numbers are never used again."""
+
+    @property
+    def space(self) -> str:
+        """The part of the name before the first slash; empty if there is none."""
+        return self.name.partition("/")[0] if "/" in self.name else ""

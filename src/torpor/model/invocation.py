@@ -1,6 +1,8 @@
 """One unit of work and what came of it."""
 
+from collections.abc import Callable, Sequence
 from enum import StrEnum
+from typing import Protocol
 
 import msgspec
 
@@ -14,6 +16,69 @@ class OutcomeStatus(StrEnum):
     TIMEOUT = "timeout"
     FAILURE = "failure"
     """The platform failed."""
+
+
+Fields = Sequence[tuple[str, str]]
+"""Header fields in order: name and value."""
+
+
+class BodySource(Protocol):
+    """The rest of a request's body, while it arrives."""
+
+    def pump(self, write: Callable[[bytes], None], ended: Callable[[bool], None]) -> None:
+        """From now on hand every piece to `write`; then call `ended`, with False if the caller went away before."""
+        ...
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+
+class Relay(Protocol):
+    """The caller's side of a request that is passed on: takes the answer while it arrives.
+
+    `head` comes once, then any number of `data`, then `end`; or `fail` at any point instead of what is left.
+    """
+
+    @property
+    def begun(self) -> bool:
+        """Has `head` been called?"""
+        ...
+
+    def head(self, status: int, fields: Fields, length: int | None) -> None:
+        """`length` is the body's in bytes; None if it is not known."""
+        ...
+
+    def data(self, chunk: bytes) -> bool:
+        """False if the caller reads too slowly: then `on_writable`, set before, is called once it has caught up."""
+        ...
+
+    def end(self) -> None: ...
+
+    def fail(self) -> None:
+        """Break the answer off so that its reader cannot take it for complete. Only once `head` was called."""
+        ...
+
+    on_writable: Callable[[], None] | None
+
+
+class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A request that reaches the server inside as its caller sent it."""
+
+    method: str
+    target: str
+    """Path and query, percent-encoding kept."""
+    fields: Fields
+    relay: Relay
+    body: BodySource | None = None
+    """What follows the invocation's payload; None if the payload is the whole body."""
+    length: int | None = None
+    """Bytes of the body as the caller declared them; None if it comes in chunks."""
+    upgrade: str = ""
+    """The protocol that the caller wants to change to; empty if none."""
+    peer: str = ""
+    """The caller's address."""
+    scheme: str = "http"
 
 
 class Invocation(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +100,14 @@ class Invocation(msgspec.Struct, frozen=True, kw_only=True):
     tenant: str = ""
     wants_log: bool = False
     """The caller waits for the invocation's own log lines too."""
+    qualifier: str = ""
+    """The version or alias as the caller named it; empty if it named none."""
+    patient: bool = False
+    """It waits for its turn however long that takes, instead of being refused."""
+    attempt: int = 0
+    """How often it was tried before."""
+    http: HttpRequest | None = None
+    """Set if the function is called by HTTP and sees the request itself."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,3 +120,9 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """Set whenever the caller must see the result as a function error."""
     version: str = ""
     log_tail: bytes = b""
+    environment: str = ""
+    """The environment that ran it; empty if none did."""
+    duration: float = 0.0
+    """Seconds from its delivery to its end."""
+    memory_mb: int = 0
+    """Peak memory of the environment in MiB, where it was asked for."""

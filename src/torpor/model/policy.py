@@ -30,6 +30,8 @@ class FailureScope(StrEnum):
     """Reset the environment: processes end, `/tmp` stays, the next invocation initialises again."""
     INVOCATION = "invocation"
     """Only the invocation fails; the environment goes on."""
+    DRAIN = "drain"
+    """Only the invocation fails, but the environment takes nothing new and ends once the others are through."""
     REPLACE = "replace"
     """End the environment; the pool makes another one."""
 
@@ -65,9 +67,35 @@ class LifecyclePolicy:
     extension_exit_scope: FailureScope
     freezing: Freezing
     shutdown: ShutdownBudget
+    cancel_scope: FailureScope = FailureScope.INVOCATION
+    """What follows when a caller goes away before its answer, where the contract notices that."""
     init_hook: bool = False
     """Call the runtime's initialise hook once its port answers, before it is ready."""
     pre_freeze_hook: bool = False
     pre_stop_hook: bool = False
     single_use: bool = False
     """End the environment after its first invocation."""
+
+
+class WhenFull(StrEnum):
+    """What becomes of an invocation for which there is neither room nor leave to start an environment."""
+
+    REFUSE = "refuse"
+    QUEUE = "queue"
+    """It waits its turn for `queue_limit` seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScalingPolicy:
+    """How many environments a version has, and when. Numbers count environments, times are seconds."""
+
+    on_demand: bool = True
+    """An invocation without room starts an environment; otherwise environments come and go by load alone."""
+    when_full: WhenFull = WhenFull.REFUSE
+    queue_limit: float = 10.0
+    minimum: int = 0
+    maximum: int | None = None
+    together: int | None = None
+    """Bound on the environments of all versions under this contract."""
+    idle_timeout: float | None = None
+    """Seconds an idle environment is kept; None for the server's setting."""
