@@ -123,7 +123,7 @@ class LambdaContract:
         """The end of an invocation's log; a character that the cut would split is left out."""
         return lines[-limits.TAIL_LOG :].decode(errors="ignore").encode()
 
-    def failure(self, failure: Failure, request_id: str, wall: float) -> tuple[str, bytes]:
+    def failure(self, failure: Failure, version: FunctionVersion, request_id: str, wall: float) -> tuple[str, bytes]:
         if failure.kind is FailureKind.TIMEOUT and self.log.style is LogStyle.OLD:
             body = failures.old_timeout_payload(request_id, stamp(wall), failure.limit)
             return failures.SANDBOX_TIMEOUT, body
