@@ -23,7 +23,7 @@ from torpor.model.failure import Failure, FailureKind
 from torpor.model.function import FunctionVersion
 from torpor.model.image import Image
 from torpor.model.invocation import Invocation
-from torpor.model.policy import LifecyclePolicy
+from torpor.model.policy import LifecyclePolicy, ScalingPolicy, WhenFull
 from torpor.model.records import InitStarted, Record, RuntimeDone
 
 BOOTSTRAPS = ("/var/runtime/bootstrap", *failures.BOOTSTRAPS)
@@ -44,11 +44,20 @@ class LambdaContract:
 
     wire = runtime_api
     extension_wire = extensions_api
+    server_wire = None
     files_max = limits.FILES_MAX
     processes_max = limits.PROCESSES_MAX
 
     def policy(self, version: FunctionVersion) -> LifecyclePolicy:
         return policy.standard_policy(init_limit=self.init_limit, single_use=self.single_use)
+
+    def scaling(self, version: FunctionVersion) -> ScalingPolicy:
+        return ScalingPolicy(
+            on_demand=True, when_full=WhenFull.REFUSE, minimum=version.minimum, maximum=version.maximum
+        )
+
+    def image(self, version: FunctionVersion) -> str:
+        return version.runtime
 
     def cpu_share(self, version: FunctionVersion) -> float:
         return policy.cpu_share(version)
@@ -86,6 +95,12 @@ class LambdaContract:
     def framed_log_variable(self, version: FunctionVersion) -> str:
         return "" if version.runtime.startswith("provided") else environment.FRAMED_LOG_VARIABLE
 
+    def worker_log_variable(self, version: FunctionVersion) -> str:
+        return ""
+
+    def is_connection_per_worker(self, version: FunctionVersion) -> bool:
+        return False
+
     def log_stream(self, version: FunctionVersion, environment_id: str, wall: float) -> str:
         return environment.log_stream(version, environment_id, wall)
 
@@ -94,18 +109,7 @@ class LambdaContract:
     ) -> list[str]:
         if type(record) is RuntimeDone:
             return []
-        name = resource = ""
-        if isinstance(record, InitStarted):
-            name, resource = environment.runtime_version(version, image.version)
-        facts = LogFacts(
-            function=version.function,
-            version=version.version,
-            memory_mb=version.memory_mb,
-            memory_used_mb=memory_mb,
-            runtime_version=name,
-            runtime_resource=resource,
-            trace=trace,
-        )
+        facts = log_facts(version, image, record, memory_mb, trace)
         if version.log_format == "JSON":
             return render_json(record, facts, wall, self.log)
         return self.log.render(record, facts, wall)
@@ -128,3 +132,20 @@ class LambdaContract:
             body = failures.old_timeout_payload(request_id, stamp(wall), failure.limit)
             return failures.SANDBOX_TIMEOUT, body
         return failures.error_type(failure), failures.payload(failure, request_id)
+
+
+def log_facts(version: FunctionVersion, image: Image, record: Record, memory_mb: int, trace: str) -> LogFacts:
+    """What the lines of a record say beside it; `memory_mb` is the most the environment has used."""
+    name = resource = ""
+    if isinstance(record, InitStarted):
+        name, resource = environment.runtime_version(version, image.version)
+    return LogFacts(
+        function=version.function,
+        version=version.version,
+        memory_mb=version.memory_mb,
+        memory_used_mb=memory_mb,
+        runtime_version=name,
+        runtime_resource=resource,
+        resource=f"{version.resource}:{version.version}",
+        trace=trace,
+    )
