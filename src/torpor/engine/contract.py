@@ -1,13 +1,12 @@
 """What the engine asks of a contract. Contracts satisfy this shape without knowing it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from torpor.lifecycle import TransitionRefused
 from torpor.model.failure import Answer, Failure
 from torpor.model.function import FunctionVersion
-from torpor.model.image import Image
+from torpor.model.image import Image, Layout
 from torpor.model.invocation import Fields, Invocation
 from torpor.model.policy import LifecyclePolicy, ScalingPolicy
 from torpor.model.records import Record
@@ -46,15 +45,6 @@ class PollerWire(Protocol):
     def refusal(self, refused: TransitionRefused, *, error: bool = False) -> bytes: ...
 
     def checked_error_type(self, value: str) -> str: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
-    """The place a contract gives its functions inside a sandbox."""
-
-    code_at: str = "/var/task"
-    as_root: bool = False
-    writable: bool = False
 
 
 class ServerWire(Protocol):

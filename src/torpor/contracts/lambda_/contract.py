@@ -21,7 +21,7 @@ from torpor.contracts.lambda_.json_log import render_json
 from torpor.contracts.lambda_.platform_log import LogFacts, LogStyle, PlatformLog, stamp
 from torpor.model.failure import Failure, FailureKind
 from torpor.model.function import FunctionVersion
-from torpor.model.image import Image
+from torpor.model.image import STANDARD, Image, Layout
 from torpor.model.invocation import Invocation
 from torpor.model.policy import LifecyclePolicy, ScalingPolicy, WhenFull
 from torpor.model.records import InitStarted, Record, RuntimeDone
@@ -59,6 +59,12 @@ class LambdaContract:
     def image(self, version: FunctionVersion) -> str:
         return version.runtime
 
+    def layout(self, version: FunctionVersion) -> Layout:
+        return STANDARD
+
+    def system(self, version: FunctionVersion, code: str) -> str:
+        return ""
+
     def cpu_share(self, version: FunctionVersion) -> float:
         return policy.cpu_share(version)
 
@@ -74,7 +80,14 @@ class LambdaContract:
         return (next((path for path in BOOTSTRAPS if exists(path)), failures.NO_BOOTSTRAP),)
 
     def variables(
-        self, version: FunctionVersion, image: Image, *, paths: Mapping[str, str], api_address: str, log_stream: str
+        self,
+        version: FunctionVersion,
+        image: Image,
+        *,
+        paths: Mapping[str, str],
+        api_address: str,
+        log_stream: str,
+        port: int = 0,
     ) -> dict[str, str]:
         return environment.runtime_variables(
             version,

@@ -8,7 +8,7 @@ from torpor.contracts.lambda_.contract import LambdaContract, log_facts
 from torpor.contracts.lambda_.json_log import render_managed
 from torpor.model.failure import Failure, FailureKind
 from torpor.model.function import FunctionVersion
-from torpor.model.image import Image
+from torpor.model.image import STANDARD, Image, Layout
 from torpor.model.invocation import Invocation
 from torpor.model.policy import LifecyclePolicy, ScalingPolicy, WhenFull
 from torpor.model.records import Record
@@ -41,6 +41,12 @@ class ManagedContract:
     def image(self, version: FunctionVersion) -> str:
         return self.standard.image(version)
 
+    def layout(self, version: FunctionVersion) -> Layout:
+        return STANDARD
+
+    def system(self, version: FunctionVersion, code: str) -> str:
+        return ""
+
     def cpu_share(self, version: FunctionVersion) -> float:
         return self.standard.cpu_share(version)
 
@@ -52,7 +58,14 @@ class ManagedContract:
         return self.standard.program(version, image, exists)
 
     def variables(
-        self, version: FunctionVersion, image: Image, *, paths: Mapping[str, str], api_address: str, log_stream: str
+        self,
+        version: FunctionVersion,
+        image: Image,
+        *,
+        paths: Mapping[str, str],
+        api_address: str,
+        log_stream: str,
+        port: int = 0,
     ) -> dict[str, str]:
         own = self.standard.variables(version, image, paths=paths, api_address=api_address, log_stream=log_stream)
         return environment.managed_variables(version, own)
@@ -93,7 +106,7 @@ class ManagedContract:
     def log_tail(self, lines: bytes) -> bytes:
         return self.standard.log_tail(lines)
 
-    def failure(self, failure: Failure, request_id: str, wall: float) -> tuple[str, bytes]:
+    def failure(self, failure: Failure, version: FunctionVersion, request_id: str, wall: float) -> tuple[str, bytes]:
         kind = error_type(failure)
         return kind, failures.posted(failure) or failures.told(kind, error_text(failure), request_id)
 
