@@ -132,7 +132,7 @@ class Server:
             attention=around.attention,
         )
         self._spawn(self._housekeeping())
-        for runtime in {self.functions.get(name).latest.version.runtime for name in self.functions.names()}:
+        for runtime in {self.functions.get(name).latest.version.runtime for name in self.functions.names(None)}:
             self._spawn(self._warm(runtime))
 
     @property

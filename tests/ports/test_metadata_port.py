@@ -9,16 +9,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, event
 from sqlalchemy.pool import NullPool
 
 from torpor.model.errors import InvalidRequest, StoreUnavailable
-from torpor.model.function import LATEST, CodeRef, FunctionRecord, FunctionVersion, VersionRecord
+from torpor.model.function import LATEST, Alias, CodeRef, FunctionRecord, FunctionVersion, VersionRecord
+from torpor.model.server import HealthCheck as ServerHealthCheck
+from torpor.model.server import Hook, ServerSettings
+from torpor.store import documents
 from torpor.store.memory import MemoryMetadataStore
 from torpor.store.metadata import SqlMetadataStore
 from torpor.store.migrations.upgrade import settings as migration_settings
@@ -139,6 +143,102 @@ def test_any_text_and_json_comes_back_equal(
     saved = replace(plain, latest=replace(plain.latest, version=version, description=description, settings=kept))
     store.save(saved)
     assert list(store.functions()) == [saved]
+
+
+def published(number: str, **fields: object) -> VersionRecord:
+    plain = record().latest
+    return replace(plain, version=replace(plain.version, version=number, revision=f"v{number}", **fields))
+
+
+def test_versions_and_aliases_come_back_equal_after_reopening(reopened: Callable[[], MetadataStore]) -> None:
+    server = ServerSettings(
+        command=("node", "app.js"),
+        port=9000,
+        hooks={"pre-stop": Hook(timeout_s=3.0, handler="app.stop")},
+        health=ServerHealthCheck(path="/up"),
+    )
+    saved = record(
+        versions={
+            "1": published("1", concurrency=16, minimum=3, maximum=5),
+            "12": published("12", server=server, persistent=True),
+        },
+        aliases={"live": Alias(name="live", version="12", revision="a", weights={"1": 0.25}, settings={"x": [1]})},
+        next_version=14,
+    )
+    reopened().save(saved)
+    assert list(reopened().functions()) == [saved]
+
+
+def test_version_and_alias_taken_out_of_a_record_are_gone(reopened: Callable[[], MetadataStore]) -> None:
+    store, alias = reopened(), Alias(name="live", version="1")
+    store.save(record(versions={"1": published("1"), "2": published("2")}, aliases={"live": alias}, next_version=3))
+    store.save(record("other", versions={"1": published("1")}))
+    left = record(versions={"2": published("2", memory_mb=256)}, next_version=3)
+    store.save(left)
+    assert list(reopened().functions()) == [left, record("other", versions={"1": published("1")})]
+
+
+def test_removed_function_leaves_no_version_to_one_of_the_same_name(reopened: Callable[[], MetadataStore]) -> None:
+    store = reopened()
+    store.save(record(versions={"1": published("1")}, next_version=2))
+    store.remove("greet")
+    store.save(record())
+    assert list(reopened().functions()) == [record()]
+
+
+def test_resources_are_kept_by_kind_and_name(reopened: Callable[[], MetadataStore]) -> None:
+    store = reopened()
+    for kind, name, size in (("pool", "b", 1), ("pool", "B", 2), ("other", "a", 3), ("pool", "b", 4)):
+        store.save_resource(kind, name, {"size": size, "of": {"none": None}})
+    store.save_resource("pool", "gone", {})
+    store.remove_resource("pool", "gone")
+    store.remove_resource("pool", "never")
+    store = reopened()
+    assert list(store.resources("pool")) == [
+        ("B", {"size": 2, "of": {"none": None}}),
+        ("b", {"size": 4, "of": {"none": None}}),
+    ]
+    assert list(store.resources("other")) == [("a", {"size": 3, "of": {"none": None}})]
+    assert list(store.resources("none")) == []
+
+
+def test_resource_without_json_form_is_refused(reopened: Callable[[], MetadataStore]) -> None:
+    store = reopened()
+    with pytest.raises(InvalidRequest, match="cannot be stored as JSON"):
+        store.save_resource("pool", "a", {"x": object()})
+    assert list(store.resources("pool")) == []
+
+
+def test_versions_that_did_not_change_are_not_written_again(tmp_path: Path) -> None:
+    store = SqlMetadataStore(str(tmp_path / "torpor.db"))
+    first = record(versions={str(number): published(str(number)) for number in range(1, 20)}, next_version=20)
+    store.save(first)
+    written: list[str] = []
+
+    @event.listens_for(store._engine, "before_cursor_execute")
+    def note(_c: object, _k: object, statement: str, *_rest: object) -> None:
+        written.extend([statement] if "versions" in statement and not statement.startswith("SELECT") else [])
+
+    store.save(replace(first, tags={"a": "b"}))
+    assert written == []
+    store.save(replace(first, versions={**first.versions, "20": published("20")}, next_version=21))
+    assert [statement.split()[0] for statement in written] == ["UPDATE", "INSERT"]
+    store.close()
+
+
+def test_database_from_before_versions_is_brought_up_to_date(tmp_path: Path) -> None:
+    path = str(tmp_path / "torpor.db")
+    engine = create_engine(f"sqlite:///{path}", poolclass=NullPool)
+    with engine.begin() as connection:
+        config = migration_settings()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0002")
+        connection.exec_driver_sql("INSERT INTO functions (name, tags) VALUES ('greet', '{}')")
+        document = documents.encode(record().latest)
+        connection.exec_driver_sql("INSERT INTO versions VALUES ('greet', '$LATEST', ?)", (document,))
+    store = SqlMetadataStore(path)
+    assert list(store.functions()) == [record()]
+    store.close()
 
 
 def test_database_is_flushed_on_commit_and_private_to_its_owner(tmp_path: Path) -> None:

@@ -94,7 +94,10 @@ class Bench:
     metadata: MetadataStore = field(default_factory=FailingMetadata)
     clock: HandClock = field(default_factory=HandClock)
     seen: list[tuple[FunctionVersion | None, FunctionVersion | None]] = field(default_factory=list)
+    scaled: list[FunctionVersion] = field(default_factory=list)
     revisions: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    draws: list[float] = field(default_factory=list)
+    """What the source of chance gives, from the front."""
 
     def service(
         self, code: CodeStore | None = None, *, account: int = 1000, zipped: int = 10_000, unpacked: int = 1000
@@ -106,6 +109,8 @@ class Bench:
             packages=PackageLimits(zipped=zipped, unpacked=unpacked),
             reservations=ReservationLimits(account=account, unreserved_minimum=100),
             on_change=lambda old, new: self.seen.append((old, new)),
+            on_scale=self.scaled.append,
+            draw=lambda: self.draws.pop(0),
             revisions=lambda: f"r{next(self.revisions)}",
         )
 

@@ -52,15 +52,17 @@ FUNCTION_SERVER = LifecyclePolicy(
         runtime_only=5.0, with_internal_extension=5.0, with_external_extension=5.0, runtime_share=1.0
     ),
     init_hook=True,
+    init_hook_limit=30.0,
     pre_freeze_hook=True,
     pre_stop_hook=True,
+    pre_stop_limit=90.0,
 )
 WEB_SERVICE = LifecyclePolicy(
     runtime_kind=RuntimeKind.SERVER,
     init_limit=60.0,
     init_failure=InitFailure.FAIL_WAITING,
     slots=10,
-    timeout_scope=FailureScope.INVOCATION,
+    timeout_scope=FailureScope.DRAIN,
     runtime_exit_scope=FailureScope.REPLACE,
     extension_exit_scope=FailureScope.REPLACE,
     freezing=Freezing.WHEN_IDLE,

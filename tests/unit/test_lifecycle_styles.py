@@ -192,7 +192,7 @@ def test_function_server_runs_its_hooks_around_init_freeze_and_stop() -> None:
     story = Story(FUNCTION_SERVER)
     story.assign()
     story.then(ev.SandboxReady())
-    assert story.ready() == ["CallHook"]
+    assert story.ready() == ["ArmTimer", "CallHook"]
     assert story.then(ev.HookFinished("initialize", ""))[-1] == "Deliver"
     story.assign("i2")
     story.answer()
@@ -237,7 +237,7 @@ def test_web_service_that_never_answers_its_probe_fails_those_who_wait() -> None
     assert story.phase is PhaseName.GONE
 
 
-def test_web_service_request_timeout_fails_that_request_alone() -> None:
+def test_web_service_request_timeout_ends_the_environment_once_the_others_are_through() -> None:
     story = Story(WEB_SERVICE)
     story.then(ev.SandboxReady())
     story.ready()
@@ -245,8 +245,61 @@ def test_web_service_request_timeout_fails_that_request_alone() -> None:
     story.assign("b")
     story.then(ev.DeadlineReached("a"), after=900.0)
     assert _kind(story, "a") is FailureKind.TIMEOUT
+    assert story.phase is PhaseName.SERVING and story.machine.free_slots == 0
     story.answer("b")
     assert isinstance(story.told["b"], Answer)
+    assert story.phase is PhaseName.STOPPING
+
+
+def test_web_service_request_whose_caller_left_gives_its_slot_back_at_once() -> None:
+    story = Story(WEB_SERVICE)
+    story.then(ev.SandboxReady())
+    story.ready()
+    story.assign("a")
+    story.assign("b")
+    story.then(ev.Cancelled("a"))
+    assert _kind(story, "a") is FailureKind.CANCELLED
+    assert story.phase is PhaseName.SERVING and story.machine.free_slots == 9
+
+
+def test_requests_beyond_the_first_wait_in_an_environment_that_starts_up_to_its_slots() -> None:
+    story = Story(WEB_SERVICE)
+    assert story.machine.free_slots == 10
+    story.assign("a")
+    story.assign("b")
+    story.then(ev.SandboxReady())
+    assert story.machine.free_slots == 8
+    story.then(ev.Cancelled("a"))
+    assert _kind(story, "a") is FailureKind.CANCELLED and story.machine.free_slots == 9
+    assert story.ready()[-1] == "Deliver"
+
+
+def test_unhealthy_server_takes_nothing_until_it_is_well_again() -> None:
+    story = Story(WEB_SERVICE)
+    story.then(ev.SandboxReady())
+    story.ready()
+    story.then(ev.HealthChanged(False))
+    assert story.machine.free_slots == 0
+    story.then(ev.HealthChanged(True))
+    assert story.machine.free_slots == 10
+
+
+def test_managed_worker_that_dies_fails_its_invocation_and_shrinks_the_environment() -> None:
+    story = Story(MANAGED)
+    story.then(ev.SandboxReady())
+    for _ in range(3):
+        story.ready()
+    story.assign("a")
+    story.assign("b")
+    story.then(ev.AnswerRefused("a", Failure(kind=FailureKind.EXIT)))
+    assert _kind(story, "a") is FailureKind.EXIT and story.phase is PhaseName.SERVING
+    assert story.machine.free_slots == 1 and story.machine.returning_slots == 0
+    story.then(ev.NextWithdrawn(RUNTIME))
+    assert story.machine.free_slots == 0
+    story.answer("b")
+    assert story.machine.returning_slots == 1
+    story.ready()
+    assert story.machine.free_slots == 1 and story.machine.returning_slots == 0
 
 
 def test_lost_sandbox_fails_everything_and_is_removed() -> None:

@@ -11,7 +11,7 @@ from torpor.lifecycle import events as ev
 from torpor.lifecycle.agents import EXTENSION, PARALLEL_RUNTIME, SERIAL_RUNTIME, Agent, Table
 from torpor.lifecycle.diagram import page
 from torpor.lifecycle.transitions import TRANSITIONS
-from torpor.model.failure import Answer
+from torpor.model.failure import Answer, Failure, FailureKind
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "lifecycle.md"
 
@@ -64,12 +64,15 @@ _SAMPLES: dict[type, ev.Event] = {
     ev.NextRequested: ev.NextRequested(RUNTIME),
     ev.AgentRegistered: ev.AgentRegistered("inner", False, False, True),
     ev.Answered: ev.Answered("i1", Answer(payload=b"1")),
-    ev.AnswerRefused: ev.AnswerRefused("i1", True, "", 7),
+    ev.AnswerRefused: ev.AnswerRefused("i1", Failure(kind=FailureKind.OVERSIZE, size=7)),
     ev.AgentFailed: ev.AgentFailed(RUNTIME, "Runtime.Unknown", b"{}"),
     ev.AgentExited: ev.AgentExited(RUNTIME, code=1),
     ev.DeadlineReached: ev.DeadlineReached("long-cancelled"),
     ev.NothingPending: ev.NothingPending(),
     ev.HookFinished: ev.HookFinished("pre-freeze", ""),
+    ev.NextWithdrawn: ev.NextWithdrawn(RUNTIME),
+    ev.Cancelled: ev.Cancelled("i1"),
+    ev.HealthChanged: ev.HealthChanged(False),
     ev.StopRequested: ev.StopRequested("spindown"),
 }
 

@@ -1,16 +1,21 @@
 """What the engine asks of a contract. Contracts satisfy this shape without knowing it."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from torpor.lifecycle import TransitionRefused
-from torpor.model.failure import Failure
+from torpor.model.failure import Answer, Failure
 from torpor.model.function import FunctionVersion
 from torpor.model.image import Image
-from torpor.model.invocation import Invocation
-from torpor.model.policy import LifecyclePolicy
+from torpor.model.invocation import Fields, Invocation
+from torpor.model.policy import LifecyclePolicy, ScalingPolicy
 from torpor.model.records import Record
 from torpor.model.runtime_calls import ExtensionCall, RuntimeCall
+from torpor.model.server import Probe, ServerCall
+
+RawFields = Sequence[tuple[bytes, bytes]]
+"""Header fields as they came over the wire."""
 
 
 class PollerWire(Protocol):
@@ -27,6 +32,8 @@ class PollerWire(Protocol):
     RESPONSE_MODE_HEADER: str
     RESPONSE_MAX: int
     RESPONSE_MODES: frozenset[str]
+    LATE: bytes
+    """The answer to a result that comes after its invocation's time was up."""
 
     def parse_call(self, method: str, path: str) -> tuple[RuntimeCall, str]: ...
 
@@ -39,6 +46,64 @@ class PollerWire(Protocol):
     def refusal(self, refused: TransitionRefused, *, error: bool = False) -> bytes: ...
 
     def checked_error_type(self, value: str) -> str: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """The place a contract gives its functions inside a sandbox."""
+
+    code_at: str = "/var/task"
+    as_root: bool = False
+    writable: bool = False
+
+
+class ServerWire(Protocol):
+    """What servers inside are sent, and what their answers mean."""
+
+    @property
+    def loopback(self) -> bool:
+        """Is a server reached that listens on loopback alone?"""
+        ...
+
+    @property
+    def reuse_after_freeze(self) -> float:
+        """Seconds without CPU after which connections are not used again."""
+        ...
+
+    @property
+    def head_max(self) -> int:
+        """Bytes of an answer's status line and fields."""
+        ...
+
+    def probe(self, version: FunctionVersion) -> Probe: ...
+
+    def call(self, version: FunctionVersion, invocation: Invocation, environment: str) -> ServerCall:
+        """The request for an invocation that is not one itself."""
+        ...
+
+    def forwarded(self, version: FunctionVersion, invocation: Invocation, environment: str) -> Fields:
+        """The fields of a request that is passed on."""
+        ...
+
+    def returned(self, version: FunctionVersion, status: int, fields: RawFields) -> Fields | Failure:
+        """The fields that the caller of a passed-on request gets; a Failure if the answer breaks a rule."""
+        ...
+
+    def response_max(self, version: FunctionVersion, invocation: Invocation) -> int | None:
+        """Bytes of an answer's body; None if there is no bound."""
+        ...
+
+    def answer(
+        self, version: FunctionVersion, invocation: Invocation, status: int, fields: RawFields, body: bytes
+    ) -> Answer:
+        """The result of an invocation that was not passed on, or what a passed-on one counts as (without its body)."""
+        ...
+
+    def hook(self, version: FunctionVersion, hook: str, environment: str) -> ServerCall: ...
+
+    def hook_error(self, hook: str, status: int | None, fields: RawFields) -> str:
+        """Why the hook counts as failed; empty if it does not. The status is None if no answer came in time."""
+        ...
 
 
 Headed = tuple[list[tuple[str, str]], bytes]
@@ -96,12 +161,25 @@ class Contract(Protocol):
     def extension_wire(self) -> ExtensionWire: ...
 
     @property
+    def server_wire(self) -> ServerWire | None:
+        """None where no runtime is a server."""
+        ...
+
+    @property
     def files_max(self) -> int: ...
 
     @property
     def processes_max(self) -> int: ...
 
     def policy(self, version: FunctionVersion) -> LifecyclePolicy: ...
+
+    def scaling(self, version: FunctionVersion) -> ScalingPolicy: ...
+
+    def image(self, version: FunctionVersion) -> str:
+        """The name of the image it runs in."""
+        ...
+
+    def layout(self, version: FunctionVersion) -> Layout: ...
 
     def cpu_share(self, version: FunctionVersion) -> float:
         """CPUs that the version may use once it is initialised."""
@@ -133,6 +211,14 @@ class Contract(Protocol):
 
     def framed_log_variable(self, version: FunctionVersion) -> str:
         """The variable that names the framed log pipe; empty if the runtime gets none."""
+        ...
+
+    def worker_log_variable(self, version: FunctionVersion) -> str:
+        """The variable that names the socket on which each worker opens its own log; empty if there is none."""
+        ...
+
+    def is_connection_per_worker(self, version: FunctionVersion) -> bool:
+        """Does a worker keep one connection for all its calls, so that its end is the worker's?"""
         ...
 
     def log_stream(self, version: FunctionVersion, environment_id: str, wall: float) -> str: ...

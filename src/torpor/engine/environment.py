@@ -206,7 +206,7 @@ class Environment:
         wire = self._contract.wire
         running = self.machine.delivered
         if status == _TOO_LARGE and len(running) == 1:
-            self.feed(ev.AnswerRefused(running[0], oversize=True, error_type="", size=0))
+            self.feed(ev.AnswerRefused(running[0], Failure(kind=FailureKind.OVERSIZE)))
         return (wire.JSON,), wire.TOO_LARGE if status == _TOO_LARGE else wire.NOT_FOUND
 
     def assign(self, invocation: Invocation, done: Done) -> None:

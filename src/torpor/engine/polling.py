@@ -12,7 +12,7 @@ from typing import Protocol
 from torpor.engine.contract import PollerWire
 from torpor.lifecycle import RUNTIME, AgentCall, TransitionRefused
 from torpor.lifecycle.events import AgentFailed, Answered, AnswerRefused, Event, NextRequested
-from torpor.model.failure import Answer
+from torpor.model.failure import Answer, Failure, FailureKind
 from torpor.model.invocation import Invocation
 from torpor.model.runtime_calls import RuntimeCall
 from torpor.transport import Exchange, FixedHeaders
@@ -112,7 +112,8 @@ class PollingEndpoint:
     def _refuse(
         self, exchange: Exchange, status: int, body: bytes, invocation_id: str, kind: str, size: int = 0
     ) -> None:
-        self._host.feed(AnswerRefused(invocation_id, oversize=status == 413, error_type=kind, size=size))
+        cause = FailureKind.OVERSIZE if status == 413 else FailureKind.MALFORMED
+        self._host.feed(AnswerRefused(invocation_id, Failure(kind=cause, error_type=kind, size=size)))
         self._reply(exchange, status, body)
 
     def _init_error(self, exchange: Exchange) -> None:

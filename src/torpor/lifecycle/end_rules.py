@@ -9,6 +9,7 @@ from torpor.lifecycle.phases import Gone, PhaseName, Resetting, Stopping, Uninit
 from torpor.model.failure import Failure, FailureKind
 from torpor.model.policy import FailureScope
 from torpor.model.records import ShutdownEnded, ShutdownStarted
+from torpor.model.server import PRE_STOP
 
 _UNINITIALIZED = Uninitialized()
 
@@ -42,15 +43,21 @@ class EndRules(Ground):
         self.phase = Stopping(reason, now, ending.deadline)
         self._exits = {}
         if graceful and self.policy.pre_stop_hook and self.runtime.lives:
-            self._out.append(fx.CallHook("pre-stop"))
-            self._arm(SHUTDOWN_TIMER, ending.deadline)
+            self.phase = Stopping(reason, now, now + self.policy.pre_stop_limit)
+            self._out.append(fx.CallHook(PRE_STOP))
+            self._arm(SHUTDOWN_TIMER, now + self.policy.pre_stop_limit)
             return
         self._out.extend(ending.begin(reason, graceful=graceful))
         self._after_ending(now)
 
     def _stop_hook_finished(self, event: ev.HookFinished, now: float) -> None:
-        assert isinstance(self.phase, Stopping)
-        self._out.extend(self._ending(now).begin(self.phase.reason, graceful=True))
+        phase = self.phase
+        assert isinstance(phase, Stopping)
+        if event.hook != PRE_STOP:
+            return  # one that was under way when the end came
+        ending = self._ending(now)
+        self.phase = Stopping(phase.reason, phase.started, ending.deadline)
+        self._out.extend(ending.begin(phase.reason, graceful=True))
         self._after_ending(now)
 
     def _ending(self, now: float) -> Ending:

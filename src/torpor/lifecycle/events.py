@@ -2,12 +2,14 @@
 
 import msgspec
 
-from torpor.model.failure import Answer
+from torpor.model.failure import Answer, Failure
 from torpor.model.invocation import Invocation
 
 
 class SandboxReady(msgspec.Struct, frozen=True):
-    """The isolated place exists; nothing runs in it yet."""
+    """The isolated place exists; nothing runs in it yet. `extensions` are the external ones found in it."""
+
+    extensions: tuple[str, ...] = ()
 
 
 class SandboxLost(msgspec.Struct, frozen=True):
@@ -46,12 +48,28 @@ class Answered(msgspec.Struct, frozen=True):
 
 
 class AnswerRefused(msgspec.Struct, frozen=True):
-    """The runtime's answer was taken in but is no result: too large or malformed."""
+    """What the runtime made of an invocation is no result: too large, malformed, or nothing any more."""
 
     invocation_id: str
-    oversize: bool
-    error_type: str
-    size: int
+    failure: Failure
+
+
+class NextWithdrawn(msgspec.Struct, frozen=True):
+    """A parked request for work of a parallel runtime is gone: its worker has ended."""
+
+    agent: str
+
+
+class Cancelled(msgspec.Struct, frozen=True):
+    """The caller of an invocation went away, and the contract takes notice of that."""
+
+    invocation_id: str
+
+
+class HealthChanged(msgspec.Struct, frozen=True):
+    """The runtime's health checks have failed, or passed again, often enough to count."""
+
+    healthy: bool
 
 
 class AgentFailed(msgspec.Struct, frozen=True):
@@ -84,10 +102,11 @@ class NothingPending(msgspec.Struct, frozen=True):
 
 
 class HookFinished(msgspec.Struct, frozen=True):
-    """A hook call that the machine asked for is over, well or not."""
+    """A hook call that the machine asked for is over, well or not; `payload` is what the server said about an error."""
 
     hook: str
     error: str
+    payload: bytes = b""
 
 
 class StopRequested(msgspec.Struct, frozen=True):
@@ -104,6 +123,9 @@ Event = (
     | AgentRegistered
     | Answered
     | AnswerRefused
+    | NextWithdrawn
+    | Cancelled
+    | HealthChanged
     | AgentFailed
     | AgentExited
     | DeadlineReached
@@ -120,6 +142,9 @@ EVENTS: tuple[type, ...] = (
     AgentRegistered,
     Answered,
     AnswerRefused,
+    NextWithdrawn,
+    Cancelled,
+    HealthChanged,
     AgentFailed,
     AgentExited,
     DeadlineReached,

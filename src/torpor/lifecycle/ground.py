@@ -18,6 +18,7 @@ RUNTIME_SHUTDOWN_TIMER = "shutdown-runtime"
 SHUTDOWN_TIMER = "shutdown"
 
 _CAN_TAKE = frozenset({PhaseName.IDLE, PhaseName.FROZEN, PhaseName.SERVING, PhaseName.UNINITIALIZED})
+_STARTING = frozenset({PhaseName.PROVISIONING, PhaseName.INITIALIZING})
 
 
 class IllegalEvent(Exception):
@@ -36,6 +37,11 @@ class Ground:
         self.waiting: deque[Slot] = deque()
         self.parked = 0
         """Requests for work of a parallel runtime that nothing has answered yet."""
+        self.returning = 0
+        """Workers of a parallel runtime that have answered and not asked for more yet."""
+        self.healthy = True
+        self.draining = False
+        """It takes nothing new and ends once what runs is through."""
         self._failure: Failure | None = None
         """What an agent reported before it went, until Init starts again."""
         self._exits: dict[str, str] = {}
@@ -51,13 +57,24 @@ class Ground:
 
     @property
     def free_slots(self) -> int:
-        """How many invocations could be assigned now and be delivered without waiting for Init or an end."""
-        if self.phase.name not in _CAN_TAKE or self.waiting:
+        """How many invocations could be assigned now: at once, or as one of those that wait for a start."""
+        name = self.phase.name
+        if name in _STARTING:
+            free = self.policy.slots - len(self.waiting)
+        elif name not in _CAN_TAKE or self.waiting or self.draining or not self.healthy:
             return 0
-        free = self.policy.slots - len(self.slots)
+        else:
+            free = self.policy.slots - len(self.slots)
         if self.policy.runtime_kind is RuntimeKind.PARALLEL_POLLER:
             free = min(free, self.parked)
         return free if free > 0 else 0
+
+    @property
+    def returning_slots(self) -> int:
+        """How many slots will be free in a moment: their workers have answered and are about to ask for more."""
+        if self.policy.runtime_kind is not RuntimeKind.PARALLEL_POLLER:
+            return 0
+        return max(min(self.returning, self.policy.slots - len(self.slots) - self.parked), 0)
 
     def _arm(self, timer: str, at: float) -> None:
         self._out.append(fx.ArmTimer(timer, at))

@@ -1,5 +1,7 @@
 """Init: starting the agents, outside an invocation or inside one, and what becomes of a failed start."""
 
+import msgspec
+
 from torpor.lifecycle import effects as fx
 from torpor.lifecycle import events as ev
 from torpor.lifecycle.agents import EXTENSION, RUNTIME, Agent, AgentCall, AgentState, TransitionRefused
@@ -10,8 +12,9 @@ from torpor.lifecycle.phases import Idle, Initializing, PhaseName, Reinitializin
 from torpor.lifecycle.slots import Slot
 from torpor.model.failure import Failure, FailureKind
 from torpor.model.invocation import OutcomeStatus
-from torpor.model.policy import FailureScope, InitFailure
+from torpor.model.policy import InitFailure
 from torpor.model.records import ExtensionReady, InitEnded, InitStarted
+from torpor.model.server import INITIALIZE
 
 _IDLE = Idle()
 
@@ -24,6 +27,7 @@ class InitRules(InvokeRules):
 
     def _begin_init(self, event: ev.SandboxReady, now: float) -> None:
         self.phase = Initializing(now)
+        self.extensions |= {name: Agent(name, EXTENSION) for name in event.extensions}
         self._emit(InitStarted(at=now))
         self._arm(INIT_TIMER, now + self.policy.init_limit)
         self._start_agents()
@@ -45,7 +49,7 @@ class InitRules(InvokeRules):
     def _start_agents(self) -> None:
         """External extensions first; the runtime once all of them are registered."""
         self._failure = None
-        self.parked = 0
+        self.parked = self.returning = 0
         self.extensions = {name: Agent(name, EXTENSION) for name, agent in self.extensions.items() if agent.external}
         for agent in self.extensions.values():
             agent.move(AgentCall.START)
@@ -78,7 +82,7 @@ class InitRules(InvokeRules):
             self._redeliver()
             return
         agent.move(AgentCall.NEXT)
-        self.parked += agent is self.runtime
+        self._asked(agent)
         name = self.phase.name
         if name is PhaseName.SERVING:
             self._agent_done(agent, now)
@@ -87,7 +91,8 @@ class InitRules(InvokeRules):
 
     def _agents_ready(self, now: float) -> None:
         if self.policy.init_hook and self.phase.name is PhaseName.INITIALIZING:
-            self._out.append(fx.CallHook("initialize"))
+            self._arm(INIT_TIMER, now + self.policy.init_hook_limit)
+            self._out.append(fx.CallHook(INITIALIZE))
         else:
             self._init_done(now)
 
@@ -95,7 +100,7 @@ class InitRules(InvokeRules):
         if not event.error:
             self._init_done(now)
             return
-        self._failure = Failure(kind=FailureKind.INIT_ERROR, detail=event.error)
+        self._failure = Failure(kind=FailureKind.INIT_ERROR, detail=event.error, payload=event.payload)
         self._init_failed(self._failure, now)
 
     def _init_done(self, now: float) -> None:
@@ -139,6 +144,7 @@ class InitRules(InvokeRules):
         phase = self.phase
         assert isinstance(phase, Initializing | Reinitializing)
         inside = isinstance(phase, Reinitializing)
+        failure = msgspec.structs.replace(failure, starting=True)
         status = status_of(failure)
         duration = now - phase.started
         self._emit(InitEnded(at=now, duration=duration, status=status, failure=failure, within_invocation=inside))
@@ -159,9 +165,4 @@ class InitRules(InvokeRules):
                 self._init_failed(Failure(kind=FailureKind.TIMEOUT, limit=self.waiting[0].timeout), now)
             return
         failure = Failure(kind=FailureKind.TIMEOUT, limit=slot.timeout)
-        scope = self.policy.timeout_scope
-        if scope is FailureScope.INVOCATION:
-            self._expire(slot, failure, now)
-        else:
-            self._fail(slot, failure, now)
-            self._give_up(scope, "timeout", failure, now)
+        self._abandon(slot, failure, self.policy.timeout_scope, "timeout", now)

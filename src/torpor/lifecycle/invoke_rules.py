@@ -7,10 +7,11 @@ from torpor.lifecycle.end_rules import EndRules
 from torpor.lifecycle.ground import IllegalEvent
 from torpor.lifecycle.phases import Frozen, Idle, PhaseName, Quiescing, Serving
 from torpor.lifecycle.slots import Slot, SlotCall, SlotState
-from torpor.model.failure import Failure, FailureKind
+from torpor.model.failure import Answer, Failure, FailureKind
 from torpor.model.invocation import OutcomeStatus
-from torpor.model.policy import Freezing, RuntimeKind
+from torpor.model.policy import FailureScope, Freezing, RuntimeKind
 from torpor.model.records import InvocationStarted, RuntimeDone
+from torpor.model.server import PRE_FREEZE
 
 _IDLE, _SERVING, _FROZEN, _QUIESCING = Idle(), Serving(), Frozen(), Quiescing()
 
@@ -66,21 +67,20 @@ class InvokeRules(EndRules):
         self._out.append(fx.Deliver(slot.invocation, slot.deadline))
 
     def _answered(self, event: ev.Answered, now: float) -> None:
-        slot = self.slots[event.invocation_id]
+        self.returning += 1
+        self._take_result(event.invocation_id, event.answer, now)
+
+    def _answer_refused(self, event: ev.AnswerRefused, now: float) -> None:
+        self._take_result(event.invocation_id, event.failure, now)
+
+    def _take_result(self, invocation_id: str, result: Answer | Failure, now: float) -> None:
+        slot = self.slots[invocation_id]
         self.runtime.move(AgentCall.ANSWER)
         if slot.state is SlotState.EXPIRED:
             self._drop(slot, now)
             return
         slot.move(SlotCall.ANSWER)
-        slot.result = event.answer
-        self._runtime_answered(slot, now)
-
-    def _answer_refused(self, event: ev.AnswerRefused, now: float) -> None:
-        slot = self.slots[event.invocation_id]
-        self.runtime.move(AgentCall.ANSWER)
-        slot.move(SlotCall.ANSWER)
-        kind = FailureKind.OVERSIZE if event.oversize else FailureKind.MALFORMED
-        slot.result = Failure(kind=kind, error_type=event.error_type, size=event.size)
+        slot.result = result
         self._runtime_answered(slot, now)
 
     def _runtime_answered(self, slot: Slot, now: float) -> None:
@@ -109,12 +109,15 @@ class InvokeRules(EndRules):
         self._drop(slot, now)
 
     def _drop(self, slot: Slot, now: float) -> None:
-        slot.move(SlotCall.FINISH) if slot.state is not SlotState.DONE else None
+        if slot.state is not SlotState.DONE:
+            slot.move(SlotCall.FINISH)
         self.slots.pop(slot.invocation.id, None)
         if self.slots:
             return
         self.phase = _IDLE
-        if self.policy.single_use:
+        if self.draining:
+            self._end("failure", now, graceful=False)
+        elif self.policy.single_use:
             self._end("spindown", now, graceful=True)
 
     def _expire(self, slot: Slot, failure: Failure, now: float) -> None:
@@ -123,17 +126,53 @@ class InvokeRules(EndRules):
         self._report(slot, failure, now)
         self._tell(slot)
 
+    def _abandon(self, slot: Slot, failure: Failure, scope: FailureScope, reason: str, now: float) -> None:
+        """An invocation fails before its runtime is through with it; the scope says who else suffers."""
+        if scope is FailureScope.DRAIN:
+            self.draining = True
+        elif scope is not FailureScope.INVOCATION:
+            self._fail(slot, failure, now)
+            self._give_up(scope, reason, failure, now)
+            return
+        if self.policy.runtime_kind is RuntimeKind.SERVER:
+            self._fail(slot, failure, now)  # its connection is closed: nothing more will come
+            self._drop(slot, now)
+        else:
+            self._expire(slot, failure, now)
+
+    def _cancelled(self, event: ev.Cancelled, now: float) -> None:
+        failure = Failure(kind=FailureKind.CANCELLED)
+        slot = self.slots.get(event.invocation_id)
+        if slot is not None and slot.state is SlotState.DELIVERED:
+            self._abandon(slot, failure, self.policy.cancel_scope, "failure", now)
+            return
+        for slot in [slot for slot in self.waiting if slot.invocation.id == event.invocation_id]:
+            self.waiting.remove(slot)
+            self._fail(slot, failure, now)
+
+    def _health_changed(self, event: ev.HealthChanged, now: float) -> None:
+        self.healthy = event.healthy
+
+    def _asked(self, agent: Agent) -> None:
+        """The runtime has parked one more request for work."""
+        if agent is self.runtime:
+            self.parked += 1
+            self.returning = max(self.returning - 1, 0)
+
+    def _next_withdrawn(self, event: ev.NextWithdrawn, now: float) -> None:
+        self.parked = max(self.parked - 1, 0)
+
     def _parked_again(self, event: ev.NextRequested, now: float) -> None:
         agent = self._agent(event.agent)
         agent.move(AgentCall.NEXT)
-        self.parked += agent is self.runtime
+        self._asked(agent)
 
     def _rest(self, event: ev.NothingPending, now: float) -> None:
         if self.policy.freezing is Freezing.NEVER:
             return
         if self.policy.pre_freeze_hook:
             self.phase = _QUIESCING
-            self._out.append(fx.CallHook("pre-freeze"))
+            self._out.append(fx.CallHook(PRE_FREEZE))
         else:
             self.phase = _FROZEN
             self._out.append(fx.Freeze())

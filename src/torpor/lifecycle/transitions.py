@@ -33,6 +33,7 @@ def _rule(action: str, *to: P) -> Rule:
 
 _AFTER_ENDING = (P.RESETTING, P.UNINITIALIZED, P.REINITIALIZING, P.STOPPING, P.GONE)
 _AFTER_READY = (P.IDLE, P.SERVING)
+_AFTER_LOSS = (P.IDLE, P.SERVING, *_AFTER_ENDING)
 
 
 def _settled(phase: P) -> Rule:
@@ -48,6 +49,7 @@ TRANSITIONS: Mapping[P, Mapping[type, Rule]] = {
     P.PROVISIONING: {
         e.SandboxReady: _rule("begin_init", P.INITIALIZING),
         e.SandboxLost: _LOST,
+        e.Cancelled: _rule("cancelled", P.PROVISIONING),
         e.Assigned: _rule("enqueue", P.PROVISIONING),
         e.StopRequested: _STOP,
         e.NothingPending: _settled(P.PROVISIONING),
@@ -55,6 +57,8 @@ TRANSITIONS: Mapping[P, Mapping[type, Rule]] = {
     },
     P.INITIALIZING: {
         e.SandboxLost: _LOST,
+        e.Cancelled: _rule("cancelled", P.INITIALIZING),
+        e.NextWithdrawn: _rule("next_withdrawn", P.INITIALIZING),
         e.Assigned: _rule("enqueue", P.INITIALIZING),
         e.AgentRegistered: _rule("register", P.INITIALIZING),
         e.NextRequested: _rule("agent_ready", P.INITIALIZING, *_AFTER_READY),
@@ -67,6 +71,8 @@ TRANSITIONS: Mapping[P, Mapping[type, Rule]] = {
     },
     P.REINITIALIZING: {
         e.SandboxLost: _LOST,
+        e.Cancelled: _settled(P.REINITIALIZING),
+        e.NextWithdrawn: _rule("next_withdrawn", P.REINITIALIZING),
         e.AgentRegistered: _rule("register", P.REINITIALIZING),
         e.NextRequested: _rule("agent_ready", P.REINITIALIZING, P.SERVING),
         e.AgentFailed: _rule("agent_failed", P.REINITIALIZING, *_AFTER_ENDING),
@@ -77,6 +83,9 @@ TRANSITIONS: Mapping[P, Mapping[type, Rule]] = {
     },
     P.IDLE: {
         e.SandboxLost: _LOST,
+        e.Cancelled: _settled(P.IDLE),
+        e.NextWithdrawn: _rule("next_withdrawn", P.IDLE),
+        e.HealthChanged: _rule("health_changed", P.IDLE),
         e.Assigned: _rule("serve", P.SERVING),
         e.NextRequested: _rule("parked_again", P.IDLE),
         e.AgentRegistered: _rule("register", P.IDLE),
@@ -88,6 +97,9 @@ TRANSITIONS: Mapping[P, Mapping[type, Rule]] = {
     },
     P.SERVING: {
         e.SandboxLost: _LOST,
+        e.Cancelled: _rule("cancelled", *_AFTER_LOSS),
+        e.NextWithdrawn: _rule("next_withdrawn", P.SERVING),
+        e.HealthChanged: _rule("health_changed", P.SERVING),
         e.Assigned: _rule("serve", P.SERVING),
         e.NextRequested: _rule("agent_ready", P.SERVING, P.IDLE, P.STOPPING, P.GONE),
         e.Answered: _rule("answered", P.SERVING, P.IDLE, P.STOPPING, P.GONE),
@@ -95,12 +107,15 @@ TRANSITIONS: Mapping[P, Mapping[type, Rule]] = {
         e.AgentRegistered: _rule("register", P.SERVING),
         e.AgentFailed: _GIVEN_UP,
         e.AgentExited: _CRASH,
-        e.DeadlineReached: _rule("invocation_timed_out", P.SERVING, P.IDLE, *_AFTER_ENDING),
+        e.DeadlineReached: _rule("invocation_timed_out", *_AFTER_LOSS),
         e.StopRequested: _STOP,
         e.NothingPending: _settled(P.SERVING),
     },
     P.QUIESCING: {
         e.SandboxLost: _LOST,
+        e.Cancelled: _rule("cancelled", P.QUIESCING),
+        e.NextWithdrawn: _settled(P.QUIESCING),
+        e.HealthChanged: _rule("health_changed", P.QUIESCING),
         e.Assigned: _rule("enqueue", P.QUIESCING),
         e.NextRequested: _rule("parked_again", P.QUIESCING),
         e.HookFinished: _rule("quiesced", P.FROZEN, P.SERVING),
@@ -113,6 +128,9 @@ TRANSITIONS: Mapping[P, Mapping[type, Rule]] = {
     },
     P.FROZEN: {
         e.SandboxLost: _LOST,
+        e.Cancelled: _settled(P.FROZEN),
+        e.NextWithdrawn: _rule("next_withdrawn", P.FROZEN),
+        e.HealthChanged: _rule("health_changed", P.FROZEN),
         e.Assigned: _rule("thaw_and_serve", P.SERVING),
         e.NextRequested: _rule("parked_again", P.FROZEN),
         e.AgentRegistered: _rule("register", P.FROZEN),
@@ -124,6 +142,9 @@ TRANSITIONS: Mapping[P, Mapping[type, Rule]] = {
     },
     P.RESETTING: {
         e.SandboxLost: _LOST,
+        e.Cancelled: _rule("cancelled", P.RESETTING),
+        e.NextWithdrawn: _settled(P.RESETTING),
+        e.HealthChanged: _settled(P.RESETTING),
         e.Assigned: _rule("enqueue", P.RESETTING),
         e.AgentExited: _rule("agent_ended", *_AFTER_ENDING),
         e.DeadlineReached: _rule("ending_overdue", P.RESETTING, P.GONE),
@@ -136,6 +157,9 @@ TRANSITIONS: Mapping[P, Mapping[type, Rule]] = {
     },
     P.UNINITIALIZED: {
         e.SandboxLost: _LOST,
+        e.Cancelled: _settled(P.UNINITIALIZED),
+        e.NextWithdrawn: _settled(P.UNINITIALIZED),
+        e.HealthChanged: _settled(P.UNINITIALIZED),
         e.Assigned: _rule("reinitialize", P.REINITIALIZING),
         e.AgentExited: _settled(P.UNINITIALIZED),
         e.DeadlineReached: _settled(P.UNINITIALIZED),
@@ -147,6 +171,9 @@ TRANSITIONS: Mapping[P, Mapping[type, Rule]] = {
     },
     P.STOPPING: {
         e.SandboxLost: _LOST,
+        e.Cancelled: _settled(P.STOPPING),
+        e.NextWithdrawn: _settled(P.STOPPING),
+        e.HealthChanged: _settled(P.STOPPING),
         e.AgentExited: _rule("agent_ended", P.STOPPING, P.GONE),
         e.DeadlineReached: _rule("ending_overdue", P.STOPPING, P.GONE),
         e.HookFinished: _rule("stop_hook_finished", P.STOPPING, P.GONE),
@@ -169,6 +196,9 @@ TRANSITIONS: Mapping[P, Mapping[type, Rule]] = {
             e.AgentRegistered,
             e.StopRequested,
             e.NothingPending,
+            e.NextWithdrawn,
+            e.Cancelled,
+            e.HealthChanged,
         )
     },
 }

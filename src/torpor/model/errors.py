@@ -27,7 +27,11 @@ class InvalidRequest(CallerError):
 
 
 class NotFound(CallerError):
-    """The named function, version or resource does not exist."""
+    """The named function, version or resource does not exist; `what` says which of them, where that matters."""
+
+    def __init__(self, message: str = "", *, what: str = "") -> None:
+        super().__init__(message)
+        self.what = what
 
 
 class Conflict(CallerError):

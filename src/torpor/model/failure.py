@@ -42,6 +42,14 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""
     limit: float = 0.0
     size: int = 0
+    starting: bool = False
+    """It happened before the runtime was ready for the first time."""
+    elapsed: float = 0.0
+    """Seconds since the runtime was started, where that is told."""
+    address: str = ""
+    """`host:port` at which a server was expected."""
+    output: tuple[tuple[float, str], ...] = ()
+    """The last lines the processes wrote, each with its wall time, where they help to understand the failure."""
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):

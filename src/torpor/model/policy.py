@@ -71,8 +71,12 @@ class LifecyclePolicy:
     """What follows when a caller goes away before its answer, where the contract notices that."""
     init_hook: bool = False
     """Call the runtime's initialise hook once its port answers, before it is ready."""
+    init_hook_limit: float = 0.0
+    """Seconds for that hook, counted from the moment the runtime is ready for it."""
     pre_freeze_hook: bool = False
     pre_stop_hook: bool = False
+    pre_stop_limit: float = 0.0
+    """Seconds for that hook."""
     single_use: bool = False
     """End the environment after its first invocation."""
 

@@ -1,6 +1,6 @@
 """How a runtime that is an HTTP server is started, reached and looked after."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 INITIALIZE = "initialize"
@@ -41,3 +41,27 @@ class ServerSettings:
     hooks: Mapping[str, Hook] = field(default_factory=dict)
     """By `INITIALIZE`, `PRE_FREEZE` and `PRE_STOP`."""
     health: HealthCheck | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """How the platform finds out that a server is up. Times in seconds."""
+
+    path: str = ""
+    """Asked with GET; any complete answer counts. Empty: an accepted connection does."""
+    fields: Sequence[tuple[str, str]] = ()
+    period_s: float = 0.02
+    timeout_s: float = 60.0
+    """For one try."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerCall:
+    """A request of the platform's own to a server inside."""
+
+    method: str
+    target: str
+    fields: Sequence[tuple[str, str]] = ()
+    body: bytes = b""
+    timeout_s: float = 0.0
+    """For hooks; an invocation's limit is its deadline."""

@@ -5,61 +5,21 @@ store, never runs ahead of it. All methods belong to one event loop's thread; be
 record, so a check and the write after it are one step.
 """
 
+import random
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, TypedDict
-from uuid import uuid4
+from dataclasses import replace
+from typing import Any
 
 from torpor.model.account import PackageLimits, ReservationLimits
 from torpor.model.clock import Clock
 from torpor.model.errors import Conflict, InvalidRequest, NotFound, PreconditionFailed
-from torpor.model.function import LATEST, CodeRef, FunctionRecord, FunctionVersion, VersionRecord
+from torpor.model.function import LATEST, Alias, CodeRef, FunctionRecord, FunctionVersion, VersionRecord
+from torpor.service import versions as published
+from torpor.service.changes import Changes, NewFunction, OnChange, OnScale, new_revision
 from torpor.service.packages import Packages
 from torpor.store.ports import CodeStore, MetadataStore
 
-OnChange = Callable[[FunctionVersion | None, FunctionVersion | None], None]
-"""Told the old and the new version; the old one is None for a new function, the new one for a deleted function."""
-
-
-class Changes(TypedDict, total=False):
-    """Configuration to set, by field of `FunctionVersion` and `VersionRecord`; what is absent stays.
-
-    `settings` is merged by its keys, and a key whose value is None is taken away; all else is replaced wholly.
-    """
-
-    runtime: str
-    handler: str
-    layers: tuple[CodeRef, ...]
-    memory_mb: int
-    timeout_s: float
-    tmp_mb: int
-    environment: Mapping[str, str]
-    log_group: str
-    log_format: str
-    region: str
-    account: str
-    role: str
-    tracing: str
-    description: str
-    settings: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewFunction:
-    """A function to create, without its code."""
-
-    name: str
-    resource: str
-    contract: str
-    runtime: str
-    handler: str
-    configuration: Changes = field(default_factory=Changes)
-    tags: Mapping[str, str] = field(default_factory=dict)
-
-
-def new_revision() -> str:
-    """A fresh revision: a random UUID in lower case."""
-    return str(uuid4())
+__all__ = ["Changes", "Functions", "NewFunction", "OnChange", "new_revision"]
 
 
 class Functions:
@@ -77,8 +37,10 @@ class Functions:
         packages: PackageLimits,
         reservations: ReservationLimits,
         on_change: OnChange | None = None,
+        on_scale: OnScale | None = None,
         require_runtime: Callable[[str], object] = str,
         revisions: Callable[[], str] = new_revision,
+        draw: Callable[[], float] = random.random,
     ) -> None:
         self._metadata = metadata
         self.packages = Packages(code, packages)
@@ -86,6 +48,8 @@ class Functions:
         self._clock = clock
         self._reservations = reservations
         self._on_change = on_change
+        self._on_scale = on_scale
+        self._draw = draw
         self._require_runtime = require_runtime
         self._revisions = revisions
         self._records = {record.name: record for record in metadata.functions()}
@@ -117,7 +81,7 @@ class Functions:
             self._keep(record)
         self._born += 1
         self._births[new.name] = self._born
-        self._tell(None, record)
+        self._tell(None, record.latest)
         return record
 
     def get(self, name: str) -> FunctionRecord:
@@ -125,18 +89,18 @@ class Functions:
         try:
             return self._records[name]
         except KeyError:
-            raise NotFound(f"There is no function {name}.") from None
+            raise NotFound(f"There is no function {name}.", what="function") from None
 
-    def names(self) -> list[str]:
-        """In order."""
-        return sorted(self._records)
+    def names(self, space: str | None = "") -> list[str]:
+        """Of one space, in order: the part before a name's first slash; with None, of all of them."""
+        return sorted(name for name, record in self._records.items() if space is None or record.space == space)
 
-    def page(self, after: str | None, limit: int) -> tuple[list[FunctionRecord], str | None]:
+    def page(self, after: str | None, limit: int, space: str = "") -> tuple[list[FunctionRecord], str | None]:
         """At most `limit` records, ordered by name, of names behind `after`; and the next call's `after`, or None.
 
         A function deleted between two calls shifts nothing: `after` need not exist any more.
         """
-        rest = [name for name in self.names() if after is None or name > after]
+        rest = [name for name in self.names(space) if after is None or name > after]
         shown = rest[:limit]
         return [self._records[name] for name in shown], shown[-1] if 0 < limit < len(rest) else None
 
@@ -169,12 +133,97 @@ class Functions:
         return self._update(old, self._changed(old.latest, changes))
 
     def delete(self, name: str) -> None:
-        """Forget the function; its package goes with the next sweep. Raises NotFound."""
+        """Forget the function, its versions and aliases; packages go with the next sweep. Raises NotFound."""
         old = self.get(name)
         self._metadata.remove(name)
         del self._records[name], self._births[name]
         self._reserved = None
-        self._tell(old, None)
+        for record in (old.latest, *published.ordered(old.versions)):
+            self._tell(record, None)
+
+    def publish(
+        self,
+        name: str,
+        *,
+        description: str | None = None,
+        number: str | None = None,
+        unless_changed: bool = False,
+        expected_revision: str | None = None,
+        expected_digest: str | None = None,
+        minimum: int | None = None,
+        replacing: bool = False,
+    ) -> VersionRecord:
+        """Keep a copy of the newest version under a number of its own: the next one, or `number`, past which the
+        following numbers then go. `description` and `minimum` (environments) are the newest version's unless given.
+
+        With `unless_changed`, the version published last is returned as it is, unless something has changed since.
+        Raises NotFound, PreconditionFailed for another revision, InvalidRequest (`what` is "digest") for other code
+        than expected, and Conflict for a taken number unless it is `replacing` that version.
+        """
+        old = self._expected(name, expected_revision)
+        digest = old.latest.version.code.digest
+        if expected_digest not in (None, digest):
+            raise InvalidRequest(f"The function {name} has other code than expected; read it again.", what="digest")
+        if unless_changed and (same := published.unchanged(old)) is not None:
+            return same
+        how = published.Publication(
+            revision=self._revisions(),
+            modified=self._clock.wall(),
+            description=description,
+            number=number,
+            minimum=minimum,
+        )
+        record, number = published.publish(old, how, replacing=replacing)
+        self._keep(record)
+        self._tell(old.versions.get(number), record.versions[number])
+        return record.versions[number]
+
+    def resolve(self, name: str, qualifier: str) -> VersionRecord:
+        """The version that this invocation goes to: the newest for "" and `$LATEST`, a numbered one, or an alias's,
+        which may divide its invocations. Raises NotFound; `what` is "function", "version" or "alias"."""
+        return published.resolve(self.get(name), qualifier, self._draw)
+
+    def versions(self, name: str) -> list[VersionRecord]:
+        """The published ones, oldest first. Raises NotFound."""
+        return published.ordered(self.get(name).versions)
+
+    def delete_version(self, name: str, number: str) -> None:
+        """Raises NotFound, and Conflict while an alias refers to it."""
+        old = self.get(name)
+        self._keep(published.without_version(old, number))
+        self._tell(old.versions[number], None)
+
+    def put_alias(self, name: str, alias: Alias, *, expected_revision: str | None = None) -> Alias:
+        """Make or replace an alias; it gets a new revision. Raises NotFound for the function or a version,
+        InvalidRequest for name or weights, PreconditionFailed if the alias has another revision than expected."""
+        record = self.get(name)
+        published.expected_alias(record, alias.name, expected_revision)
+        kept = replace(alias, revision=self._revisions())
+        self._keep(published.with_alias(record, kept))
+        return kept
+
+    def alias(self, name: str, alias: str) -> Alias:
+        """Raises NotFound."""
+        return published.find_alias(self.get(name), alias)
+
+    def aliases(self, name: str) -> list[Alias]:
+        """By name. Raises NotFound."""
+        known = self.get(name).aliases
+        return [known[alias] for alias in sorted(known)]
+
+    def delete_alias(self, name: str, alias: str) -> None:
+        """Raises NotFound."""
+        self._keep(published.without_alias(self.get(name), alias))
+
+    def scale(self, name: str, version: str, minimum: int, maximum: int | None) -> VersionRecord:
+        """Bound the number of a version's environments; its revision stays, and so do they. Raises NotFound, and
+        InvalidRequest for bounds that exclude each other."""
+        record, number = published.scaled(self.get(name), version, minimum, maximum)
+        self._keep(record)
+        scaled = published.resolve(record, number, self._draw)
+        if self._on_scale is not None:
+            self._on_scale(scaled.version)
+        return scaled
 
     def tags(self, name: str) -> Mapping[str, str]:
         """Raises NotFound."""
@@ -224,17 +273,17 @@ class Functions:
         """Invocations that all functions together may run at once."""
         return self._reservations.account
 
-    def code_usage(self) -> tuple[int, int]:
-        """Bytes of all functions' archives, each counted for itself, and the number of functions."""
-        packed = sum(record.latest.version.code.packed_bytes for record in self._records.values())
-        return packed, len(self._records)
+    def code_usage(self, space: str = "") -> tuple[int, int]:
+        """Bytes of the archives of a space's functions and versions, each for itself, and the number of functions."""
+        records = [record for record in self._records.values() if record.space == space]
+        return sum(kept.version.code.packed_bytes for record in records for kept in _all(record)), len(records)
 
-    async def archive_of(self, name: str) -> bytes:
-        """The current code as it was uploaded. Raises NotFound."""
-        return await self.packages.archive(self.get(name).latest.version.code)
+    async def archive_of(self, name: str, qualifier: str = "") -> bytes:
+        """A version's code as it was uploaded. Raises NotFound."""
+        return await self.packages.archive(self.resolve(name, qualifier).version.code)
 
     async def sweep_code(self, still_used: Callable[[], Iterable[CodeRef]] = tuple) -> None:
-        """Remove every package that no function and nothing in `still_used` refers to, and unfinished ones.
+        """Remove every package that no function or version and nothing in `still_used` refers to, and unfinished ones.
 
         `still_used` names what running environments hold, their layers included.
         """
@@ -242,8 +291,9 @@ class Functions:
 
     def _used(self) -> Iterable[CodeRef]:
         for record in self._records.values():
-            yield record.latest.version.code
-            yield from record.latest.version.layers
+            for kept in _all(record):
+                yield kept.version.code
+                yield from kept.version.layers
 
     def _check_free(self, name: str) -> None:
         if name in self._records:
@@ -273,7 +323,7 @@ class Functions:
     def _update(self, old: FunctionRecord, latest: VersionRecord) -> FunctionRecord:
         record = replace(old, latest=latest)
         self._keep(record)
-        self._tell(old, record)
+        self._tell(old.latest, record.latest)
         return record
 
     def _keep(self, record: FunctionRecord) -> None:
@@ -281,9 +331,13 @@ class Functions:
         self._records[record.name] = record
         self._reserved = None
 
-    def _tell(self, old: FunctionRecord | None, new: FunctionRecord | None) -> None:
+    def _tell(self, old: VersionRecord | None, new: VersionRecord | None) -> None:
         if self._on_change is not None:
-            self._on_change(old.latest.version if old else None, new.latest.version if new else None)
+            self._on_change(old.version if old else None, new.version if new else None)
+
+
+def _all(record: FunctionRecord) -> Iterable[VersionRecord]:
+    return (record.latest, *record.versions.values())
 
 
 def _unpacked(layers: Iterable[CodeRef]) -> int:

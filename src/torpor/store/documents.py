@@ -1,11 +1,11 @@
-"""The saved form of a version, of a function or a layer: one JSON document, the same in every adapter."""
+"""The saved form of versions, aliases, layers and other resources: JSON documents, the same in every adapter."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from torpor.model.errors import InvalidRequest, StoreUnavailable
-from torpor.model.function import VersionRecord
+from torpor.model.function import Alias, VersionRecord
 from torpor.model.layer import LayerVersion
 
 _T = TypeVar("_T")
@@ -13,14 +13,16 @@ _T = TypeVar("_T")
 _tags = msgspec.json.Decoder(dict[str, str])
 _version = msgspec.json.Decoder(VersionRecord)
 _layer = msgspec.json.Decoder(LayerVersion)
+_aliases = msgspec.json.Decoder(dict[str, Alias])
+_resource = msgspec.json.Decoder(dict[str, Any])
 
 
 def encode(value: object) -> str:
-    """JSON text of a record or of tags. Raises InvalidRequest when a value in it has no JSON form."""
+    """JSON text of what is saved. Raises InvalidRequest when a value in it has no JSON form."""
     try:
         return msgspec.json.encode(value).decode()
     except (TypeError, ValueError, OverflowError, msgspec.MsgspecError) as error:
-        raise InvalidRequest(f"A value of the function cannot be stored as JSON: {error}.") from error
+        raise InvalidRequest(f"A value cannot be stored as JSON: {error}.") from error
 
 
 def decode_version(text: str) -> VersionRecord:
@@ -36,6 +38,16 @@ def decode_layer(text: str) -> LayerVersion:
 def decode_tags(text: str) -> dict[str, str]:
     """Raises StoreUnavailable for a broken document."""
     return _decode(_tags, text)
+
+
+def decode_aliases(text: str) -> dict[str, Alias]:
+    """As `decode_version`."""
+    return _decode(_aliases, text)
+
+
+def decode_resource(text: str) -> dict[str, Any]:
+    """Raises StoreUnavailable for a broken document."""
+    return _decode(_resource, text)
 
 
 def _decode(decoder: msgspec.json.Decoder[_T], text: str) -> _T:

@@ -1,4 +1,4 @@
-"""Functions and layers in a relational database: SQLite in the data folder, or any server SQLAlchemy reaches.
+"""Functions, layers and other resources in a relational database: SQLite in a file, or any server SQLAlchemy reaches.
 
 SQLite runs with a write-ahead log that is flushed on every commit, so what a call has returned for survives the end of
 the process and of the machine.
@@ -6,7 +6,7 @@ the process and of the machine.
 
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,10 +15,10 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from torpor.model.errors import StoreUnavailable
-from torpor.model.function import LATEST, FunctionRecord
+from torpor.model.function import LATEST, FunctionRecord, VersionRecord
 from torpor.model.layer import LayerVersion
 from torpor.store import documents
-from torpor.store.schema import REVISION, functions, layers, stored_revision, versions
+from torpor.store.schema import REVISION, functions, layers, resources, stored_revision, versions
 
 BUSY_WAIT = 5.0
 """Seconds to wait for another program's lock on a SQLite file."""
@@ -51,20 +51,28 @@ class SqlMetadataStore:
             raise
 
     def functions(self) -> Iterable[FunctionRecord]:
-        latest = (versions.c.function == functions.c.name) & (versions.c.version == LATEST)
-        query = select(functions, versions.c.document).join(versions, latest)
         with self._transaction() as connection:
-            rows = connection.execute(query).all()
+            heads = connection.execute(select(functions)).all()
+            rows = connection.execute(select(versions)).all()
+        kept: dict[str, dict[str, VersionRecord]] = {}
+        for row in rows:
+            kept.setdefault(row.function, {})[row.version] = documents.decode_version(row.document)
         # Sorted here because databases order text by their own collation.
-        return sorted((_record(row) for row in rows), key=lambda record: record.name)
+        heads = sorted((head for head in heads if LATEST in kept.get(head.name, ())), key=lambda head: head.name)
+        return [_record(head, kept[head.name]) for head in heads]
 
     def save(self, record: FunctionRecord) -> None:
-        version = record.latest.version.version
-        head = {"reserved_concurrency": record.reserved_concurrency, "tags": documents.encode(record.tags)}
-        body = {"document": documents.encode(record.latest)}
+        head = {
+            "reserved_concurrency": record.reserved_concurrency,
+            "tags": documents.encode(record.tags),
+            "aliases": documents.encode(record.aliases),
+            "next_version": record.next_version,
+        }
+        wanted = {LATEST: documents.encode(record.latest)}
+        wanted |= {number: documents.encode(version) for number, version in record.versions.items()}
         with self._transaction() as connection:
             _put(connection, functions, {"name": record.name}, head)
-            _put(connection, versions, {"function": record.name, "version": version}, body)
+            _save_versions(connection, record.name, wanted)
 
     def remove(self, name: str) -> None:
         with self._transaction() as connection:
@@ -81,6 +89,22 @@ class SqlMetadataStore:
         key = {"name": layer.name, "number": layer.number}
         with self._transaction() as connection:
             _put(connection, layers, key, {"document": documents.encode(layer)})
+
+    def resources(self, kind: str) -> Iterable[tuple[str, dict[str, Any]]]:
+        query = select(resources.c.name, resources.c.document).where(resources.c.kind == kind)
+        with self._transaction() as connection:
+            rows = connection.execute(query).all()
+        found = [(row.name, documents.decode_resource(row.document)) for row in rows]
+        return sorted(found, key=lambda resource: resource[0])
+
+    def save_resource(self, kind: str, name: str, document: Mapping[str, Any]) -> None:
+        values = {"document": documents.encode(document)}
+        with self._transaction() as connection:
+            _put(connection, resources, {"kind": kind, "name": name}, values)
+
+    def remove_resource(self, kind: str, name: str) -> None:
+        with self._transaction() as connection:
+            connection.execute(delete(resources).where(resources.c.kind == kind, resources.c.name == name))
 
     def close(self) -> None:
         """Release the database file or server connections; nothing is lost without it."""
@@ -122,12 +146,25 @@ def _put(connection: Connection, table: Any, key: dict[str, Any], values: dict[s
         connection.execute(insert(table).values(**key, **values))
 
 
-def _record(row: Any) -> FunctionRecord:
+def _save_versions(connection: Connection, name: str, wanted: Mapping[str, str]) -> None:
+    query = select(versions.c.version, versions.c.document).where(versions.c.function == name)
+    kept = {row.version: row.document for row in connection.execute(query)}
+    for version in kept.keys() - wanted.keys():
+        connection.execute(delete(versions).where(versions.c.function == name, versions.c.version == version))
+    for version, document in wanted.items():
+        if kept.get(version) != document:
+            _put(connection, versions, {"function": name, "version": version}, {"document": document})
+
+
+def _record(head: Any, kept: Mapping[str, VersionRecord]) -> FunctionRecord:
     return FunctionRecord(
-        name=row.name,
-        latest=documents.decode_version(row.document),
-        reserved_concurrency=row.reserved_concurrency,
-        tags=documents.decode_tags(row.tags),
+        name=head.name,
+        latest=kept[LATEST],
+        reserved_concurrency=head.reserved_concurrency,
+        tags=documents.decode_tags(head.tags),
+        versions={number: version for number, version in kept.items() if number != LATEST},
+        aliases=documents.decode_aliases(head.aliases),
+        next_version=head.next_version,
     )
 
 

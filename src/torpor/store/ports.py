@@ -1,25 +1,26 @@
 """The ports of the store. Adapters translate every foreign error to `StoreUnavailable` (cause kept)."""
 
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
 
 from torpor.model.function import CodeRef, FunctionRecord
 from torpor.model.layer import LayerVersion
 
 
 class MetadataStore(Protocol):
-    """Functions with their settings, and layers, durable once a call has returned. Calls are short and synchronous."""
+    """Functions, layers and other resources, durable once a call has returned. Calls are short and synchronous."""
 
     def functions(self) -> Iterable[FunctionRecord]:
-        """Every function, ordered by name."""
+        """Every function with its versions and aliases, ordered by name."""
         ...
 
     def save(self, record: FunctionRecord) -> None:
-        """Insert or replace, atomically and durably."""
+        """Insert or replace with all versions and aliases, atomically and durably; what has not changed is not
+        written again, versions that the record does not name go."""
         ...
 
     def remove(self, name: str) -> None:
-        """Forget a function with all its versions. Unknown names are no error."""
+        """Forget a function with all its versions and aliases. Unknown names are no error."""
         ...
 
     def layers(self) -> Iterable[LayerVersion]:
@@ -28,6 +29,18 @@ class MetadataStore(Protocol):
 
     def save_layer(self, layer: LayerVersion) -> None:
         """Insert or replace a version, atomically and durably."""
+        ...
+
+    def resources(self, kind: str) -> Iterable[tuple[str, dict[str, Any]]]:
+        """Name and document of every resource of a kind, ordered by name."""
+        ...
+
+    def save_resource(self, kind: str, name: str, document: Mapping[str, Any]) -> None:
+        """Insert or replace, atomically and durably."""
+        ...
+
+    def remove_resource(self, kind: str, name: str) -> None:
+        """Unknown names are no error."""
         ...
 
     def close(self) -> None: ...

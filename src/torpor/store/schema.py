@@ -2,7 +2,7 @@
 
 from sqlalchemy import Column, ForeignKey, Integer, MetaData, String, Table, Text
 
-REVISION = "0002"
+REVISION = "0003"
 """The migration these tables correspond to."""
 
 metadata = MetaData()
@@ -13,6 +13,8 @@ functions = Table(
     Column("name", String(255), primary_key=True),
     Column("reserved_concurrency", Integer, nullable=True),
     Column("tags", Text, nullable=False),
+    Column("aliases", Text, nullable=False, server_default="{}"),
+    Column("next_version", Integer, nullable=False, server_default="1"),
 )
 
 versions = Table(
@@ -28,6 +30,14 @@ layers = Table(
     metadata,
     Column("name", String(255), primary_key=True),
     Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("document", Text, nullable=False),
+)
+
+resources = Table(
+    "resources",
+    metadata,
+    Column("kind", String(64), primary_key=True),
+    Column("name", String(255), primary_key=True),
     Column("document", Text, nullable=False),
 )
 
