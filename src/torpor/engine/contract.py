@@ -145,10 +145,14 @@ class Contract(Protocol):
     """How one cloud's functions are run, worded and reported."""
 
     @property
-    def wire(self) -> PollerWire: ...
+    def wire(self) -> PollerWire | None:
+        """None where no runtime polls."""
+        ...
 
     @property
-    def extension_wire(self) -> ExtensionWire: ...
+    def extension_wire(self) -> ExtensionWire | None:
+        """None where there are no extensions."""
+        ...
 
     @property
     def server_wire(self) -> ServerWire | None:
@@ -235,6 +239,10 @@ class Contract(Protocol):
     ) -> list[bytes]:
         """The trace documents of an invocation that is over; `steps` are the environment's records with their wall
         times since it was last through with one."""
+        ...
+
+    def comments(self, version: FunctionVersion) -> Callable[[bytes], list[str]] | None:
+        """Reads the output of one environment, piece by piece, and tells what lines to add to it; None if never any."""
         ...
 
     def log_tail(self, lines: bytes) -> bytes:

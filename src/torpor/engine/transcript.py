@@ -49,6 +49,7 @@ class Transcript:
         self._tail_size = 0
         self._current = ""
         self._last_wall = 0.0
+        self._comments = contract.comments(version)
         self._workers: dict[int, OutputReader] = {}
         self._recent: deque[tuple[float, str]] = deque(maxlen=RECENT_KEPT)
 
@@ -90,6 +91,8 @@ class Transcript:
         for stamp, text in events:
             self._recent.append((wall, text))
             self._append(wall if stamp is None else stamp, (text,))
+        if self._comments is not None and (added := self._comments(data)):
+            self._append(wall, added)
 
     def worker_output(self, connection: int, data: bytes, wall: float) -> None:
         """Bytes that a worker wrote to a log of its own."""

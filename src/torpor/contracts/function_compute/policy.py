@@ -35,9 +35,11 @@ def instance_policy(
             runtime_only=grace, with_internal_extension=grace, with_external_extension=grace, runtime_share=1.0
         ),
         cancel_scope=_cancel_scope(server, alone=alone),
-        init_hook=INITIALIZE in hooks,
+        init_hook=INITIALIZE in hooks or (server is not None and server.health is not None),
+        init_hook_limit=_init_hook_limit(server),
         pre_freeze_hook=PRE_FREEZE in hooks,
         pre_stop_hook=PRE_STOP in hooks,
+        pre_stop_limit=limits.STOP_HOOK_LIMIT + grace,
     )
 
 
@@ -52,6 +54,7 @@ def scaling(
         minimum=version.minimum,
         maximum=version.maximum,
         together=together,
+        counted=False,
         idle_timeout=idle_timeout if chosen is None else chosen,
     )
 
@@ -59,6 +62,13 @@ def scaling(
 def cpu_share(version: FunctionVersion) -> float:
     """CPUs: as configured, else in proportion to the memory."""
     return version.cpu or max(limits.CPU_MIN, version.memory_mb / limits.MEMORY_PER_CPU_MB)
+
+
+def _init_hook_limit(server: ServerSettings | None) -> float:
+    """The initialiser's own limit ends it; this one is for the case that nothing comes of that."""
+    health = server.health if server is not None else None
+    check = health.initial_delay_s + health.timeout_s if health is not None else 0.0
+    return limits.INITIALIZE_LIMIT + check + limits.SHUTDOWN_GRACE
 
 
 def _freezing(server: ServerSettings | None) -> Freezing:

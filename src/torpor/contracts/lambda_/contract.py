@@ -136,6 +136,9 @@ class LambdaContract:
         documents = segments.segments(version, invocation, steps, lambda: random_digits(16))
         return [msgspec.json.encode(document) for document in documents]
 
+    def comments(self, version: FunctionVersion) -> None:
+        """Nothing is added to what processes write."""
+
     def log_tail(self, lines: bytes) -> bytes:
         """The end of an invocation's log; a character that the cut would split is left out."""
         return lines[-limits.TAIL_LOG :].decode(errors="ignore").encode()

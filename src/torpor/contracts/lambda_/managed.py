@@ -35,7 +35,7 @@ class ManagedContract:
 
     def scaling(self, version: FunctionVersion) -> ScalingPolicy:
         return ScalingPolicy(
-            on_demand=False, when_full=WhenFull.REFUSE, minimum=version.minimum, maximum=version.maximum
+            on_demand=False, when_full=WhenFull.REFUSE, minimum=version.minimum, maximum=version.maximum, counted=False
         )
 
     def image(self, version: FunctionVersion) -> str:
@@ -102,6 +102,9 @@ class ManagedContract:
         self, version: FunctionVersion, invocation: Invocation, steps: Sequence[tuple[Record, float]]
     ) -> list[bytes]:
         return self.standard.segments(version, invocation, steps)
+
+    def comments(self, version: FunctionVersion) -> None:
+        """Nothing is added to what processes write."""
 
     def log_tail(self, lines: bytes) -> bytes:
         return self.standard.log_tail(lines)

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from torpor.contracts.web import environment, failures, limits, platform_log, policy, probe
+from torpor.contracts.web import environment, failures, limits, platform_log, policy
 from torpor.contracts.web.diagnosis import Diagnosis
+from torpor.contracts.web.wire import WebWire
 from torpor.model.failure import Failure
 from torpor.model.function import FunctionVersion
-from torpor.model.image import Image
+from torpor.model.image import Image, Layout
 from torpor.model.invocation import Invocation
 from torpor.model.policy import LifecyclePolicy, ScalingPolicy
 from torpor.model.records import Record
@@ -23,10 +24,14 @@ class WebContract:
     start_limit: float = limits.START_LIMIT
     """From the start command to the first answer."""
 
+    wire = None
+    extension_wire = None
     files_max = limits.FILES_MAX
     processes_max = limits.PROCESSES_MAX
-    code_at = environment.APP
-    as_root = False
+
+    @property
+    def server_wire(self) -> WebWire:
+        return WebWire(start_limit=self.start_limit)
 
     def policy(self, version: FunctionVersion) -> LifecyclePolicy:
         return policy.policy(version, start_limit=self.start_limit)
@@ -45,30 +50,30 @@ class WebContract:
         """The identifier of its image."""
         return IMAGE
 
-    def writable(self, version: FunctionVersion) -> bool:
-        """May its processes write more than `/tmp`?"""
-        return version.persistent
+    def layout(self, version: FunctionVersion) -> Layout:
+        """An ordinary user that may write `/tmp` only, or with a persistent service everything."""
+        return Layout(code_at=environment.APP, writable=version.persistent)
 
-    def working_folder(self, version: FunctionVersion) -> str:
-        """Where the program is started, as seen inside."""
-        return environment.APP
-
-    def probe(self, version: FunctionVersion) -> probe.Probe:
-        """How to find out that the server is there."""
-        return probe.probe(environment.port(version), start_limit=self.start_limit)
-
-    def response_limit(self, version: FunctionVersion) -> int | None:
-        """Bytes that the body of an answer may have; None for as many as it likes."""
-        return policy.response_limit(version)
+    def system(self, version: FunctionVersion, code: str) -> str:
+        """What the build changed outside the application lies beside it."""
+        return code
 
     def program(self, version: FunctionVersion, image: Image, exists: Callable[[str], bool]) -> tuple[str, ...]:
         """Bash with the start command; to be started in a process group of its own, as Bash passes no signal on."""
         return version.server.command if version.server is not None else ()
 
     def variables(
-        self, version: FunctionVersion, image: Image, *, paths: Mapping[str, str], api_address: str, log_stream: str
+        self,
+        version: FunctionVersion,
+        image: Image,
+        *,
+        paths: Mapping[str, str],
+        api_address: str,
+        log_stream: str,
+        port: int = 0,
     ) -> dict[str, str]:
-        return environment.server_variables(version, image.environment, paths.get("task", environment.APP))
+        own = environment.server_variables(version, image.environment, paths.get("task", environment.APP))
+        return own | ({"PORT": str(port)} if port else {})
 
     def extension_variables(
         self, version: FunctionVersion, image: Image, *, paths: Mapping[str, str], api_address: str
@@ -79,6 +84,12 @@ class WebContract:
     def framed_log_variable(self, version: FunctionVersion) -> str:
         return ""
 
+    def worker_log_variable(self, version: FunctionVersion) -> str:
+        return ""
+
+    def is_connection_per_worker(self, version: FunctionVersion) -> bool:
+        return False
+
     def log_stream(self, version: FunctionVersion, environment_id: str, wall: float) -> str:
         return environment.log_stream(environment_id, wall)
 
@@ -87,9 +98,9 @@ class WebContract:
     ) -> list[str]:
         return platform_log.lines(version, record)
 
-    def diagnosis(self, version: FunctionVersion) -> Diagnosis:
-        """Reads the output of one environment of the version and adds hints to it."""
-        return Diagnosis(persistent=version.persistent)
+    def comments(self, version: FunctionVersion) -> Callable[[bytes], list[str]]:
+        """Reads the output of one environment and adds hints to it."""
+        return Diagnosis(persistent=version.persistent).read
 
     def is_traced(self, version: FunctionVersion) -> bool:
         return False
@@ -103,13 +114,9 @@ class WebContract:
         """As much of a server's last output as is told with a failure."""
         return lines[-limits.OUTPUT_BYTES :]
 
-    def server_failure(
-        self, version: FunctionVersion, failure: Failure, *, starting: bool, output: bytes
-    ) -> tuple[str, bytes]:
-        """The error's code (its status: `failures.status_of`) and the text for the caller.
-
-        `starting` tells that the server had not become ready; `output` is what it wrote last.
-        """
-        word = failures.start_error if starting else failures.request_error
+    def failure(self, failure: Failure, version: FunctionVersion, request_id: str, wall: float) -> tuple[str, bytes]:
+        """The error's code (its status: `failures.status_of`) and the text for the caller."""
+        word = failures.start_error if failure.starting else failures.request_error
+        output = "".join(line for _, line in failure.output).encode()
         error = word(version, failure, output)
         return error.code, error.body
