@@ -1,6 +1,7 @@
 """What a server is started with: its program, its folder and its variables (contract 1.1, 1.4, 5)."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from torpor.model.function import FunctionVersion
@@ -8,6 +9,8 @@ from torpor.model.function import FunctionVersion
 APP = "/app"
 """Where the built application stands, and the folder in which it is built and started."""
 SHELL = "/bin/bash"
+SYSTEM = ".torpor-system"
+"""Folder beside the application that holds the changes which its build made to system folders."""
 HOME = "/tmp"
 _SYSTEM_PATH = "/var/lang/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _BUILT_PROGRAMS = ("bin", ".venv/bin", "venv/bin", "node_modules/.bin")
@@ -30,6 +33,16 @@ _BUILD_DEFAULTS = {
 """A build has nobody to ask and a system of its own to change."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """Where the application stands inside, and what its processes may do there."""
+
+    code_at: str = APP
+    as_root: bool = False
+    writable: bool = False
+    """All of the file system, for as long as the environment lives; else `/tmp` only."""
+
+
 def shell(command: str) -> tuple[str, ...]:
     """The program that runs a command as a user writes it."""
     return (SHELL, "-c", command)
@@ -45,14 +58,14 @@ def port(version: FunctionVersion) -> int:
     return version.server.port if version.server is not None else 0
 
 
-def server_variables(version: FunctionVersion, image: Mapping[str, str], app: str) -> dict[str, str]:
+def server_variables(version: FunctionVersion, image: Mapping[str, str], app: str, port: int) -> dict[str, str]:
     """The server's variables; `app` is where the application stands inside. The user's win over all but the port."""
     variables = {**_DEFAULTS, **_language(image), **version.environment}
     variables["PATH"] = _path(app, image.get("PATH", ""), version.environment.get("PATH", ""))
     variables["PYTHONPATH"] = _joined(version.environment.get("PYTHONPATH", ""), app)
     variables.setdefault("PYTHONUNBUFFERED", "1")
     variables["HOME"] = version.environment.get("HOME", HOME)
-    variables["PORT"] = str(port(version))
+    variables["PORT"] = str(port)
     variables["PWD"] = app
     return variables
 
