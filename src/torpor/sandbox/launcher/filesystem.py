@@ -42,10 +42,13 @@ def mount_own(order: wire.Message, settings: dict[str, Any]) -> tuple[str, str]:
 
 
 def _bind_image(runtime: str, image: dict[str, Any]) -> None:
-    if image["lang"]:
-        _bind(places.image_lang(runtime), places.LANG)
+    if image["languages"]:
+        syscalls.mount(places.image_languages(runtime), places.LANG, flags=syscalls.MS_BIND | syscalls.MS_REC)
+        syscalls.protect(places.LANG, recursive=False)
+    elif image["lang"]:
+        _bind(image["lang"], places.LANG)
     if image["runtime_dir"]:
-        _bind(places.image_runtime(runtime), places.RUNTIME)
+        _bind(image["runtime_dir"], places.RUNTIME)
 
 
 def assign(message: wire.Message, order: wire.Message, settings: dict[str, Any]) -> tuple[str, str]:

@@ -25,9 +25,11 @@ API_HOST = "169.254.100.1"
 GATEWAY = "169.254.100.2"
 
 
-def image_lang(runtime: str) -> str:
-    return f"{IMAGES}/{runtime}/lang"
+def image_folder(number: int) -> str:
+    """Where one of the folders is hidden that images are made of."""
+    return f"{IMAGES}/{number}"
 
 
-def image_runtime(runtime: str) -> str:
-    return f"{IMAGES}/{runtime}/runtime"
+def image_languages(runtime: str) -> str:
+    """Where the interpreters of an image with several are put together."""
+    return f"{IMAGES}/{runtime}-languages"

@@ -8,12 +8,11 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from . import places, syscalls
+from . import configuration, places, syscalls
 
 _TREES = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _ETC_FILES = ("ld.so.cache", "ld.so.conf", "localtime", "protocols", "services", "mime.types")
-_ETC_TREES = ("alternatives", "ssl", "pki", "ca-certificates", "ld.so.conf.d", "fonts")
 _EMPTY = ("var/task", "var/lang", "var/runtime", "var/tmp", "opt", "tmp", "proc", "dev/shm", "home", "root", "mnt")
 
 _PASSWD = f"""root:x:0:0:root:/root:/bin/sh
@@ -75,6 +74,9 @@ def enter(settings: Settings) -> None:
     syscalls.mount("root", top, "tmpfs", syscalls.MS_NOSUID, "mode=0755,size=16m")
     _place_system(builder, top, etc)
     _place_hidden(builder, top, sources)
+    for name, image in settings["images"].items():
+        if image["languages"]:
+            _place_languages(top + places.image_languages(name), top, image)
     builder.close()
     _switch(top)
 
@@ -105,19 +107,14 @@ def _hidden_sources(settings: Settings) -> dict[str, str]:
         found[places.LANG] = settings["lang"]
     if settings["runtime_dir"]:
         found[places.RUNTIME] = settings["runtime_dir"]
-    for name, image in settings["images"].items():
-        if image["lang"]:
-            found[places.image_lang(name)] = image["lang"]
-        if image["runtime_dir"]:
-            found[places.image_runtime(name)] = image["runtime_dir"]
+    found.update(settings["folders"])
     return {inside: source for inside, source in found.items() if os.path.exists(source)}
 
 
 def _tree_sources() -> list[str]:
     trees = [f"/{name}" for name in _TREES if os.path.isdir(f"/{name}") and not os.path.islink(f"/{name}")]
-    etc = [f"/etc/{name}" for name in _ETC_TREES if os.path.isdir(f"/etc/{name}")]
     devices = [f"/dev/{name}" for name in _DEVICES if os.path.exists(f"/dev/{name}")]
-    return [*trees, *etc, *devices, "/proc"]
+    return [*trees, *devices, "/proc"]
 
 
 def _etc_files() -> dict[str, bytes]:
@@ -159,6 +156,7 @@ def _write_etc(builder: _Builder, top: str, etc: dict[str, bytes]) -> None:
     for name, data in etc.items():
         with open(f"{top}/etc/{name}", "wb") as file:
             file.write(data)
+    configuration.copy_trees("/etc", f"{top}/etc")
     if os.path.exists("/usr/lib/os-release"):
         os.symlink("../usr/lib/os-release", f"{top}/etc/os-release")
     os.symlink("/proc/self/mounts", f"{top}/etc/mtab")
@@ -171,6 +169,26 @@ def _place_hidden(builder: _Builder, top: str, sources: dict[str, str]) -> None:
     for inside, source in sources.items():
         writable = inside in (places.STATE, places.DEVICES, places.CGROUP)
         builder.bind(source, inside, writable=writable, devices=inside == places.DEVICES)
+
+
+def _place_languages(folder: str, top: str, image: dict[str, Any]) -> None:
+    """Put several interpreters and the commands that start them into one folder."""
+    os.makedirs(f"{folder}/bin")
+    for name, source in image["languages"].items():
+        os.mkdir(f"{folder}/{name}")
+        if os.path.isdir(top + source):
+            syscalls.mount(top + source, f"{folder}/{name}", flags=syscalls.MS_BIND | syscalls.MS_REC)
+            syscalls.protect(f"{folder}/{name}")
+    for name, content in image["commands"].items():
+        _place_command(f"{folder}/bin/{name}", content)
+
+
+def _place_command(path: str, content: str) -> None:
+    if content.startswith("#!"):
+        _write(path, content)
+        os.chmod(path, 0o755)
+    else:
+        os.symlink(content, path)
 
 
 def _switch(top: str) -> None:

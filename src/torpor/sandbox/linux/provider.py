@@ -188,7 +188,7 @@ class LinuxProvider:
         return launcher
 
     def _booted_images(self) -> Iterator[RuntimeImage]:
-        for runtime in self._images.present():
+        for runtime in self._images.served():
             with contextlib.suppress(RuntimeMissing):
                 image = self._images.resolve(runtime)
                 if not image.clone_module:

@@ -47,6 +47,13 @@ def merge_layers(layers: Sequence[str], target: str) -> None:
         _merge(layer, target)
 
 
+def write_script(path: str, text: str) -> None:
+    """Write a program of text. Raises OSError."""
+    with open(path, "w") as file:
+        file.write(text)
+    os.chmod(path, 0o755)
+
+
 def _merge(source: str, target: str) -> None:
     with os.scandir(source) as entries:
         for entry in entries:

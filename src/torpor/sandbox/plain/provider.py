@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from torpor.model.errors import SandboxUnavailable
 from torpor.sandbox.images import ImageCatalog, RuntimeImage
 from torpor.sandbox.plain import guard
-from torpor.sandbox.plain.folders import merge_layers
+from torpor.sandbox.plain.folders import merge_layers, write_script
 from torpor.sandbox.plain.sandbox import Place, PlainSandbox
 from torpor.sandbox.port import (
     Capability,
@@ -25,6 +25,7 @@ from torpor.sandbox.port import (
     SandboxSpec,
 )
 from torpor.sandbox.ports import PortBook
+from torpor.sandbox.server_image import LANG
 
 PREFIX = "plain-"
 LOCK = "plain.lock"
@@ -221,9 +222,26 @@ def _folders(folder: str, spec: SandboxSpec, image: RuntimeImage) -> dict[str, s
         "task": spec.code,
         "opt": _opt(folder, spec.layers),
         "runtime": image.runtime_dir or absent,
-        "lang": image.lang or absent,
+        "lang": _lang(folder, image) or absent,
         "tmp": tmp,
     }
+
+
+def _lang(folder: str, image: RuntimeImage) -> str | None:
+    """Several interpreters get a folder of their own with links to them."""
+    if not image.languages:
+        return image.lang
+    lang = os.path.join(folder, "lang")
+    os.makedirs(os.path.join(lang, "bin"))
+    for name, prefix in image.languages.items():
+        os.symlink(prefix, os.path.join(lang, name))
+    for name, content in image.commands.items():
+        place, moved = os.path.join(lang, "bin", name), content.replace(LANG, lang)
+        if content.startswith("#!"):
+            write_script(place, moved)
+        else:
+            os.symlink(moved, place)
+    return lang
 
 
 def _opt(folder: str, layers: tuple[str, ...]) -> str:
