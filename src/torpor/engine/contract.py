@@ -169,8 +169,8 @@ class Contract(Protocol):
 
     def scaling(self, version: FunctionVersion) -> ScalingPolicy: ...
 
-    def image(self, version: FunctionVersion) -> str:
-        """The name of the image it runs in."""
+    def image(self, runtime: str) -> str:
+        """The name of the image that a runtime's environments have."""
         ...
 
     def layout(self, version: FunctionVersion) -> Layout: ...
@@ -241,8 +241,8 @@ class Contract(Protocol):
         times since it was last through with one."""
         ...
 
-    def comments(self, version: FunctionVersion) -> Callable[[bytes], list[str]] | None:
-        """Reads the output of one environment, piece by piece, and tells what lines to add to it; None if never any."""
+    def comments(self, version: FunctionVersion) -> Callable[[str], list[str]] | None:
+        """Reads what one environment writes, some lines at a time, and tells what lines to add to it; None if never any."""
         ...
 
     def log_tail(self, lines: bytes) -> bytes:

@@ -88,10 +88,12 @@ class Transcript:
         """Bytes that processes wrote."""
         self.write()
         events = self._output.framed(data) if stream is Stream.FRAMED else self._output.plain(data)
+        lines = []
         for stamp, text in events:
-            self._recent.append((wall, text))
+            lines.append(text)
             self._append(wall if stamp is None else stamp, (text,))
-        if self._comments is not None and (added := self._comments(data)):
+        self._recent.extend((wall, text) for text in lines)
+        if self._comments is not None and lines and (added := self._comments("".join(lines))):
             self._append(wall, added)
 
     def worker_output(self, connection: int, data: bytes, wall: float) -> None:

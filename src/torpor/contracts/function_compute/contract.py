@@ -54,9 +54,9 @@ class FunctionComputeContract:
     def cpu_share(self, version: FunctionVersion) -> float:
         return policy.cpu_share(version)
 
-    def image(self, version: FunctionVersion) -> str:
+    def image(self, runtime: str) -> str:
         """The platform's name for what stands inside."""
-        return runtimes.image_of(version.runtime)
+        return runtimes.image_of(runtime)
 
     def layout(self, version: FunctionVersion) -> Layout:
         return runtimes.layout(version.runtime)

@@ -56,8 +56,8 @@ class LambdaContract:
             on_demand=True, when_full=WhenFull.REFUSE, minimum=version.minimum, maximum=version.maximum
         )
 
-    def image(self, version: FunctionVersion) -> str:
-        return version.runtime
+    def image(self, runtime: str) -> str:
+        return runtime
 
     def layout(self, version: FunctionVersion) -> Layout:
         return STANDARD

@@ -38,8 +38,8 @@ class ManagedContract:
             on_demand=False, when_full=WhenFull.REFUSE, minimum=version.minimum, maximum=version.maximum, counted=False
         )
 
-    def image(self, version: FunctionVersion) -> str:
-        return self.standard.image(version)
+    def image(self, runtime: str) -> str:
+        return self.standard.image(runtime)
 
     def layout(self, version: FunctionVersion) -> Layout:
         return STANDARD

@@ -1,11 +1,12 @@
-"""Web services as the engine sees them: one object for policy, program, variables, probe and words."""
+"""Web services as the engine sees them: one object for policy, program, variables, wire and words."""
 
+import os.path
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torpor.contracts.web import environment, failures, limits, platform_log, policy
 from torpor.contracts.web.diagnosis import Diagnosis
-from torpor.contracts.web.wire import WebWire
+from torpor.contracts.web.server_wire import WebWire
 from torpor.model.failure import Failure
 from torpor.model.function import FunctionVersion
 from torpor.model.image import Image, Layout
@@ -31,7 +32,7 @@ class WebContract:
 
     @property
     def server_wire(self) -> WebWire:
-        return WebWire(start_limit=self.start_limit)
+        return WebWire(self.start_limit)
 
     def policy(self, version: FunctionVersion) -> LifecyclePolicy:
         return policy.policy(version, start_limit=self.start_limit)
@@ -39,24 +40,24 @@ class WebContract:
     def scaling(self, version: FunctionVersion) -> ScalingPolicy:
         return policy.scaling(version)
 
+    def image(self, runtime: str) -> str:
+        return IMAGE
+
+    def layout(self, version: FunctionVersion) -> Layout:
+        """Not as root; a persistent service may write everywhere."""
+        return Layout(code_at=environment.APP, writable=version.persistent)
+
+    def system(self, version: FunctionVersion, code: str) -> str:
+        """The build's changes to system folders, which it leaves beside the application."""
+        folder = f"{code}/{environment.SYSTEM}"
+        return folder if os.path.isdir(folder) else ""
+
     def cpu_share(self, version: FunctionVersion) -> float:
         return policy.cpu_share(version)
 
     def may_clone(self, version: FunctionVersion) -> bool:
         """Any program may be a server: none is warm already."""
         return False
-
-    def image(self, version: FunctionVersion) -> str:
-        """The identifier of its image."""
-        return IMAGE
-
-    def layout(self, version: FunctionVersion) -> Layout:
-        """An ordinary user that may write `/tmp` only, or with a persistent service everything."""
-        return Layout(code_at=environment.APP, writable=version.persistent)
-
-    def system(self, version: FunctionVersion, code: str) -> str:
-        """What the build changed outside the application lies beside it."""
-        return code
 
     def program(self, version: FunctionVersion, image: Image, exists: Callable[[str], bool]) -> tuple[str, ...]:
         """Bash with the start command; to be started in a process group of its own, as Bash passes no signal on."""
@@ -72,8 +73,7 @@ class WebContract:
         log_stream: str,
         port: int = 0,
     ) -> dict[str, str]:
-        own = environment.server_variables(version, image.environment, paths.get("task", environment.APP))
-        return own | ({"PORT": str(port)} if port else {})
+        return environment.server_variables(version, image.environment, paths.get("task", environment.APP), port)
 
     def extension_variables(
         self, version: FunctionVersion, image: Image, *, paths: Mapping[str, str], api_address: str
@@ -98,8 +98,8 @@ class WebContract:
     ) -> list[str]:
         return platform_log.lines(version, record)
 
-    def comments(self, version: FunctionVersion) -> Callable[[bytes], list[str]]:
-        """Reads the output of one environment and adds hints to it."""
+    def comments(self, version: FunctionVersion) -> Callable[[str], list[str]]:
+        """Hints are added to what a server writes."""
         return Diagnosis(persistent=version.persistent).read
 
     def is_traced(self, version: FunctionVersion) -> bool:
@@ -111,12 +111,10 @@ class WebContract:
         return []
 
     def log_tail(self, lines: bytes) -> bytes:
-        """As much of a server's last output as is told with a failure."""
-        return lines[-limits.OUTPUT_BYTES :]
+        """Callers of services get no log."""
+        return b""
 
     def failure(self, failure: Failure, version: FunctionVersion, request_id: str, wall: float) -> tuple[str, bytes]:
-        """The error's code (its status: `failures.status_of`) and the text for the caller."""
-        word = failures.start_error if failure.starting else failures.request_error
-        output = "".join(line for _, line in failure.output).encode()
-        error = word(version, failure, output)
+        """The error's code, whose status is `failures.status_of(code)`, and the text for the caller."""
+        error = failures.error_of(version, failure)
         return error.code, error.body

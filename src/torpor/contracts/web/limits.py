@@ -20,6 +20,10 @@ UNLIMITED_TIME = 31_536_000.0
 RESPONSE_MAX = 6_291_456
 REQUEST_MAX = 32 * MIB
 """Ours: the body of a request to a serverless service, as in comparable clouds."""
+HEAD_MAX = 64 * 1024
+"""Ours: status line and fields of an answer."""
+REUSE_AFTER_FREEZE = 1.0
+"""Ours: servers close connections that were idle for some seconds, the shortest usual one being 2."""
 CONCURRENCY_DEFAULT = 80
 """Ours, as in comparable clouds: web servers are made for many requests at once, and one environment per request would
 start a whole server for every picture of a page."""
@@ -74,6 +78,7 @@ BUILD_LOG_MAX = 256 * 1024
 # Failures; all ours
 OUTPUT_LINES = 20
 """Of the server's last output, told with a failed start."""
-OUTPUT_BYTES = 4 * 1024
+OUTPUT_LENGTH = 4 * 1024
+"""Characters."""
 HINT_WINDOW = 400
 """Characters around a message within which words about shared memory belong to it."""
