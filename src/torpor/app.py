@@ -106,7 +106,7 @@ class Server:
             traces=traces,
             clock=self._clock,
             loop=asyncio.get_running_loop(),
-            code_folder=self._stores.code.folder,
+            fetch_code=self._fetch_code,
             limits_cpu=settings.cpu_limit,
             attention=Attention(settings.busy_poll),
         )
@@ -220,6 +220,9 @@ class Server:
 
     def _code_in_use(self) -> list[CodeRef]:
         return [*self.pool.code_in_use(), *self.layers.code_in_use()]
+
+    async def _fetch_code(self, code: CodeRef) -> tuple[str, bool]:
+        return self._stores.code.folder(code), False
 
     def _reserved(self) -> int:
         return self.functions.total_reserved()

@@ -45,7 +45,7 @@ class Workplace:
 
 
 _CHILD = f"( while :; do echo child; sleep {TICK}; done ) &"
-SCRIPTS: Mapping[str, str] = {
+SCRIPTS: dict[str, str] = {
     "hello": "#!/bin/sh\necho one\necho two >&2\necho three\n",
     "exit-7": "#!/bin/sh\nexit 7\n",
     "kill-self": "#!/bin/sh\nkill -9 $$\n",
@@ -71,6 +71,19 @@ exec 3<>"/dev/tcp/${API%:*}/${API##*:}"
 printf ping >&3
 read -r answer <&3
 echo "$answer"
+""",
+}
+SCRIPTS |= {
+    "serve": """#!/usr/bin/python3
+import os, socket
+host, port = os.environ["HOST"], int(os.environ["PORT"])
+family = socket.AF_INET6 if ":" in host else socket.AF_INET
+server = socket.create_server((host, port), family=family, dualstack_ipv6=host == "::")
+print("listening", flush=True)
+while True:
+    connection, _ = server.accept()
+    with connection:
+        connection.sendall(b"answer to " + connection.recv(100))
 """,
 }
 DATA_FILES = ("not-executable", "message")
@@ -192,6 +205,15 @@ async def _call_api(process: MemoryProcess) -> None:
     process.write(await reader.readline())
 
 
+async def _serve(process: MemoryProcess) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"answer to " + await reader.read(100))
+
+    await process.serve(answer, int(process.environment["PORT"]), process.environment["HOST"])
+    process.write(b"listening\n")
+    await asyncio.sleep(60)
+
+
 PROGRAMS: Mapping[str, Program] = {
     f"/var/task/{name}": program
     for name, program in {
@@ -214,6 +236,7 @@ PROGRAMS: Mapping[str, Program] = {
         "trap-term": _trap_term,
         "files-limit": _files_limit,
         "call-api": _call_api,
+        "serve": _serve,
     }.items()
 }
 

@@ -7,17 +7,14 @@ rung; there is no isolation whatever, and time is the loop's.
 """
 
 import asyncio
-import contextlib
-import inspect
 import os
 import signal
 import socket
-import traceback
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
 
 from torpor.model.errors import RuntimeMissing, SandboxUnavailable
+from torpor.sandbox.memory_process import MemoryProcess, Program, run
 from torpor.sandbox.port import (
     Capability,
     Isolation,
@@ -29,154 +26,14 @@ from torpor.sandbox.port import (
     SandboxStatistics,
     Stream,
 )
+from torpor.sandbox.ports import PortBook
 
-Program = Callable[["MemoryProcess"], "Awaitable[int | None] | int | None"]
-"""What a process runs: called with its view of the sandbox; the result is the exit status, None meaning 0. An exception
-is written to the output and exits with 1."""
+__all__ = ["MemoryProcess", "MemoryProvider", "MemorySandbox", "Program"]
 
 PATHS = {"task": "/var/task", "opt": "/opt", "runtime": "/var/runtime", "lang": "/var/lang", "tmp": "/tmp"}
 CHUNK = 64 * 1024
-MIB = 1024 * 1024
-IGNORED = frozenset({signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH})
-
-
-class _Gated:
-    """Runs a coroutine that is resumed only while the gate is open and the process is not ended."""
-
-    def __init__(self, program: Coroutine[Any, Any, int | None], process: "MemoryProcess") -> None:
-        self._program = program
-        self._process = process
-
-    def __await__(self) -> Generator[Any, Any, int | None]:
-        error: BaseException | None = None
-        while True:
-            error = (yield from self._pass_gate()) or error
-            try:
-                step = self._program.send(None) if error is None else self._program.throw(error)
-            except StopIteration as end:
-                result: int | None = end.value
-                return result
-            error = None
-            try:
-                yield step
-            except BaseException as thrown:
-                error = thrown
-
-    def _pass_gate(self) -> Generator[Any, Any, BaseException | None]:
-        """Wait for the gate; what the program's own time-outs threw at it meanwhile reaches it afterwards."""
-        error: BaseException | None = None
-        while True:
-            if self._process.ended_by is not None:
-                self._close()
-                raise asyncio.CancelledError
-            if self._process.sandbox.running.is_set():
-                return error
-            try:
-                yield from self._process.sandbox.running.wait().__await__()
-            except asyncio.CancelledError as thrown:
-                error = thrown
-
-    def _close(self) -> None:
-        # A killed process gets no say, so one that awaits in its clean-up is cut off there.
-        with contextlib.suppress(RuntimeError):
-            self._program.close()
-
-
-class MemoryProcess:
-    """A program's view of the sandbox: the system calls it has."""
-
-    def __init__(self, sandbox: "MemorySandbox", spec: ProcessSpec, pid: int, parent: "MemoryProcess | None") -> None:
-        self.sandbox = sandbox
-        self.spec = spec
-        self.pid = pid
-        self.parent = parent
-        self.ended_by: int | None = None
-        """The signal that ended it."""
-        self.out_of_memory = False
-        self.memory_bytes = 0
-        self._handlers: dict[int, Callable[[], None]] = {}
-        self._connections: list[asyncio.StreamWriter] = []
-        self.task: asyncio.Task[int | None] | None = None
-
-    @property
-    def environment(self) -> Mapping[str, str]:
-        """The environment variables it was given."""
-        return self.spec.environment
-
-    @property
-    def tmp(self) -> dict[str, bytes]:
-        """The sandbox's `/tmp`: file name to content; outlives the process."""
-        return self.sandbox.tmp
-
-    def read_code(self, name: str) -> bytes:
-        """A file of the code folder. Raises OSError."""
-        with open(os.path.join(self.sandbox.spec.code, name), "rb") as file:
-            return file.read()
-
-    def write(self, data: bytes) -> None:
-        """Write to stdout."""
-        self.sandbox.write(Stream.OUTPUT, data)
-
-    def write_framed(self, data: bytes) -> None:
-        """Write to the framed log pipe. Raises OSError if the process was started without one."""
-        if not self.spec.framed_log_variable:
-            raise OSError("the process has no framed log pipe")
-        self.sandbox.write(Stream.FRAMED, data)
-
-    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """A connection to the API socket; it breaks when the process ends."""
-        host, _, port = self.sandbox.api_address.rpartition(":")
-        reader, writer = await asyncio.open_connection(host, int(port))
-        self._connections.append(writer)
-        return reader, writer
-
-    def fork(self, program: Program) -> None:
-        """Start a child nobody is told about; it may outlive this process."""
-        self.sandbox.launch(MemoryProcess(self.sandbox, self.spec, self.sandbox.next_pid(), self), program)
-
-    def on_signal(self, number: int, handler: Callable[[], None]) -> None:
-        """Handle a signal instead of being ended by it (SIGKILL excepted)."""
-        self._handlers[number] = handler
-
-    def use_memory(self, size: int) -> None:
-        """Use this many bytes from now on; beyond the sandbox's limit the process is ended out of memory."""
-        self.memory_bytes = size
-        if self.sandbox.note_memory() > self.sandbox.spec.memory_mb * MIB:
-            self.out_of_memory = True
-            self.end(signal.SIGKILL)
-
-    def receive(self, number: int) -> None:
-        """Take a signal: a handler runs, otherwise its default happens."""
-        if number != signal.SIGKILL and number in self._handlers:
-            self._handlers[number]()
-        elif number not in IGNORED:
-            self.end(number)
-
-    def end(self, number: int) -> None:
-        """End by a signal; at once if it waits, at its next wait if it is just running."""
-        if self.ended_by is None and self.task is not None and not self.task.done():
-            self.ended_by = number
-            self.task.cancel()
-
-    def close_files(self) -> None:
-        """Break the connections, as the end of a process does."""
-        self.memory_bytes = 0
-        for writer in self._connections:
-            with contextlib.suppress(RuntimeError):
-                writer.transport.abort()
-
-
-async def _perform(program: Program, process: MemoryProcess) -> int | None:
-    try:
-        outcome = program(process)
-        return await outcome if inspect.isawaitable(outcome) else outcome
-    except Exception:
-        process.write(traceback.format_exc().encode())
-        return 1
-
-
-async def _run(program: Program, process: MemoryProcess) -> int | None:
-    return await _Gated(_perform(program, process), process)
+ADDRESS = "127.0.0.2"
+"""Loopback too, but not where servers listen that mean to be reached from their own host only."""
 
 
 class MemorySandbox:
@@ -225,6 +82,21 @@ class MemorySandbox:
         """The fixed paths: the names programs are registered under."""
         return PATHS
 
+    @property
+    def address(self) -> str:
+        """On the host's loopback: programs are part of the server."""
+        return ADDRESS
+
+    def server_port(self, wanted: int) -> int:
+        """`wanted` unless it is taken on this host."""
+        return self._provider.ports.give(self.name, wanted)
+
+    async def open_socket(self) -> socket.socket:
+        """A socket of the host."""
+        if self._gone:
+            raise SandboxUnavailable(f"The sandbox {self.name} is gone.")
+        return socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+
     def next_pid(self) -> int:
         """A number no process of this sandbox has had."""
         self._pids += 1
@@ -248,7 +120,7 @@ class MemorySandbox:
 
     def launch(self, process: MemoryProcess, program: Program) -> None:
         """Run a program as this process."""
-        process.task = self._loop.create_task(_run(program, process))
+        process.task = self._loop.create_task(run(program, process))
         self._live[process.pid] = process
         process.task.add_done_callback(lambda task: self._ended(process, task))
 
@@ -355,6 +227,7 @@ class MemoryProvider:
         """`runtimes` are those `create` and `warm` accept; None accepts every one."""
         self.programs = dict(programs)
         self.sandboxes: dict[str, MemorySandbox] = {}
+        self.ports = PortBook()
         self._runtimes = runtimes
         self._open = False
 
@@ -383,6 +256,7 @@ class MemoryProvider:
     def forget(self, name: str) -> None:
         """A sandbox is destroyed."""
         self.sandboxes.pop(name, None)
+        self.ports.release(name)
 
     def capabilities(self) -> tuple[Capability, ...]:
         """Says what it is."""

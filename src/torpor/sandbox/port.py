@@ -114,7 +114,8 @@ class Sandbox(Protocol):
 
     @property
     def api_socket(self) -> socket.socket:
-        """A listening stream socket, reachable only by processes inside, at `api_address`. The caller accepts on it."""
+        """A listening stream socket, reachable only by processes inside, at `api_address`. The caller accepts on it; if
+        nothing inside uses it, the caller may close it, which leaves its port to servers inside."""
         ...
 
     @property
@@ -126,6 +127,23 @@ class Sandbox(Protocol):
     def paths(self) -> Mapping[str, str]:
         """Where the contract's folders stand for processes inside: keys `task`, `opt`, `runtime`, `lang`, `tmp`. The
         fixed paths in a real sandbox; host paths where there is no isolation."""
+        ...
+
+    @property
+    def address(self) -> str:
+        """The IPv4 address under which a socket of `open_socket` reaches a server inside that listens on all
+        interfaces (`0.0.0.0`, or `::` for both protocols). One that listens on 127.0.0.1 only is not reached there."""
+        ...
+
+    def server_port(self, wanted: int) -> int:
+        """The port a server inside shall listen on: `wanted`, or a free one where sandboxes share the host's network
+        and another server has it already. The same answer each time it is asked."""
+        ...
+
+    async def open_socket(self) -> socket.socket:
+        """A new IPv4 TCP socket in the sandbox's network: it reaches servers inside, at `address` and at 127.0.0.1,
+        whether or not they are frozen. Not connected, non-blocking, close-on-exec; the caller's to close. Whoever
+        answers is not to be trusted: never wait for it without a limit. Raises SandboxUnavailable."""
         ...
 
     def start(self, process: ProcessSpec) -> None:

@@ -142,6 +142,17 @@ class Keeper:
                         send(pid, message["number"])
                 return
 
+    def _do_sockets(self, message: wire.Message, descriptors: list[int]) -> None:
+        """Make TCP sockets in this network for the server to use from outside."""
+        made: list[socket.socket] = []
+        with contextlib.suppress(OSError):
+            made.extend(_tcp_socket() for _ in range(message["count"]))
+        answer = {"event": "sockets", "lacking": message["count"] - len(made)}
+        with contextlib.suppress(OSError):
+            wire.send(self._control, answer, tuple(item.fileno() for item in made))
+        for item in made:
+            item.close()
+
     def _do_everyone(self, message: wire.Message, descriptors: list[int]) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(_EVERYONE, message["number"])
@@ -184,6 +195,10 @@ class Keeper:
     def _tell(self, message: wire.Message) -> None:
         with contextlib.suppress(OSError):
             wire.send(self._control, message)
+
+
+def _tcp_socket() -> socket.socket:
+    return socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
 
 
 def start(control: socket.socket, order: wire.Message, settings: dict[str, Any], groups: Any) -> None:

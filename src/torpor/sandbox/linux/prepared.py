@@ -59,7 +59,8 @@ class PreparedSandbox:
         self._note_tmp(message)
 
     def listen(self, listener: Any) -> None:
-        """From now on tell `listener` (`on_event(message)`, `on_keeper_gone()`) what happens."""
+        """From now on tell `listener` (`on_event(message)`, `on_sockets(descriptors, lacking)`, `on_keeper_gone()`)
+        what happens."""
         self._listener = listener
 
     async def discard(self) -> None:
@@ -94,6 +95,9 @@ class PreparedSandbox:
     def _on_message(self, message: wire.Message, descriptors: list[int]) -> None:
         if message["event"] == "ready":
             self._adopt(message, descriptors)
+        elif message["event"] == "sockets" and self._listener is not None:
+            self._listener.on_sockets(descriptors, message["lacking"])
+            return
         else:
             wire.close_all(descriptors)
         if self._answer is not None and message["event"] in ("ready", "assigned", "failed"):

@@ -14,6 +14,7 @@ from torpor.sandbox.launcher import places, wire
 from torpor.sandbox.linux.fidelity import may_clone
 from torpor.sandbox.linux.output import OutputReader
 from torpor.sandbox.linux.prepared import PreparedSandbox
+from torpor.sandbox.linux.sockets import SocketStock
 from torpor.sandbox.port import (
     ProcessExit,
     ProcessSpec,
@@ -65,6 +66,7 @@ class LinuxSandbox:
         self._on_gone = on_gone
         self._controls = prepared.controls
         self._api = prepared.sockets["api"]
+        self._sockets = SocketStock(loop, lambda count: prepared.channel.send({"do": "sockets", "count": count}))
         self._running: set[str] = set()
         self._framed: dict[str, OutputReader] = {}
         self._by_signal = not {"cgroup.freeze", "freezer.state"} & set(self._controls.fds)
@@ -99,6 +101,16 @@ class LinuxSandbox:
     @property
     def paths(self) -> Mapping[str, str]:
         return PATHS
+
+    @property
+    def address(self) -> str:
+        return places.API_HOST
+
+    def server_port(self, wanted: int) -> int:
+        return wanted
+
+    async def open_socket(self) -> socket.socket:
+        return await self._sockets.take()
 
     @property
     def tmp_kind(self) -> str:
@@ -201,6 +213,10 @@ class LinuxSandbox:
             # The killed processes of a frozen v1 group end only now.
             self._controls.thaw()
 
+    def on_sockets(self, descriptors: list[int], lacking: int) -> None:
+        """Sockets the keeper made."""
+        self._sockets.deliver(descriptors, lacking)
+
     def on_keeper_gone(self) -> None:
         """The keeper ended, and with it everything inside."""
         if self._dead:
@@ -291,6 +307,7 @@ class LinuxSandbox:
 
     def _die(self) -> None:
         self._dead = True
+        self._sockets.close(f"The sandbox {self.name} is gone.")
         if self._watch is not None:
             self._watch.stop()
         self._output.close()

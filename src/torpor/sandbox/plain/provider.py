@@ -24,6 +24,7 @@ from torpor.sandbox.port import (
     SandboxListener,
     SandboxSpec,
 )
+from torpor.sandbox.ports import PortBook
 
 PREFIX = "plain-"
 LOCK = "plain.lock"
@@ -122,6 +123,7 @@ class PlainProvider:
         self._images = images
         self._home: _Home | None = None
         self._sandboxes: dict[str, PlainSandbox] = {}
+        self._ports = PortBook()
 
     @property
     def isolation(self) -> Isolation:
@@ -157,7 +159,7 @@ class PlainProvider:
         if self._home is not home:
             place.api.close()
             raise SandboxUnavailable("The sandbox provider was closed meanwhile.")
-        sandbox = PlainSandbox(spec, place, listener, home.note_session, self._forget)
+        sandbox = PlainSandbox(spec, place, listener, home.note_session, self._forget, self._ports)
         self._sandboxes[spec.name] = sandbox
         return sandbox
 

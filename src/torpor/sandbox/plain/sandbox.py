@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from torpor.model.errors import SandboxUnavailable
 from torpor.sandbox.gauge import Gauge, family
 from torpor.sandbox.plain import guard
 from torpor.sandbox.plain.folders import PathTranslation
@@ -27,12 +28,15 @@ from torpor.sandbox.port import (
     SandboxStatistics,
     Stream,
 )
+from torpor.sandbox.ports import PortBook
 from torpor.sandbox.watch import MemoryWatch
 
 DESTROY_PAUSE = 0.005
 """Seconds between two looks at whether everything killed is gone."""
 _MIB = 1024 * 1024
 DESTROY_LOOKS = 1000
+ADDRESS = "127.0.0.2"
+"""Loopback too, but not where servers listen that mean to be reached from their own host only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +59,7 @@ class PlainSandbox:
         listener: SandboxListener,
         note_session: Callable[[str, int], None],
         forget: Callable[[str], None],
+        ports: PortBook,
     ) -> None:
         """`note_session` tells the guard of a session (`+`) or its end (`-`); `forget` is told the name at the end."""
         self._spec = spec
@@ -62,6 +67,7 @@ class PlainSandbox:
         self._listener = listener
         self._note_session = note_session
         self._forget = forget
+        self._ports = ports
         self._loop = asyncio.get_running_loop()
         self._translation = PathTranslation(place.paths)
         self._outputs = {Stream.OUTPUT: OutputPipe(self._loop, self._deliver_output)}
@@ -98,6 +104,21 @@ class PlainSandbox:
     def paths(self) -> Mapping[str, str]:
         """Host folders standing in for the fixed ones."""
         return self._place.paths
+
+    @property
+    def address(self) -> str:
+        """On the host's own loopback."""
+        return ADDRESS
+
+    def server_port(self, wanted: int) -> int:
+        """`wanted` unless it is taken on this host."""
+        return self._ports.give(self.name, wanted)
+
+    async def open_socket(self) -> socket.socket:
+        """A socket of the host."""
+        if self._ending is not None:
+            raise SandboxUnavailable(f"The sandbox {self.name} is gone.")
+        return _tcp_socket()
 
     def start(self, process: ProcessSpec) -> None:
         """Execute the program on the host as it is; `clone` is never used."""
@@ -271,6 +292,7 @@ class PlainSandbox:
         for session in self._orphaned:
             self._note_session("-", session)
         await asyncio.to_thread(guard.remove_tree, self._place.folder)
+        self._ports.release(self.name)
         self._forget(self.name)
 
     async def _end_processes(self) -> None:
@@ -280,6 +302,13 @@ class PlainSandbox:
             self._all_ended.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._all_ended.wait(), DESTROY_PAUSE)
+
+
+def _tcp_socket() -> socket.socket:
+    try:
+        return socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    except OSError as error:
+        raise SandboxUnavailable(f"No socket can be opened: {error}.") from error
 
 
 def _explain(error: OSError | ValueError) -> str:

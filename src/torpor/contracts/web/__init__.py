@@ -1,0 +1,1 @@
+"""Web services: any HTTP server that a start command runs, as its callers and its code know it."""
