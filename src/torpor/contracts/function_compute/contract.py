@@ -11,16 +11,14 @@ from torpor.contracts.function_compute import (
     names,
     policy,
     runtimes,
-    server_wire,
 )
 from torpor.contracts.function_compute.environment import NO_CREDENTIALS, Credentials
-from torpor.contracts.function_compute.failures import FailureFacts
-from torpor.contracts.function_compute.runtimes import Layout
-from torpor.contracts.function_compute.server_wire import Readiness, ServerRequest
-from torpor.model.failure import Answer, Failure, FailureKind
+from torpor.contracts.function_compute.failures import Cost
+from torpor.contracts.function_compute.server_wire import FunctionComputeServerWire
+from torpor.model.failure import Failure, FailureKind
 from torpor.model.function import FunctionVersion
-from torpor.model.image import Image
-from torpor.model.invocation import Fields, Invocation
+from torpor.model.image import Image, Layout
+from torpor.model.invocation import Invocation
 from torpor.model.policy import LifecyclePolicy, ScalingPolicy
 from torpor.model.records import InitEnded, InvocationEnded, Record
 
@@ -40,6 +38,10 @@ class FunctionComputeContract:
     files_max = limits.FILES_MAX
     processes_max = limits.PROCESSES_MAX
 
+    @property
+    def server_wire(self) -> FunctionComputeServerWire:
+        return FunctionComputeServerWire(credentials=self.credentials)
+
     def policy(self, version: FunctionVersion) -> LifecyclePolicy:
         return policy.instance_policy(version, start_limit=self.start_limit, grace=self.grace)
 
@@ -56,18 +58,28 @@ class FunctionComputeContract:
     def layout(self, version: FunctionVersion) -> Layout:
         return runtimes.layout(version.runtime)
 
+    def system(self, version: FunctionVersion, code: str) -> str:
+        return ""
+
     def may_clone(self, version: FunctionVersion) -> bool:
         """The guests of built-in runtimes may be forks of a warm interpreter; a server of one's own is started."""
         return not runtimes.is_custom(version.runtime)
 
-    def program(self, version: FunctionVersion, image: Image, _exists: Callable[[str], bool]) -> tuple[str, ...]:
+    def program(self, version: FunctionVersion, image: Image, exists: Callable[[str], bool]) -> tuple[str, ...]:
         """The configured command, else the built-in runtime's guest, else the package's `bootstrap`."""
         if version.server is not None and version.server.command:
             return version.server.command
         return (runtimes.BOOTSTRAP,) if runtimes.is_custom(version.runtime) else image.argv
 
     def variables(
-        self, version: FunctionVersion, image: Image, *, paths: Mapping[str, str], api_address: str, log_stream: str
+        self,
+        version: FunctionVersion,
+        image: Image,
+        *,
+        paths: Mapping[str, str],
+        api_address: str,
+        log_stream: str,
+        port: int = 0,
     ) -> dict[str, str]:
         return environment.variables(
             version,
@@ -75,23 +87,30 @@ class FunctionComputeContract:
             paths=paths,
             instance=log_stream,
             api_address=api_address,
+            port=port,
             credentials=self.credentials,
         )
 
     def extension_variables(
-        self, _version: FunctionVersion, _image: Image, *, paths: Mapping[str, str], api_address: str
+        self, version: FunctionVersion, image: Image, *, paths: Mapping[str, str], api_address: str
     ) -> dict[str, str]:
         return {}
 
-    def framed_log_variable(self, _version: FunctionVersion) -> str:
+    def framed_log_variable(self, version: FunctionVersion) -> str:
         return ""
 
-    def log_stream(self, version: FunctionVersion, environment_id: str, _wall: float) -> str:
+    def worker_log_variable(self, version: FunctionVersion) -> str:
+        return ""
+
+    def is_connection_per_worker(self, version: FunctionVersion) -> bool:
+        return False
+
+    def log_stream(self, version: FunctionVersion, environment_id: str, wall: float) -> str:
         """One stream per instance, named as the instance."""
         return names.instance_id(environment_id, classic=names.is_classic(version))
 
     def log_lines(
-        self, version: FunctionVersion, _image: Image, record: Record, *, wall: float, memory_mb: int, trace: str = ""
+        self, version: FunctionVersion, image: Image, record: Record, *, wall: float, memory_mb: int, trace: str = ""
     ) -> list[str]:
         """Runtimes print their own marks; the platform adds only what no runtime could (1.6)."""
         failure = record.failure if isinstance(record, InvocationEnded | InitEnded) else None
@@ -100,21 +119,21 @@ class FunctionComputeContract:
         if isinstance(record, InvocationEnded):
             if failure.kind not in _LOGGED:
                 return []
-            text = failures.run_failure(failure, seconds=record.duration, memory_mb=memory_mb)
+            cost = Cost(seconds=record.duration, memory_mb=memory_mb)
+            text = failures.run_failure(failure, cost)
             return [f"FC Invoke End RequestId: {record.id}, Error: {text}\n"]
         return [self._start_line(version, failure)]
 
     def _start_line(self, version: FunctionVersion, failure: Failure) -> str:
         if failure.kind is FailureKind.EXIT:
             return failures.exit_text(failure, version) + "\n"
-        facts = FailureFacts(version=version, stage=failures.Stage.START)
-        return failures.start_failure(failure, facts)[1].partition("\nLogs:")[0].partition(" Logs :")[0] + "\n"
+        return failures.start_failure(failure, version)[1].partition("\nLogs:")[0].partition(" Logs :")[0] + "\n"
 
-    def is_traced(self, _version: FunctionVersion) -> bool:
+    def is_traced(self, version: FunctionVersion) -> bool:
         return False
 
     def segments(
-        self, _version: FunctionVersion, _invocation: Invocation, _steps: Sequence[tuple[Record, float]]
+        self, version: FunctionVersion, invocation: Invocation, steps: Sequence[tuple[Record, float]]
     ) -> list[bytes]:
         return []
 
@@ -122,35 +141,5 @@ class FunctionComputeContract:
         """The end of an invocation's log; a character that the cut would split is left out."""
         return invoking.cut(lines)
 
-    def failure(self, failure: Failure, request_id: str, _wall: float, *, facts: FailureFacts) -> tuple[str, bytes]:
-        return failures.told(failure, request_id, facts)
-
-    def readiness(self, version: FunctionVersion) -> Readiness:
-        return server_wire.readiness(version)
-
-    def event_request(self, version: FunctionVersion, invocation: Invocation) -> ServerRequest:
-        return server_wire.event_request(version, invocation, self.credentials)
-
-    def http_fields(self, version: FunctionVersion, invocation: Invocation) -> list[tuple[str, str]]:
-        return server_wire.http_fields(version, invocation, self.credentials)
-
-    def hook_request(self, version: FunctionVersion, hook: str) -> ServerRequest:
-        return server_wire.hook_request(version, hook, self.credentials)
-
-    def hook_timeout(self, version: FunctionVersion, hook: str) -> float:
-        return server_wire.hook_timeout(version, hook)
-
-    def hook_succeeded(self, _hook: str, status: int) -> bool:
-        return server_wire.hook_succeeded(status)
-
-    def health_request(self, version: FunctionVersion) -> ServerRequest | None:
-        return server_wire.health_request(version)
-
-    def is_healthy(self, status: int) -> bool:
-        return server_wire.is_healthy(status)
-
-    def may_retry(self, method: str) -> bool:
-        return server_wire.may_retry(method)
-
-    def answer(self, version: FunctionVersion, status: int, fields: Fields, body: bytes) -> Answer:
-        return server_wire.answer(version, status, fields, body)
+    def failure(self, failure: Failure, version: FunctionVersion, request_id: str, wall: float) -> tuple[str, bytes]:
+        return failures.told(failure, version, request_id)

@@ -1,10 +1,10 @@
 """Runtime names: which there are, which image serves each, and where it stands inside (1.1, 2)."""
 
 import re
-from dataclasses import dataclass
 from types import MappingProxyType
 
 from torpor.contracts.function_compute.api_failures import invalid, not_built
+from torpor.model.image import Layout
 
 SERVER_IMAGE = "server"
 CODE_AT = "/code"
@@ -17,17 +17,6 @@ _NODE = re.compile(r"nodejs[0-9]{1,2}")
 _OTHERS = frozenset({"go1", "java8", "java11", "php7.2", "python2.7", "dotnetcore2.1", "dotnetcore3.1"})
 _WITHOUT_REQUEST_CREDENTIALS = frozenset({"custom.debian11", "custom.debian12"})
 _OLD_VERSION_VARIABLE = frozenset({"python3.6", "python3.9", "python3.10"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
-    """Where the code stands inside, and what its processes may do there."""
-
-    code_at: str
-    as_root: bool
-    """User 0 inside its own user namespace."""
-    writable: bool
-    """The whole file system, for as long as the instance lives; else `/tmp` only."""
 
 
 def is_custom(runtime: str) -> bool:
