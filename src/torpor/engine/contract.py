@@ -242,7 +242,7 @@ class Contract(Protocol):
         ...
 
     def comments(self, version: FunctionVersion) -> Callable[[str], list[str]] | None:
-        """Reads what one environment writes, some lines at a time, and tells what lines to add to it; None if never any."""
+        """Reads what one environment writes, some lines at a time, and tells what lines to add; None if never any."""
         ...
 
     def log_tail(self, lines: bytes) -> bytes:

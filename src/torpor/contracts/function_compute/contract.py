@@ -13,15 +13,14 @@ from torpor.contracts.function_compute import (
     runtimes,
 )
 from torpor.contracts.function_compute.environment import NO_CREDENTIALS, Credentials
-from torpor.contracts.function_compute.failures import FailureFacts, Stage
-from torpor.contracts.function_compute.wire import FunctionComputeWire
+from torpor.contracts.function_compute.failures import Cost
+from torpor.contracts.function_compute.server_wire import FunctionComputeServerWire
 from torpor.model.failure import Failure, FailureKind
 from torpor.model.function import FunctionVersion
 from torpor.model.image import Image, Layout
 from torpor.model.invocation import Invocation
 from torpor.model.policy import LifecyclePolicy, ScalingPolicy
 from torpor.model.records import InitEnded, InvocationEnded, Record
-from torpor.model.server import INITIALIZE
 
 _LOGGED = (FailureKind.TIMEOUT, FailureKind.EXIT, FailureKind.NO_ANSWER, FailureKind.CANCELLED)
 
@@ -42,8 +41,8 @@ class FunctionComputeContract:
     processes_max = limits.PROCESSES_MAX
 
     @property
-    def server_wire(self) -> FunctionComputeWire:
-        return FunctionComputeWire(credentials=self.credentials)
+    def server_wire(self) -> FunctionComputeServerWire:
+        return FunctionComputeServerWire(credentials=self.credentials)
 
     def policy(self, version: FunctionVersion) -> LifecyclePolicy:
         return policy.instance_policy(version, start_limit=self.start_limit, grace=self.grace)
@@ -55,7 +54,6 @@ class FunctionComputeContract:
         return policy.cpu_share(version)
 
     def image(self, runtime: str) -> str:
-        """The platform's name for what stands inside."""
         return runtimes.image_of(runtime)
 
     def layout(self, version: FunctionVersion) -> Layout:
@@ -84,15 +82,15 @@ class FunctionComputeContract:
         log_stream: str,
         port: int = 0,
     ) -> dict[str, str]:
-        own = environment.variables(
+        return environment.variables(
             version,
             image=image.environment,
             paths=paths,
             instance=log_stream,
             api_address="",
+            port=port,
             credentials=self.credentials,
         )
-        return own | ({"FC_SERVER_PORT": str(port)} if port else {})
 
     def extension_variables(
         self, version: FunctionVersion, image: Image, *, paths: Mapping[str, str], api_address: str
@@ -108,9 +106,6 @@ class FunctionComputeContract:
     def is_connection_per_worker(self, version: FunctionVersion) -> bool:
         return False
 
-    def comments(self, version: FunctionVersion) -> None:
-        """Nothing is added to what processes write."""
-
     def log_stream(self, version: FunctionVersion, environment_id: str, wall: float) -> str:
         """One stream per instance, named as the instance."""
         return names.instance_id(environment_id, classic=names.is_classic(version))
@@ -125,15 +120,15 @@ class FunctionComputeContract:
         if isinstance(record, InvocationEnded):
             if failure.kind not in _LOGGED:
                 return []
-            text = failures.run_failure(failure, seconds=record.duration, memory_mb=memory_mb)
+            cost = Cost(seconds=record.duration, memory_mb=memory_mb)
+            text = failures.run_failure(failure, cost)
             return [f"FC Invoke End RequestId: {record.id}, Error: {text}\n"]
         return [self._start_line(version, failure)]
 
     def _start_line(self, version: FunctionVersion, failure: Failure) -> str:
         if failure.kind is FailureKind.EXIT:
             return failures.exit_text(failure, version) + "\n"
-        facts = FailureFacts(version=version, stage=failures.Stage.START)
-        return failures.start_failure(failure, facts)[1].partition("\nLogs:")[0].partition(" Logs :")[0] + "\n"
+        return failures.start_failure(failure, version)[1].partition("\nLogs:")[0].partition(" Logs :")[0] + "\n"
 
     def is_traced(self, version: FunctionVersion) -> bool:
         return False
@@ -143,24 +138,12 @@ class FunctionComputeContract:
     ) -> list[bytes]:
         return []
 
+    def comments(self, version: FunctionVersion) -> None:
+        """Nothing is added to what processes write."""
+
     def log_tail(self, lines: bytes) -> bytes:
         """The end of an invocation's log; a character that the cut would split is left out."""
         return invoking.cut(lines)
 
     def failure(self, failure: Failure, version: FunctionVersion, request_id: str, wall: float) -> tuple[str, bytes]:
-        return failures.told(failure, request_id, _facts(failure, version))
-
-
-def _facts(failure: Failure, version: FunctionVersion) -> FailureFacts:
-    stage = Stage.INVOKE
-    if failure.starting:
-        in_hook = failure.kind is FailureKind.INIT_ERROR or failure.detail == INITIALIZE
-        stage = Stage.HOOK if in_hook else Stage.START
-    return FailureFacts(
-        version=version,
-        stage=stage,
-        seconds=failure.elapsed,
-        address=failure.address.rpartition(":")[0],
-        output=failure.output,
-        memory_mb=float(failure.memory_mb),
-    )
+        return failures.told(failure, version, request_id)

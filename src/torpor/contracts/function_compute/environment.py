@@ -37,20 +37,20 @@ def variables(
     paths: Mapping[str, str],
     instance: str,
     api_address: str,
+    port: int,
     credentials: Credentials,
 ) -> dict[str, str]:
     """The server's variables: the image's, then the customer's, then the platform's.
 
-    `paths` tells where the code (`task`) and the layers (`opt`) stand.
+    `paths` tells where the code (`task`) and the layers (`opt`) stand, `port` where the server has to listen.
     """
     code, layers = paths["task"], paths.get("opt", "/opt")
     libraries = os.pathsep.join((code, f"{code}/lib", "/usr/local/lib", f"{layers}/lib"))
     own = {"TZ": "UTC", **image, "LD_LIBRARY_PATH": libraries, **version.environment}
-    return own | _platform(version, code, instance, api_address) | _signing(version, credentials)
+    return own | _platform(version, code, instance, api_address, port) | _signing(version, credentials)
 
 
-def _platform(version: FunctionVersion, code: str, instance: str, api_address: str) -> dict[str, str]:
-    server = version.server
+def _platform(version: FunctionVersion, code: str, instance: str, api_address: str, port: int) -> dict[str, str]:
     number = shown_version(version.version)
     given = {
         "FC_FUNC_CODE_PATH": code,
@@ -62,8 +62,8 @@ def _platform(version: FunctionVersion, code: str, instance: str, api_address: s
         "FC_INSTANCE_ID": instance,
         runtimes.version_variable(version.runtime): number,
     }
-    if server is not None:
-        given["FC_CUSTOM_LISTEN_PORT"] = given["FC_SERVER_PORT"] = str(server.port)
+    if port:
+        given["FC_CUSTOM_LISTEN_PORT"] = given["FC_SERVER_PORT"] = str(port)
     if not runtimes.is_custom(version.runtime):
         given |= _for_guests(version, api_address)
     return given

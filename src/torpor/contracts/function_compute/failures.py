@@ -3,9 +3,7 @@
 import errno
 import json
 import os
-from collections.abc import Sequence
 from datetime import UTC, datetime
-from enum import StrEnum
 
 import msgspec
 
@@ -14,6 +12,7 @@ from torpor.contracts.function_compute.api_failures import STATUS, UNEXPECTED, b
 from torpor.contracts.function_compute.names import is_classic
 from torpor.model.failure import Failure, FailureKind
 from torpor.model.function import FunctionVersion
+from torpor.model.server import INITIALIZE
 
 NOT_STARTED = "FunctionNotStarted"
 EXITED = "CAExited"
@@ -28,40 +27,33 @@ NO_BOOTSTRAP_RIGHT = "The CA process cannot be started due to bootstrap file don
 DIED = "Process exited unexpectedly before completing request"
 
 
-class Stage(StrEnum):
-    """When it failed."""
+class Cost(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run took until it failed."""
 
-    START = "start"
-    """Before the port answered, or at the first health check."""
-    HOOK = "hook"
-    """In the initialise hook."""
-    INVOKE = "invoke"
-
-
-class FailureFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What is told of a failure beside its cause."""
-
-    version: FunctionVersion
-    stage: Stage = Stage.INVOKE
     seconds: float = 0.0
-    """Since the instance was started, or since the invocation was delivered."""
-    address: str = ""
-    """The instance's own address, without a port."""
-    output: Sequence[tuple[float, str]] = ()
-    """What the instance wrote: wall time and line."""
     memory_mb: float = 0.0
     """Most memory in use at once."""
 
 
-def told(failure: Failure, request_id: str, facts: FailureFacts) -> tuple[str, bytes]:
-    """Error type and payload for the caller. A type with a status of its own (`STATUS`) is no function error."""
+NOTHING = Cost()
+
+
+def told(failure: Failure, version: FunctionVersion, request_id: str, cost: Cost = NOTHING) -> tuple[str, bytes]:
+    """Error type and payload for the caller. A type with a status of its own (`status_of`) is no function error."""
     if failure.kind in (FailureKind.SANDBOX, FailureKind.STOPPED):
         return PLATFORM, body(PLATFORM, UNEXPECTED, request_id)
-    if facts.stage is Stage.HOOK:
+    if _is_hooks(failure):
         return INITIALIZATION, _hook_payload(failure)
-    if facts.stage is Stage.START or failure.kind is FailureKind.HEALTH:
-        return _not_started(failure, request_id, facts)
-    return _not_run(failure, request_id, facts)
+    if failure.starting or failure.kind in (FailureKind.HEALTH, FailureKind.START):
+        return _not_started(failure, version, request_id)
+    return _not_run(failure, request_id, cost)
+
+
+def _is_hooks(failure: Failure) -> bool:
+    """Was it the initialise hook that failed, and not the start before it?"""
+    if failure.kind in (FailureKind.INIT_ERROR, FailureKind.TIMEOUT):
+        return failure.detail == INITIALIZE
+    return failure.starting and failure.kind is FailureKind.NO_ANSWER
 
 
 def status_of(error_type: str, *, http: bool = False) -> int | None:
@@ -75,56 +67,57 @@ def status_of(error_type: str, *, http: bool = False) -> int | None:
     )
 
 
-def _not_started(failure: Failure, request_id: str, facts: FailureFacts) -> tuple[str, bytes]:
+def _not_started(failure: Failure, version: FunctionVersion, request_id: str) -> tuple[str, bytes]:
     if failure.kind is FailureKind.INIT_ERROR:
         return UNHANDLED, failure.payload or _message(failure.detail or DIED)
-    code, message = start_failure(failure, facts)
+    code, message = start_failure(failure, version)
     return code, body(code, message, request_id)
 
 
-def start_failure(failure: Failure, facts: FailureFacts) -> tuple[str, str]:
+def start_failure(failure: Failure, version: FunctionVersion) -> tuple[str, str]:
     """Code and message of a start that failed, in the words of the function's generation."""
     match failure.kind:
         case FailureKind.START:
-            return _no_program(failure, facts)
+            return _no_program(failure, version)
         case FailureKind.HEALTH:
             seen = f"status code: {failure.code} " if failure.code else f"error: {failure.detail or 'timeout'} "
             return NOT_STARTED, f"The function http server cannot be started. check function health failed with {seen}"
         case FailureKind.EXIT:
-            return EXITED, _exited(failure, facts)
-    return NOT_STARTED, _not_listening(failure, facts)
+            return EXITED, _exited(failure, version)
+    return NOT_STARTED, _not_listening(failure, version)
 
 
-def _not_listening(failure: Failure, facts: FailureFacts) -> str:
-    if not is_classic(facts.version):
+def _not_listening(failure: Failure, version: FunctionVersion) -> str:
+    if not is_classic(version):
         limit = failure.limit or limits.START_LIMIT
-        return f"Function instance health check failed on port {_port(facts)} in {limit:g} seconds.\nLogs:{_log(facts)}"
-    reason = failure.detail or "getsockopt: connection refused"
+        said = f"Function instance health check failed on port {_port(version)} in {limit:g} seconds."
+        return f"{said}\nLogs:{_log(failure)}"
+    reason = "i/o timeout" if "timeout" in failure.detail else "getsockopt: connection refused"
     return (
-        f"The CA's http server cannot be started:ContainerStartDuration:{_nanoseconds(facts)}. "
-        f"Ping CA failed due to: dial tcp {facts.address}:{_port(facts)}: {reason} Logs : {_log(facts)}"
+        f"The CA's http server cannot be started:ContainerStartDuration:{_nanoseconds(failure)}. "
+        f"Ping CA failed due to: dial tcp {failure.address}: {reason} Logs : {_log(failure)}"
     )
 
 
-def _exited(failure: Failure, facts: FailureFacts) -> str:
-    if not is_classic(facts.version):
-        return exit_text(failure, facts.version) + f" Logs:{_log(facts)}"
-    lasted = f"ContainerStartDuration:{_nanoseconds(facts)}"
+def _exited(failure: Failure, version: FunctionVersion) -> str:
+    if not is_classic(version):
+        return exit_text(failure, version) + f" Logs:{_log(failure)}"
+    lasted = f"ContainerStartDuration:{_nanoseconds(failure)}"
     return (
         f"The CA process either cannot be started or exited:{lasted}. CA process cannot be started or exited already: "
-        f"rpc error: code = 106 desc = {lasted}. Ping CA failed due to: dial tcp {facts.address}:{_port(facts)}: "
-        f"i/o timeout Logs : {_log(facts)}"
+        f"rpc error: code = 106 desc = {lasted}. Ping CA failed due to: dial tcp {failure.address}: "
+        f"i/o timeout Logs : {_log(failure)}"
     )
 
 
-def _no_program(failure: Failure, facts: FailureFacts) -> tuple[str, str]:
+def _no_program(failure: Failure, version: FunctionVersion) -> tuple[str, str]:
     """`detail` is the sandbox's `reason: path`."""
     denied = "denied" in failure.detail.lower() or failure.code == errno.EACCES
-    if facts.version.server is not None and facts.version.server.command:
+    if version.server is not None and version.server.command:
         number = errno.EACCES if denied else errno.ENOENT
         code = NO_PERMISSION if denied else NO_FILE
         gone = Failure(kind=FailureKind.EXIT, code=number)
-        return code, f"{exit_text(gone, facts.version)} Logs:{_log(facts)}"
+        return code, f"{exit_text(gone, version)} Logs:{_log(failure)}"
     if denied:
         return NO_PERMISSION, NO_BOOTSTRAP_RIGHT
     reason = f"the file {runtimes.BOOTSTRAP} is not exist"
@@ -168,7 +161,7 @@ def _is_error_document(payload: bytes) -> bool:
     return isinstance(document, dict) and "errorMessage" in document
 
 
-def _not_run(failure: Failure, request_id: str, facts: FailureFacts) -> tuple[str, bytes]:
+def _not_run(failure: Failure, request_id: str, cost: Cost) -> tuple[str, bytes]:
     match failure.kind:
         case FailureKind.CANCELLED:
             return CANCELLED, body(CANCELLED, "the client closed the request", request_id)
@@ -179,19 +172,19 @@ def _not_run(failure: Failure, request_id: str, facts: FailureFacts) -> tuple[st
             return BAD_RESPONSE, body(BAD_RESPONSE, message, request_id)
         case FailureKind.INIT_ERROR if failure.payload:
             return UNHANDLED, failure.payload
-    return UNHANDLED, _message(run_failure(failure, seconds=facts.seconds, memory_mb=facts.memory_mb))
+    return UNHANDLED, _message(run_failure(failure, cost))
 
 
-def run_failure(failure: Failure, *, seconds: float, memory_mb: float) -> str:
+def run_failure(failure: Failure, cost: Cost) -> str:
     """Why a run ended without an answer, in one sentence."""
     match failure.kind:
         case FailureKind.TIMEOUT:
-            return f"Function timed out after {failure.limit:g} seconds (maxMemoryUsage: {memory_mb:.0f}MB)"
+            return f"Function timed out after {failure.limit:g} seconds (maxMemoryUsage: {cost.memory_mb:.0f}MB)"
         case FailureKind.CANCELLED:
-            used = f"duration: {round(seconds * 1000)}ms, maxMemoryUsage: {memory_mb:.2f}MB"
+            used = f"duration: {round(cost.seconds * 1000)}ms, maxMemoryUsage: {cost.memory_mb:.2f}MB"
             return f"Invocation canceled by client ({used})"
         case FailureKind.EXIT | FailureKind.NO_ANSWER:
-            return f"{DIED} (duration: {round(seconds * 1000)}ms, maxMemoryUsage: {memory_mb:.0f}MB)"
+            return f"{DIED} (duration: {round(cost.seconds * 1000)}ms, maxMemoryUsage: {cost.memory_mb:.0f}MB)"
     return failure.detail or UNEXPECTED
 
 
@@ -199,16 +192,16 @@ def _message(text: str) -> bytes:
     return json.dumps({"errorMessage": text}, ensure_ascii=False).encode()
 
 
-def _port(facts: FailureFacts) -> int:
-    return facts.version.server.port if facts.version.server is not None else limits.PORT_DEFAULT
+def _port(version: FunctionVersion) -> int:
+    return version.server.port if version.server is not None else limits.PORT_DEFAULT
 
 
-def _nanoseconds(facts: FailureFacts) -> int:
-    return round(facts.seconds * 1_000_000_000)
+def _nanoseconds(failure: Failure) -> int:
+    return round(failure.elapsed * 1_000_000_000)
 
 
-def _log(facts: FailureFacts) -> str:
-    return "\n".join(f"{stamp(wall)} {line.rstrip()}" for wall, line in facts.output)
+def _log(failure: Failure) -> str:
+    return "\n".join(f"{stamp(wall)} {line.rstrip()}" for wall, line in failure.output)
 
 
 def stamp(wall: float) -> str:

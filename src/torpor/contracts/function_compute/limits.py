@@ -14,6 +14,8 @@ INITIALIZE_LIMIT = 300
 INITIALIZE_DEFAULT_CLASSIC = 30
 INITIALIZE_DEFAULT = 300
 STOP_HOOK_LIMIT = 90
+HOOK_MARGIN = 1.0
+"""By which the life cycle waits longer for a hook than the call of the hook itself; not published."""
 SHUTDOWN_GRACE = 2.0
 """From SIGTERM to SIGKILL; not published."""
 PORT_DEFAULT = 9_000
@@ -43,6 +45,10 @@ PROCESSES_MAX = 1024
 SYNC_PAYLOAD_MAX = 32 * MIB
 ASYNC_PAYLOAD_MAX = 128 * KIB
 HEADERS_MAX = 8 * KIB
+HEAD_MAX = 64 * KIB
+"""Of what is read of an answer's head before it is judged; not published."""
+SYNC_RESPONSE_MAX = 32 * MIB
+"""Not published for servers of a function's own; the same as for requests."""
 PATH_MAX = 4 * KIB
 LOG_TAIL = 4 * KIB
 LOG_LINE = 32 * KIB

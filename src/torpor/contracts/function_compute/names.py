@@ -84,9 +84,8 @@ def check_name(name: object, what: str, *, longest: int = limits.NAME_MAX) -> st
     if not isinstance(name, str) or not name:
         raise invalid(f"{what} is required and must be a text")
     if len(name) > longest or _NAME.fullmatch(name) is None:
-        raise invalid(
-            f"{what} '{name}' is not valid: at most {longest} letters, digits, '_' or '-', the first no digit and no '-'"
-        )
+        allowed = f"at most {longest} letters, digits, '_' or '-', the first neither a digit nor '-'"
+        raise invalid(f"{what} '{name}' is not valid: {allowed}")
     return name
 
 

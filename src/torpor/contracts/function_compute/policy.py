@@ -1,6 +1,7 @@
 """An instance of Function Compute as policy values (1.2, 1.8 to 1.10)."""
 
 from torpor.contracts.function_compute import limits
+from torpor.contracts.function_compute.server_wire import hook_timeout
 from torpor.model.function import FunctionVersion
 from torpor.model.policy import (
     FailureScope,
@@ -35,12 +36,22 @@ def instance_policy(
             runtime_only=grace, with_internal_extension=grace, with_external_extension=grace, runtime_share=1.0
         ),
         cancel_scope=_cancel_scope(server, alone=alone),
-        init_hook=INITIALIZE in hooks or (server is not None and server.health is not None),
-        init_hook_limit=_init_hook_limit(server),
+        init_hook=INITIALIZE in hooks or _is_checked(server),
+        init_hook_limit=_init_hook_limit(version, server),
         pre_freeze_hook=PRE_FREEZE in hooks,
         pre_stop_hook=PRE_STOP in hooks,
-        pre_stop_limit=limits.STOP_HOOK_LIMIT + grace,
+        pre_stop_limit=hook_timeout(version, PRE_STOP),
     )
+
+
+def _init_hook_limit(version: FunctionVersion, server: ServerSettings | None) -> float:
+    """The hook itself, and the first health check after it."""
+    limit = limits.HOOK_MARGIN
+    if server is not None and INITIALIZE in server.hooks:
+        limit += hook_timeout(version, INITIALIZE)
+    if server is not None and server.health is not None:
+        limit += server.health.initial_delay_s + server.health.timeout_s
+    return limit
 
 
 def scaling(
@@ -64,18 +75,14 @@ def cpu_share(version: FunctionVersion) -> float:
     return version.cpu or max(limits.CPU_MIN, version.memory_mb / limits.MEMORY_PER_CPU_MB)
 
 
-def _init_hook_limit(server: ServerSettings | None) -> float:
-    """The initialiser's own limit ends it; this one is for the case that nothing comes of that."""
-    health = server.health if server is not None else None
-    check = health.initial_delay_s + health.timeout_s if health is not None else 0.0
-    return limits.INITIALIZE_LIMIT + check + limits.SHUTDOWN_GRACE
+def _is_checked(server: ServerSettings | None) -> bool:
+    return server is not None and server.health is not None
 
 
 def _freezing(server: ServerSettings | None) -> Freezing:
     # A frozen server cannot answer the checks that tell whether requests may go to it.
-    return Freezing.NEVER if server is not None and server.health is not None else Freezing.WHEN_IDLE
+    return Freezing.NEVER if _is_checked(server) else Freezing.WHEN_IDLE
 
 
 def _cancel_scope(server: ServerSettings | None, *, alone: bool) -> FailureScope:
-    checked = server is not None and server.health is not None
-    return FailureScope.REPLACE if alone and not checked else FailureScope.INVOCATION
+    return FailureScope.REPLACE if alone and not _is_checked(server) else FailureScope.INVOCATION

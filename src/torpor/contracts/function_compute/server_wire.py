@@ -2,94 +2,104 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 from urllib.parse import urlsplit
 from uuid import uuid4
-
-import msgspec
 
 from torpor.contracts.function_compute import limits, runtimes
 from torpor.contracts.function_compute.api_failures import ApiFailure, invalid
 from torpor.contracts.function_compute.environment import NO_CREDENTIALS, Credentials, credentials_of
 from torpor.contracts.function_compute.names import LATEST, function_of, is_classic, service_of, shown_version
-from torpor.model.failure import Answer
+from torpor.model.failure import Answer, Failure, FailureKind
 from torpor.model.function import FunctionVersion
 from torpor.model.invocation import Fields, Invocation
-from torpor.model.server import INITIALIZE, PRE_FREEZE, PRE_STOP, Hook
+from torpor.model.server import INITIALIZE, PRE_FREEZE, PRE_STOP, Hook, Probe, ServerCall
+
+RawFields: TypeAlias = Sequence[tuple[bytes, bytes]]
 
 EVENT_PATH = "/invoke"
 HTTP_CONTROL_PATH = "/http-invoke"
 BASE_PATH = "x-fc-base-path"
 STATUS = "x-fc-status"
+ERROR_TYPE = "x-fc-error-type"
 FUNCTION_ERROR = "404"
 _PREFIX = "x-fc-"
 _HOOKS = {INITIALIZE: "POST", PRE_FREEZE: "GET", PRE_STOP: "GET"}
 _NOT_FORWARDED = frozenset({"connection", "keep-alive"})
 _NOT_ANSWERED = frozenset({"connection", "content-length", "date", "keep-alive", "server"})
-_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
-_TRACING = ("x-fc-tracing-opentracing-span-context", "x-fc-tracing-opentracing-span-baggages")
-_EMPTY_IN_HTTP = ("x-fc-tracing-jaeger-endpoint", "x-fc-api-server-ip", "x-fc-eagleeye-traceid",
+_EMPTY_IN_HTTP = ("x-fc-tracing-opentracing-span-context", "x-fc-tracing-opentracing-span-baggages",
+                  "x-fc-tracing-jaeger-endpoint", "x-fc-api-server-ip", "x-fc-eagleeye-traceid",
                   "x-fc-eagleeye-rpcid", "x-fc-eagleeye-userdata")  # fmt: skip
 GUARDED_ANSWER = ("Content-Disposition", "attachment")
 """Put on answers over the platform's own domain, so that browsers do not show them."""
 
 
-class ServerRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A request the platform makes itself."""
-
-    method: str
-    target: str
-    fields: tuple[tuple[str, str], ...]
-    body: bytes = b""
-    id: str = ""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Readiness:
-    """How the platform finds out that the server is up: a connection to this port on the instance's own address."""
+class FunctionComputeServerWire:
+    """What servers inside are sent, as the engine asks for it."""
 
-    port: int
-    loopback: bool = False
-    """Does a server that listens on the loopback address only count?"""
-    period: float = limits.READY_PERIOD
+    credentials: Credentials = NO_CREDENTIALS
 
+    loopback = False
+    """Readiness is asked at the instance's own address: a server on the loopback address alone is never up (1.2)."""
+    reuse_after_freeze = float(limits.TIMEOUT_MAX)
+    """Servers have to keep idle connections for as long as a function may run."""
+    head_max = limits.HEAD_MAX
 
-def readiness(version: FunctionVersion) -> Readiness:
-    """A connection is enough; the first HTTP request is the hook's or the invocation's."""
-    return Readiness(port=version.server.port if version.server is not None else limits.PORT_DEFAULT)
+    def probe(self, version: FunctionVersion) -> Probe:
+        """A connection is enough; the first HTTP request is the hook's or the invocation's."""
+        return Probe(period_s=limits.READY_PERIOD)
 
+    def call(self, version: FunctionVersion, invocation: Invocation, environment: str) -> ServerCall:
+        """The request that carries an event."""
+        fields = (
+            ("Host", _host(version)),
+            ("Content-Type", "application/octet-stream"),
+            *_common(version, invocation.id, EVENT_PATH, self.credentials, invocation),
+        )
+        return ServerCall(method="POST", target=EVENT_PATH, fields=fields, body=invocation.payload)
 
-def event_request(
-    version: FunctionVersion, invocation: Invocation, credentials: Credentials = NO_CREDENTIALS
-) -> ServerRequest:
-    """The request that carries an event."""
-    fields = (
-        ("Content-Type", "application/octet-stream"),
-        *_common(version, invocation.id, EVENT_PATH, credentials, invocation),
-    )
-    return ServerRequest(method="POST", target=EVENT_PATH, fields=fields, body=invocation.payload, id=invocation.id)
+    def forwarded(self, version: FunctionVersion, invocation: Invocation, environment: str) -> Fields:
+        """The caller's fields, and the platform's beside them; what is not set is sent empty."""
+        request = invocation.http
+        assert request is not None, "only requests are passed on"
+        own = _common(version, invocation.id, HTTP_CONTROL_PATH, self.credentials, invocation)
+        given = [pair for pair in request.fields if not _is_own(pair[0].lower(), _NOT_FORWARDED)]
+        base = [pair for pair in request.fields if pair[0] == BASE_PATH] or [(BASE_PATH, urlsplit(request.target).path)]
+        empty = [(name, "") for name in _EMPTY_IN_HTTP]
+        return [*given, *own, *base, ("x-fc-client-ip", request.peer), *empty]
 
+    def returned(self, version: FunctionVersion, status: int, fields: RawFields) -> Fields | Failure:
+        """The server's fields as the caller gets them; too many of them are a bad answer."""
+        try:
+            return answered_fields(text_fields(fields))
+        except ApiFailure as error:
+            return Failure(kind=FailureKind.MALFORMED, detail=str(error))
 
-def http_fields(
-    version: FunctionVersion, invocation: Invocation, credentials: Credentials = NO_CREDENTIALS
-) -> list[tuple[str, str]]:
-    """What is added to a request that is passed on as its caller sent it."""
-    fields = _common(version, invocation.id, HTTP_CONTROL_PATH, credentials, invocation)
-    request = invocation.http
-    if request is not None:
-        if not any(name.lower() == BASE_PATH for name, _ in request.fields):
-            fields.append((BASE_PATH, urlsplit(request.target).path))
-        fields.append(("x-fc-client-ip", request.peer))
-    return fields + [(name, "") for name in (*_TRACING, *_EMPTY_IN_HTTP)]
+    def response_max(self, version: FunctionVersion, invocation: Invocation) -> int | None:
+        return limits.SYNC_RESPONSE_MAX if invocation.http is None else None
 
+    def answer(
+        self, version: FunctionVersion, invocation: Invocation, status: int, fields: RawFields, body: bytes
+    ) -> Answer:
+        """The body is the result; status and fields are dropped but for the one that tells an error."""
+        given = text_fields(fields)
+        kind = next((value for name, value in given if name.lower() == "content-type"), "application/octet-stream")
+        return Answer(payload=body, content_type=kind, error_type=error_type(version, given))
 
-def hook_request(
-    version: FunctionVersion, hook: str, credentials: Credentials = NO_CREDENTIALS, *, request_id: str = ""
-) -> ServerRequest:
-    """The call of a hook; `hook` is one of the names in `model.server`. It has an id of its own."""
-    identity = request_id or str(uuid4())
-    path = f"/{hook}"
-    fields = tuple(_common(version, identity, path, credentials, None))
-    return ServerRequest(method=_HOOKS[hook], target=path, fields=fields, id=identity)
+    def hook(self, version: FunctionVersion, hook: str, environment: str) -> ServerCall:
+        """The call of a hook. It has an id of its own."""
+        path = f"/{hook}"
+        fields = [("Host", _host(version)), *_common(version, str(uuid4()), path, self.credentials, None)]
+        if _HOOKS[hook] == "POST":
+            fields.append(("Content-Length", "0"))
+        return ServerCall(method=_HOOKS[hook], target=path, fields=fields, timeout_s=hook_timeout(version, hook))
+
+    def hook_failure(self, hook: str, status: int, fields: RawFields, body: bytes) -> Failure | None:
+        """Only the initialise hook may fail; the others' answers are ignored."""
+        if hook != INITIALIZE or (200 <= status < 300 and not _reports_error(fields)):
+            return None
+        return Failure(kind=FailureKind.INIT_ERROR, detail=INITIALIZE, code=status, payload=body, starting=True)
 
 
 def hook_timeout(version: FunctionVersion, hook: str) -> float:
@@ -100,40 +110,32 @@ def hook_timeout(version: FunctionVersion, hook: str) -> float:
     return float(limits.INITIALIZE_LIMIT if hook == INITIALIZE else limits.STOP_HOOK_LIMIT)
 
 
-def hook_succeeded(status: int) -> bool:
-    return 200 <= status < 300
-
-
-def health_request(version: FunctionVersion) -> ServerRequest | None:
-    """The health check's request; None if none is configured."""
-    if version.server is None or version.server.health is None:
-        return None
-    path = version.server.health.path
-    return ServerRequest(method="GET", target=path, fields=tuple(_common(version, str(uuid4()), path, None, None)))
-
-
-def is_healthy(status: int) -> bool:
-    return 200 <= status < 400
-
-
-def may_retry(method: str) -> bool:
-    """May a request be sent again when the server closed an idle connection under it?"""
-    return method in _IDEMPOTENT
-
-
-def answer(version: FunctionVersion, _status: int, fields: Fields, body: bytes) -> Answer:
-    """What an event's answer means: the body is the result; status and fields are dropped but for the one that tells
-    an error of the function."""
-    kind = _content_type(fields)
-    return Answer(payload=body, content_type=kind, error_type=error_type(version, fields))
-
-
 def error_type(version: FunctionVersion, fields: Fields) -> str:
-    """The error that the server reports of its function; empty if it reports none."""
-    reported = next((value.strip() for name, value in fields if name.lower() == STATUS), "")
-    if reported != FUNCTION_ERROR:
+    """The error that the server reports of its function; empty if it reports none.
+
+    The guests of built-in runtimes name the type themselves."""
+    named = _value(fields, ERROR_TYPE)
+    if named and not runtimes.is_custom(version.runtime):
+        return named
+    if _value(fields, STATUS) != FUNCTION_ERROR:
         return ""
     return "UnhandledInvocationError" if is_classic(version) else "InvocationError"
+
+
+def text_fields(fields: RawFields) -> list[tuple[str, str]]:
+    return [(name.decode("latin-1"), value.decode("latin-1").strip()) for name, value in fields]
+
+
+def _reports_error(fields: RawFields) -> bool:
+    return _value(text_fields(fields), STATUS) == FUNCTION_ERROR
+
+
+def _value(fields: Iterable[tuple[str, str]], wanted: str) -> str:
+    return next((value.strip() for name, value in fields if name.lower() == wanted), "")
+
+
+def _host(version: FunctionVersion) -> str:
+    return f"127.0.0.1:{version.server.port if version.server is not None else limits.PORT_DEFAULT}"
 
 
 def forwarded_fields(fields: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -172,10 +174,6 @@ def _is_attachment(name: str, value: str) -> bool:
 
 def _size(fields: Sequence[tuple[str, str]]) -> int:
     return sum(len(name) + len(value) for name, value in fields)
-
-
-def _content_type(fields: Fields) -> str:
-    return next((value for name, value in fields if name.lower() == "content-type"), "application/octet-stream")
 
 
 def _common(
