@@ -11,7 +11,7 @@ hear of that. What is already written still reaches it.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from torpor.transport.answering import StreamedAnswer
@@ -45,6 +45,7 @@ class Connection(asyncio.Protocol, Timed):
         "_ready",
         "_stash",
         "_unread",
+        "_watcher",
         "_writer",
     )
 
@@ -64,6 +65,7 @@ class Connection(asyncio.Protocol, Timed):
         self._open_ended = False
         self._body_start = 0
         self._peer: str | None = None
+        self._watcher: Callable[[], None] | None = None
 
     @property
     def peer(self) -> str:
@@ -133,6 +135,13 @@ class Connection(asyncio.Protocol, Timed):
         self._lose_current()
         self._parser.close()
         self._host.left(self)
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher()
+
+    def watch(self, lost: Callable[[], None]) -> None:
+        """For the exchange."""
+        self._watcher = lost
 
     # Told by the parser.
 

@@ -75,6 +75,8 @@ class ReplySink(Protocol):
 
     def break_off(self, exchange: "Exchange") -> None: ...
 
+    def watch(self, lost: Callable[[], None]) -> None: ...
+
 
 class Exchange:
     """A request, answered once: at once, or later if it is kept. Use it from the event loop's thread only.
@@ -184,6 +186,11 @@ class Exchange:
             stream.abort()
         elif sink is not None:
             sink.break_off(self)
+
+    def watch_connection(self, lost: Callable[[], None]) -> None:
+        """Call `lost` once this exchange's connection is gone, however long after the answer; the last call counts."""
+        if self._sink is not None:
+            self._sink.watch(lost)
 
     def attach(self, sink: ReplySink) -> None:
         """For the connection: from now on this exchange can be answered."""
