@@ -42,6 +42,7 @@ class Transcript:
         self._memory_mb = memory_mb
         self._tracer = tracer
         self._output = OutputReader()
+        self._workers: dict[int, OutputReader] = {}
         self._noted: list[tuple[Record, float]] = []
         self._tail: deque[str] = deque()
         self._tail_size = 0
@@ -85,6 +86,20 @@ class Transcript:
         events = self._output.framed(data) if stream is Stream.FRAMED else self._output.plain(data)
         for stamp, text in events:
             self._append(wall if stamp is None else stamp, (text,))
+
+    def worker_output(self, connection: int, data: bytes, wall: float) -> None:
+        """Bytes that a worker wrote to its own connection: its lines do not mix with others'."""
+        self.write()
+        reader = self._workers.setdefault(connection, OutputReader())
+        for _, text in reader.plain(data):
+            self._append(wall, (text,))
+
+    def worker_closed(self, connection: int, wall: float) -> None:
+        """The connection has ended: what was left unfinished is a line now."""
+        self.write()
+        reader = self._workers.pop(connection, None)
+        for _, text in reader.flush() if reader is not None else ():
+            self._append(wall, (text,))
 
     def process_ended(self) -> None:
         """A process has ended: what it left unfinished is a line now."""
