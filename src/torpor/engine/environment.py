@@ -311,7 +311,7 @@ class Environment:
         self._transcript.worker_output(connection, data, self._clock.wall())
 
     def worker_closed(self, connection: int) -> None:
-        self._transcript.worker_ended(connection)
+        self._transcript.worker_closed(connection, self._clock.wall())
 
     def sandbox_died(self, reason: str) -> None:
         self.feed(ev.SandboxLost(reason))

@@ -58,7 +58,9 @@ class MemorySandbox:
         self._live: dict[int, MemoryProcess] = {}
         self._pids = 0
         self._peak = 0
-        self._written: deque[tuple[Stream, bytes]] = deque()
+        self._written: deque[tuple[Stream | int, bytes]] = deque()
+        """To a stream, or to a worker's connection; no bytes mean its end."""
+        self._connections = 0
         self._pending_signals: list[tuple[MemoryProcess, int]] = []
         self._gone = False
 
@@ -138,16 +140,34 @@ class MemorySandbox:
         if not self._gone:
             self._listener.process_exited(exit)
 
-    def write(self, stream: Stream, data: bytes) -> None:
-        """Take a program's output; delivered from the loop, in order."""
+    def write(self, stream: Stream | int, data: bytes) -> None:
+        """Take a program's output, to a stream or a worker's connection; delivered from the loop, in order."""
+        self._deliver_later([(stream, data[at : at + CHUNK]) for at in range(0, len(data), CHUNK)])
+
+    def open_connection(self) -> int:
+        """The number of a worker's new connection."""
+        self._connections += 1
+        return self._connections
+
+    def close_connection(self, connection: int) -> None:
+        """A worker's connection ends."""
+        self._deliver_later([(connection, b"")])
+
+    def _deliver_later(self, pieces: list[tuple[Stream | int, bytes]]) -> None:
         if not self._written:
             self._loop.call_soon(self.drain_output)
-        self._written.extend((stream, data[at : at + CHUNK]) for at in range(0, len(data), CHUNK))
+        self._written.extend(pieces)
 
     def drain_output(self) -> None:
         """Deliver what programs have written."""
         while self._written and not self._gone:
-            self._listener.output(*self._written.popleft())
+            stream, data = self._written.popleft()
+            if isinstance(stream, Stream):
+                self._listener.output(stream, data)
+            elif data:
+                self._listener.worker_output(stream, data)
+            else:
+                self._listener.worker_closed(stream)
 
     def signal(self, name: str, number: int) -> None:
         """Signal the named process and its children; while frozen it waits for the thaw, SIGKILL excepted."""

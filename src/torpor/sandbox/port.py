@@ -65,6 +65,11 @@ class ProcessSpec:
     clone: bool = False
     framed_log_variable: str = ""
     """If set, the process gets a pipe for framed logs and finds its number in this variable."""
+    worker_log_variable: str = ""
+    """If set, the process finds in this variable the path of a Unix stream socket. Its workers connect there for their
+    output, with a connection for each stream; see `SandboxListener.worker_output`."""
+    worker_connections: int = 1024
+    """How many of those are open at once; further ones wait until one ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +94,17 @@ class SandboxListener(Protocol):
 
     def output(self, stream: Stream, data: bytes) -> None:
         """Raw bytes as they were written, at most 64 KiB a call."""
+        ...
+
+    def worker_output(self, connection: int, data: bytes) -> None:
+        """Raw bytes written to a connection of a `worker_log_variable` socket, at most 64 KiB a call.
+
+        Numbers are not used twice in a sandbox's life."""
+        ...
+
+    def worker_closed(self, connection: int) -> None:
+        """The connection has ended; all that was written to it has been delivered. Nothing is told of connections
+        still open when the sandbox ends."""
         ...
 
     def sandbox_died(self, reason: str) -> None:

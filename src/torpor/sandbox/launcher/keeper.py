@@ -15,7 +15,7 @@ import socket
 import time
 from typing import Any
 
-from . import filesystem, network, places, process, syscalls, title, wire
+from . import filesystem, network, places, process, syscalls, title, wire, workers
 
 _EVERYONE = -1
 _KILLED_PAUSE = 0.001
@@ -36,6 +36,7 @@ class Keeper:
         self._spare: process.Child | None = None
         self._network: network.NetworkSockets | None = None
         self._wake = -1
+        self._workers = workers.Sockets()
         self._killed = False
         """Everyone was killed, and nothing was started since."""
 
@@ -130,9 +131,21 @@ class Keeper:
         if self._killed:
             self._killed = False
             self._await_killed()
+        if message["worker_variable"]:
+            self._open_workers(message)
         child, self._spare = self._spare or process.fork(self._surroundings), None
         self._children[child.pid] = (message["name"], child)
         child.begin(message, descriptors)
+
+    def _open_workers(self, message: wire.Message) -> None:
+        try:
+            path, listening = self._workers.open(message["name"])
+        except OSError:  # the variable is missing then: programs fall back to their ordinary output
+            return
+        message["environment"][message["worker_variable"]] = path
+        with contextlib.suppress(OSError):
+            wire.send(self._control, {"event": "workers", "name": message["name"]}, (listening.fileno(),))
+        listening.close()
 
     def _do_signal(self, message: wire.Message, descriptors: list[int]) -> None:
         for pid, (name, _) in self._children.items():

@@ -5,6 +5,7 @@ OPT = "/opt"
 LANG = "/var/lang"
 RUNTIME = "/var/runtime"
 TMP = "/tmp"
+WORKERS = "/run/workers"
 CGROUP = "/sys/fs/cgroup"
 
 HIDDEN = "/run/torpor"

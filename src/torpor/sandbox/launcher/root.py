@@ -13,7 +13,20 @@ from . import configuration, places, syscalls
 _TREES = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _ETC_FILES = ("ld.so.cache", "ld.so.conf", "localtime", "protocols", "services", "mime.types")
-_EMPTY = ("var/task", "var/lang", "var/runtime", "var/tmp", "opt", "tmp", "proc", "dev/shm", "home", "root", "mnt")
+_EMPTY = (
+    "var/task",
+    "var/lang",
+    "var/runtime",
+    "var/tmp",
+    "opt",
+    "tmp",
+    "proc",
+    "dev/shm",
+    "home",
+    "root",
+    "mnt",
+    "run/workers",
+)
 
 _PASSWD = f"""root:x:0:0:root:/root:/bin/sh
 nobody:x:65534:65534:nobody:/:/sbin/nologin

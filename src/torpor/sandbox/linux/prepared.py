@@ -59,8 +59,8 @@ class PreparedSandbox:
         self._note_tmp(message)
 
     def listen(self, listener: Any) -> None:
-        """From now on tell `listener` (`on_event(message)`, `on_sockets(descriptors, lacking)`, `on_keeper_gone()`)
-        what happens."""
+        """From now on tell `listener` (`on_event(message, descriptors)`, whose descriptors are then its own, and
+        `on_keeper_gone()`) what happens."""
         self._listener = listener
 
     async def discard(self) -> None:
@@ -93,18 +93,19 @@ class PreparedSandbox:
         return message
 
     def _on_message(self, message: wire.Message, descriptors: list[int]) -> None:
+        waited_for = self._answer is not None and message["event"] in ("ready", "assigned", "failed")
         if message["event"] == "ready":
             self._adopt(message, descriptors)
-        elif message["event"] == "sockets" and self._listener is not None:
-            self._listener.on_sockets(descriptors, message["lacking"])
-            return
-        else:
+        elif waited_for or self._listener is None:
             wire.close_all(descriptors)
-        if self._answer is not None and message["event"] in ("ready", "assigned", "failed"):
-            if not self._answer.done():
-                self._answer.set_result(message)
-        elif self._listener is not None:
-            self._listener.on_event(message)
+        if waited_for:
+            self._settle(message)
+        elif self._listener is not None and message["event"] != "ready":
+            self._listener.on_event(message, descriptors)
+
+    def _settle(self, message: wire.Message) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(message)
 
     def _adopt(self, message: wire.Message, descriptors: list[int]) -> None:
         self._note_tmp(message)
@@ -123,6 +124,6 @@ class PreparedSandbox:
     def _on_closed(self) -> None:
         self._alive = False
         if self._answer is not None and not self._answer.done():
-            self._answer.set_result({"event": "failed", "reason": "its keeper ended"})
+            self._settle({"event": "failed", "reason": "its keeper ended"})
         elif self._listener is not None:
             self._listener.on_keeper_gone()

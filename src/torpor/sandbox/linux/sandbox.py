@@ -12,9 +12,9 @@ from torpor.sandbox.gauge import Gauge
 from torpor.sandbox.images import RuntimeImage
 from torpor.sandbox.launcher import places, wire
 from torpor.sandbox.linux.fidelity import may_clone
-from torpor.sandbox.linux.output import OutputReader
 from torpor.sandbox.linux.prepared import PreparedSandbox
 from torpor.sandbox.linux.sockets import SocketStock
+from torpor.sandbox.output import OutputReader
 from torpor.sandbox.port import (
     ProcessExit,
     ProcessSpec,
@@ -24,6 +24,7 @@ from torpor.sandbox.port import (
     Stream,
 )
 from torpor.sandbox.watch import MemoryWatch
+from torpor.sandbox.workers import WorkerOutputs
 
 API_ADDRESS = f"{places.API_HOST}:9001"
 PATHS = {
@@ -67,6 +68,8 @@ class LinuxSandbox:
         self._controls = prepared.controls
         self._api = prepared.sockets["api"]
         self._sockets = SocketStock(loop, lambda count: prepared.channel.send({"do": "sockets", "count": count}))
+        self._workers = WorkerOutputs(loop, listener)
+        self._worker_limits: dict[str, int] = {}
         self._running: set[str] = set()
         self._framed: dict[str, OutputReader] = {}
         self._by_signal = not {"cgroup.freeze", "freezer.state"} & set(self._controls.fds)
@@ -125,6 +128,7 @@ class LinuxSandbox:
         if process.framed_log_variable:
             writers = (self._open_framed(process.name),)
         self._running.add(process.name)
+        self._worker_limits[process.name] = process.worker_connections
         self._killed.discard(process.name)
         if self._watch is not None:
             self._watch.start()
@@ -179,6 +183,7 @@ class LinuxSandbox:
             self._output.drain()
             for reader in list(self._framed.values()):
                 reader.drain()
+            self._workers.drain()
 
     def memory_peak(self) -> int:
         if self._dead:
@@ -205,17 +210,24 @@ class LinuxSandbox:
             self._destroying = self._loop.create_task(self._tear_down())
         await asyncio.shield(self._destroying)
 
-    def on_event(self, message: wire.Message) -> None:
+    def on_event(self, message: wire.Message, descriptors: list[int]) -> None:
         """Told by the keeper."""
+        event = message["event"]
+        if event == "sockets":
+            self._sockets.deliver(descriptors, message["lacking"])
+        elif event == "workers" and not self._dead:
+            listening = socket.socket(fileno=descriptors[0])
+            self._workers.open(message["name"], listening, self._worker_limits[message["name"]])
+        else:
+            wire.close_all(descriptors)
+            self._on_plain_event(message)
+
+    def _on_plain_event(self, message: wire.Message) -> None:
         if message["event"] == "exit":
             self._on_exit(message)
         elif message["event"] == "everyone" and message["number"] == signal.SIGKILL and not self._frozen:
             # The killed processes of a frozen v1 group end only now.
             self._controls.thaw()
-
-    def on_sockets(self, descriptors: list[int], lacking: int) -> None:
-        """Sockets the keeper made."""
-        self._sockets.deliver(descriptors, lacking)
 
     def on_keeper_gone(self) -> None:
         """The keeper ended, and with it everything inside."""
@@ -235,6 +247,7 @@ class LinuxSandbox:
             "cwd": process.cwd,
             "clone": self._prepared.launcher.plan.clone and may_clone(process, self._image),
             "framed_variable": process.framed_log_variable,
+            "worker_variable": process.worker_log_variable,
             "files": self._spec.files,
             "processes": self._spec.processes,
             "limit_processes": "pids.max" not in self._controls.fds,
@@ -314,6 +327,7 @@ class LinuxSandbox:
         for reader in self._framed.values():
             reader.close()
         self._framed.clear()
+        self._workers.close()
 
     async def _tear_down(self) -> None:
         if not self._dead:

@@ -30,6 +30,7 @@ from torpor.sandbox.port import (
 )
 from torpor.sandbox.ports import PortBook
 from torpor.sandbox.watch import MemoryWatch
+from torpor.sandbox.workers import BACKLOG, WorkerOutputs
 
 DESTROY_PAUSE = 0.005
 """Seconds between two looks at whether everything killed is gone."""
@@ -71,6 +72,8 @@ class PlainSandbox:
         self._loop = asyncio.get_running_loop()
         self._translation = PathTranslation(place.paths)
         self._outputs = {Stream.OUTPUT: OutputPipe(self._loop, self._deliver_output)}
+        self._workers = WorkerOutputs(self._loop, listener)
+        self._worker_sockets = 0
         self._processes: dict[int, PlainProcess] = {}
         self._orphaned: set[int] = set()
         """Sessions whose leader is reaped but whose group still has members."""
@@ -143,6 +146,8 @@ class PlainSandbox:
         if process.framed_log_variable:
             inherited = (self._framed().writer,)
             environment[process.framed_log_variable] = str(inherited[0])
+        if process.worker_log_variable:
+            environment[process.worker_log_variable] = self._open_workers(process)
         return Command(
             argv=[self._translation.translate(argument) for argument in process.argv],
             environment=environment,
@@ -151,6 +156,20 @@ class PlainSandbox:
             inherited=inherited,
             files=self._spec.files,
         )
+
+    def _open_workers(self, process: ProcessSpec) -> str:
+        """Listen for the workers of this process; where. Raises OSError."""
+        self._worker_sockets += 1
+        path = os.path.join(self._place.folder, f"w{self._worker_sockets}")
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            listening.bind(path)
+            listening.listen(BACKLOG)
+        except OSError:
+            listening.close()
+            raise
+        self._workers.open(process.name, listening, process.worker_connections)
+        return path
 
     def _framed(self) -> OutputPipe:
         if Stream.FRAMED not in self._outputs:
@@ -261,6 +280,7 @@ class PlainSandbox:
         if self._ending is None:
             for pipe in tuple(self._outputs.values()):
                 pipe.drain()
+            self._workers.drain()
 
     def memory_peak(self) -> int:
         """The largest sum of the processes' own peaks seen at a look: here, in `statistics` and before a kill."""
@@ -285,6 +305,7 @@ class PlainSandbox:
 
     async def _end(self) -> None:
         self._watch.stop()
+        self._workers.close()
         self._place.api.close()
         await self._end_processes()
         for pipe in self._outputs.values():
