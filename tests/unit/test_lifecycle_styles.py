@@ -193,15 +193,15 @@ def test_function_server_runs_its_hooks_around_init_freeze_and_stop() -> None:
     story.assign()
     story.then(ev.SandboxReady())
     assert story.ready() == ["ArmTimer", "CallHook"]
-    assert story.then(ev.HookFinished("initialize", ""))[-1] == "Deliver"
+    assert story.then(ev.HookFinished("initialize"))[-1] == "Deliver"
     story.assign("i2")
     story.answer()
     story.answer("i2")
     assert story.then(ev.NothingPending()) == ["CallHook"]
     assert story.phase is PhaseName.QUIESCING
-    assert story.then(ev.HookFinished("pre-freeze", "")) == ["Freeze"]
+    assert story.then(ev.HookFinished("pre-freeze")) == ["Freeze"]
     assert story.then(ev.StopRequested("spindown")) == ["Thaw", "Emit", "CallHook", "ArmTimer"]
-    assert story.then(ev.HookFinished("pre-stop", "")) == ["ArmTimer", "SignalAgent", "ArmTimer"]
+    assert story.then(ev.HookFinished("pre-stop")) == ["ArmTimer", "SignalAgent", "ArmTimer"]
     assert story.then(ev.AgentExited(RUNTIME, code=0))[-1] == "Destroy"
 
 
@@ -209,10 +209,10 @@ def test_function_server_invocation_that_arrives_during_the_freeze_hook_is_serve
     story = Story(FUNCTION_SERVER)
     story.then(ev.SandboxReady())
     story.ready()
-    story.then(ev.HookFinished("initialize", ""))
+    story.then(ev.HookFinished("initialize"))
     story.then(ev.NothingPending())
     story.assign()
-    assert story.then(ev.HookFinished("pre-freeze", ""))[-1] == "Deliver"
+    assert story.then(ev.HookFinished("pre-freeze"))[-1] == "Deliver"
 
 
 def test_function_server_failed_initializer_fails_those_who_wait() -> None:
@@ -220,7 +220,7 @@ def test_function_server_failed_initializer_fails_those_who_wait() -> None:
     story.assign()
     story.then(ev.SandboxReady())
     story.ready()
-    story.then(ev.HookFinished("initialize", "raised"))
+    story.then(ev.HookFinished("initialize", Failure(kind=FailureKind.INIT_ERROR)))
     assert _kind(story) is FailureKind.INIT_ERROR
     assert story.phase is PhaseName.STOPPING
 

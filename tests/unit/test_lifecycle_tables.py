@@ -20,7 +20,7 @@ def _quiescing() -> Story:
     story = Story(FUNCTION_SERVER)
     story.then(ev.SandboxReady())
     story.ready()
-    story.then(ev.HookFinished("initialize", ""))
+    story.then(ev.HookFinished("initialize"))
     story.then(ev.NothingPending())
     return story
 
@@ -69,7 +69,7 @@ _SAMPLES: dict[type, ev.Event] = {
     ev.AgentExited: ev.AgentExited(RUNTIME, code=1),
     ev.DeadlineReached: ev.DeadlineReached("long-cancelled"),
     ev.NothingPending: ev.NothingPending(),
-    ev.HookFinished: ev.HookFinished("pre-freeze", ""),
+    ev.HookFinished: ev.HookFinished("pre-freeze"),
     ev.NextWithdrawn: ev.NextWithdrawn(RUNTIME),
     ev.Cancelled: ev.Cancelled("i1"),
     ev.HealthChanged: ev.HealthChanged(False),

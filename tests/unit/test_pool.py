@@ -57,6 +57,10 @@ class Bench:
         self.reserved = 0
         contract = LambdaContract(credentials=Credentials(access_key="a", secret_key="b", session_token="c"))
         journal = Journal()
+
+        async def fetch(ref: CodeRef) -> tuple[str, bool]:
+            return str(code), False
+
         around = Surroundings(
             provider=self.provider,
             journal=journal,
@@ -64,7 +68,7 @@ class Bench:
             traces=Traces(journal),
             clock=self.clock,
             loop=asyncio.get_running_loop(),
-            code_folder=lambda ref: str(code),
+            fetch_code=fetch,
         )
         given = {"account_concurrency": 100, "memory_budget_mb": 10_000, "memory_wait": 5.0}
         bounds = PoolLimits(**{**given, "idle_timeout": 60.0, "max_age": 600.0, **limits})

@@ -15,7 +15,7 @@ ROOMY: dict[str, Any] = {
     "total_reserved": 0,
     "account": 10,
     "free_environments": 0,
-    "settling_environments": 0,
+    "settling_slots": 0,
 }
 
 
@@ -24,9 +24,9 @@ ROOMY: dict[str, Any] = {
     [
         ({}, Placement.START),
         ({"free_environments": 1}, Placement.REUSE),
-        ({"settling_environments": 1}, Placement.AWAIT),
-        ({"settling_environments": -1}, Placement.START),
-        ({"settling_environments": 1, "free_environments": 1}, Placement.REUSE),
+        ({"settling_slots": 1}, Placement.AWAIT),
+        ({"settling_slots": -1}, Placement.START),
+        ({"settling_slots": 1, "free_environments": 1}, Placement.REUSE),
         ({"unreserved_running": 9}, Placement.START),
         ({"unreserved_running": 10}, Placement.REFUSE_ACCOUNT),
         ({"unreserved_running": 10, "free_environments": 3}, Placement.REFUSE_ACCOUNT),
@@ -65,7 +65,7 @@ def test_running_invocations_never_exceed_either_limit(
             total_reserved=reserved,
             account=account,
             free_environments=0,
-            settling_environments=0,
+            settling_slots=0,
         )
         own += is_own and decision is Placement.START
         others += not is_own and decision is Placement.START

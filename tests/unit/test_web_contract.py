@@ -302,14 +302,14 @@ PermissionError: [Errno 13] Permission denied
     ],
 )
 def test_errors_with_their_cause_in_the_platform_get_a_hint_once(output: str, start: str) -> None:
-    diagnosis = CONTRACT.diagnosis(SERVICE)
-    (line,) = diagnosis.read(output)
+    read = CONTRACT.comments(SERVICE)
+    (line,) = read(output)
 
     assert line.startswith(start)
     assert line.endswith("\n")
-    assert diagnosis.read(output) == []
+    assert read(output) == []
 
 
 def test_other_output_and_persistent_services_get_no_hint() -> None:
-    assert CONTRACT.diagnosis(SERVICE).read("GET / 200\n") == []
-    assert CONTRACT.diagnosis(PERSISTENT).read(SEMAPHORE) == []
+    assert CONTRACT.comments(SERVICE)("GET / 200\n") == []
+    assert CONTRACT.comments(PERSISTENT)(SEMAPHORE) == []

@@ -1,13 +1,12 @@
 """What the engine asks of a contract. Contracts satisfy this shape without knowing it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from torpor.lifecycle import TransitionRefused
 from torpor.model.failure import Answer, Failure
 from torpor.model.function import FunctionVersion
-from torpor.model.image import Image
+from torpor.model.image import Image, Layout
 from torpor.model.invocation import Fields, Invocation
 from torpor.model.policy import LifecyclePolicy, ScalingPolicy
 from torpor.model.records import Record
@@ -46,15 +45,6 @@ class PollerWire(Protocol):
     def refusal(self, refused: TransitionRefused, *, error: bool = False) -> bytes: ...
 
     def checked_error_type(self, value: str) -> str: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
-    """The place a contract gives its functions inside a sandbox."""
-
-    code_at: str = "/var/task"
-    as_root: bool = False
-    writable: bool = False
 
 
 class ServerWire(Protocol):
@@ -101,8 +91,8 @@ class ServerWire(Protocol):
 
     def hook(self, version: FunctionVersion, hook: str, environment: str) -> ServerCall: ...
 
-    def hook_error(self, hook: str, status: int | None, fields: RawFields) -> str:
-        """Why the hook counts as failed; empty if it does not. The status is None if no answer came in time."""
+    def hook_failure(self, hook: str, status: int, fields: RawFields, body: bytes) -> Failure | None:
+        """What an answer to a hook means: None if all is well."""
         ...
 
 
@@ -155,10 +145,14 @@ class Contract(Protocol):
     """How one cloud's functions are run, worded and reported."""
 
     @property
-    def wire(self) -> PollerWire: ...
+    def wire(self) -> PollerWire | None:
+        """None where no runtime polls."""
+        ...
 
     @property
-    def extension_wire(self) -> ExtensionWire: ...
+    def extension_wire(self) -> ExtensionWire | None:
+        """None where there are no extensions."""
+        ...
 
     @property
     def server_wire(self) -> ServerWire | None:
@@ -175,11 +169,15 @@ class Contract(Protocol):
 
     def scaling(self, version: FunctionVersion) -> ScalingPolicy: ...
 
-    def image(self, version: FunctionVersion) -> str:
-        """The name of the image it runs in."""
+    def image(self, runtime: str) -> str:
+        """The name of the image that a runtime's environments have."""
         ...
 
     def layout(self, version: FunctionVersion) -> Layout: ...
+
+    def system(self, version: FunctionVersion, code: str) -> str:
+        """A host folder of changed system folders that belongs to the code in `code`; empty if there is none."""
+        ...
 
     def cpu_share(self, version: FunctionVersion) -> float:
         """CPUs that the version may use once it is initialised."""
@@ -201,7 +199,10 @@ class Contract(Protocol):
         paths: Mapping[str, str],
         api_address: str,
         log_stream: str,
-    ) -> dict[str, str]: ...
+        port: int,
+    ) -> dict[str, str]:
+        """The runtime's variables. `port` is where a server has to listen; 0 for pollers."""
+        ...
 
     def extension_variables(
         self, version: FunctionVersion, image: Image, *, paths: Mapping[str, str], api_address: str
@@ -240,10 +241,14 @@ class Contract(Protocol):
         times since it was last through with one."""
         ...
 
+    def comments(self, version: FunctionVersion) -> Callable[[str], list[str]] | None:
+        """Reads what one environment writes, some lines at a time, and tells what lines to add; None if never any."""
+        ...
+
     def log_tail(self, lines: bytes) -> bytes:
         """As much of an invocation's log as its caller may have."""
         ...
 
-    def failure(self, failure: Failure, request_id: str, wall: float) -> tuple[str, bytes]:
+    def failure(self, failure: Failure, version: FunctionVersion, request_id: str, wall: float) -> tuple[str, bytes]:
         """Error type and payload that the caller of the failed invocation gets."""
         ...

@@ -2,7 +2,8 @@
 
 import asyncio
 
-from torpor.engine.pool import Done, Pool
+from torpor.engine.groups import Done, Request
+from torpor.engine.pool import Pool
 from torpor.model.errors import TorporError
 from torpor.model.function import FunctionVersion
 from torpor.model.invocation import Invocation, Outcome
@@ -14,9 +15,17 @@ class Dispatcher:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    def submit(self, version: FunctionVersion, invocation: Invocation, reserved: int | None, done: Done) -> None:
-        """Run an invocation; `done` gets its Outcome, or Throttled or ShuttingDown. Never raises, never waits."""
-        self._pool.submit(version, invocation, reserved, done)
+    def submit(
+        self, version: FunctionVersion, invocation: Invocation, reserved: int | None, done: Done
+    ) -> Request | None:
+        """Run an invocation; `done` gets its Outcome, or Throttled or ShuttingDown. Never raises, never waits.
+
+        The result is for `cancel`; None if it was refused at once."""
+        return self._pool.submit(version, invocation, reserved, done)
+
+    def cancel(self, request: Request) -> None:
+        """The caller has gone away; `done` is called all the same."""
+        self._pool.cancel(request)
 
     async def invoke(self, version: FunctionVersion, invocation: Invocation, reserved: int | None) -> Outcome:
         """As `submit`, awaited. Raises Throttled or ShuttingDown."""

@@ -7,19 +7,22 @@ machine, the pool and the sandbox each know.
 
 import asyncio
 import logging
-import os
 import signal as signals
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import msgspec
+
 from torpor.engine.contract import Contract
 from torpor.engine.deadlines import Deadlines
-from torpor.engine.extensions import ExtensionsEndpoint, external_extensions
-from torpor.engine.polling import PollingEndpoint
+from torpor.engine.inside import Inside
+from torpor.engine.polled import PolledInside
+from torpor.engine.serving import ServingInside
+from torpor.engine.specs import Specifications
 from torpor.engine.tracing import Tracer
 from torpor.engine.transcript import Transcript
-from torpor.lifecycle import EXTENSIONS, RUNTIME, EnvironmentMachine, PhaseName, TransitionRefused
+from torpor.lifecycle import EnvironmentMachine, PhaseName, TransitionRefused
 from torpor.lifecycle import effects as fx
 from torpor.lifecycle import events as ev
 from torpor.model.clock import Clock
@@ -27,26 +30,17 @@ from torpor.model.errors import TorporError
 from torpor.model.failure import Answer, Failure, FailureKind
 from torpor.model.function import CodeRef, FunctionVersion
 from torpor.model.invocation import Invocation, Outcome, OutcomeStatus
-from torpor.model.records import InitEnded, InvocationEnded
+from torpor.model.policy import RuntimeKind
+from torpor.model.records import CodeFetched, InitEnded, InvocationEnded, Record, SandboxMade
 from torpor.sandbox.images import RuntimeImage
-from torpor.sandbox.port import (
-    ProcessExit,
-    ProcessSpec,
-    Sandbox,
-    SandboxProvider,
-    SandboxSpec,
-    SandboxStatistics,
-    Stream,
-)
+from torpor.sandbox.port import ProcessExit, Sandbox, SandboxProvider, SandboxStatistics, Stream
 from torpor.telemetry import END_OF_PHASE, History, Journal, Traces
-from torpor.transport import Attention, Exchange, HttpLimits, HttpServer, listen
+from torpor.transport import Attention
 
 log = logging.getLogger(__name__)
 _SIGNALS = {fx.SignalName.TERMINATE: signals.SIGTERM, fx.SignalName.KILL: signals.SIGKILL}
 _MIB = 1024 * 1024
-_TOO_LARGE = 413
-_HEADER_MAX = _MIB + 64 * 1024
-"""Bytes of a request's head inside: runtimes tell the whole stack of an error in a header field of up to a MiB."""
+_SETTLING_PHASES = frozenset({PhaseName.SERVING, PhaseName.RESETTING})
 _AFTER_OUTPUT = frozenset({InvocationEnded, InitEnded})
 """Records that come after all that the processes have written."""
 _FAILED = {
@@ -77,7 +71,8 @@ class Surroundings:
     traces: Traces
     clock: Clock
     loop: asyncio.AbstractEventLoop
-    code_folder: Callable[[CodeRef], str]
+    fetch_code: Callable[[CodeRef], Awaitable[tuple[str, bool]]]
+    """Bring code to this host: its folder, and whether it was not here yet. Raises StoreUnavailable."""
     limits_cpu: bool = True
     attention: Attention = field(default_factory=Attention)
 
@@ -101,6 +96,10 @@ class Environment:
         self.invocations = 0
         self.retired = False
         """A newer revision of its function exists: it takes no new work."""
+        self.was_ready = False
+        """Its Init has succeeded once."""
+        self.failure = ""
+        """Why its Init failed, for people."""
         self.listed = False
         """The pool has it among those with room."""
         self.charged_mb = 0
@@ -110,20 +109,18 @@ class Environment:
         self._around = around
         self._owner = owner
         self._clock = around.clock
-        self._code = around.code_folder(version.code)
-        self._layers = tuple(around.code_folder(layer) for layer in version.layers)
-        wire = contract.extension_wire
-        self._external = tuple(EXTENSIONS + name for name in external_extensions(self._layers, wire.FOLDER))
-        self.machine = EnvironmentMachine(contract.policy(version), self._external)
-        self._extensions = ExtensionsEndpoint(self, wire, version, self._external, self._epoch_ms)
-        self._extensions_prefix = wire.PREFIX
+        self.machine = EnvironmentMachine(contract.policy(version))
+        self._specs: Specifications | None = None
         self.is_running = self.machine.is_running
+        self.has_expired = self.machine.has_expired
         self.require = self.machine.runtime.require
+        self.has_workers = self.machine.policy.runtime_kind is RuntimeKind.PARALLEL_POLLER
+        self._inside = self._make_inside(around)
         self._done: dict[str, Done] = {}
         self._deadlines = Deadlines(around.loop, around.clock, lambda timer: self.feed(ev.DeadlineReached(timer)))
         self._sandbox: Sandbox | None = None
-        self._server: HttpServer | None = None
-        self._endpoint = PollingEndpoint(self, contract.wire, self._epoch_ms)
+        self._began = self.created
+        """When the runtime was last started."""
         self.log_stream = contract.log_stream(version, identity, around.clock.wall())
         traced = contract.is_traced(version)
         self._tracer = Tracer(version, self.log_stream, contract, around.traces) if traced else None
@@ -143,11 +140,27 @@ class Environment:
             fx.Freeze: self._freeze,
             fx.Thaw: self._thaw,
             fx.LimitCpu: self._limit_cpu,
+            fx.CallHook: self._call_hook,
             fx.StartAgents: self._start_agents,
             fx.SignalAgent: self._signal_agent,
             fx.KillAgents: self._kill_agents,
             fx.Destroy: self._destroy,
         }
+
+    def _make_inside(self, around: Surroundings) -> Inside:
+        contract, version = self._contract, self.version
+        if contract.server_wire is not None:
+            return ServingInside(self, contract.server_wire, version, self.id)
+        assert contract.wire is not None and contract.extension_wire is not None, "a runtime is a server or polls"
+        return PolledInside(
+            self,
+            contract.wire,
+            contract.extension_wire,
+            version,
+            self._epoch_ms,
+            around.attention,
+            connection_is_worker=contract.is_connection_per_worker(version),
+        )
 
     # -- what the pool asks ------------------------------------------------------------------------------------------
 
@@ -164,21 +177,42 @@ class Environment:
         """Does an invocation run or wait in it, or does an extension still work on one?"""
         return bool(self._done) or self.machine.is_working
 
+    @property
+    def returning_slots(self) -> int:
+        """Slots of workers that have answered and are about to ask for more."""
+        return 0 if self.retired else self.machine.returning_slots
+
+    @property
+    def settling_slots(self) -> int:
+        """Slots that will be free in a moment."""
+        if self.retired:
+            return 0
+        if self.machine.policy.runtime_kind is RuntimeKind.POLLER:
+            return int(self.machine.phase.name in _SETTLING_PHASES)
+        return self.machine.returning_slots
+
+    @property
+    def running(self) -> int:
+        """Invocations that were handed to its runtime."""
+        return len(self.machine.slots)
+
+    @property
+    def delivered(self) -> tuple[str, ...]:
+        """The invocations whose answer is awaited."""
+        return self.machine.delivered
+
     async def provision(self) -> None:
-        """Make the sandbox and start Init. Failures are told to the machine, never raised."""
+        """Fetch the code, make the sandbox and start Init. Failures are told to the machine, never raised."""
         try:
-            sandbox = await self._around.provider.create(self._sandbox_spec(), self)
+            specs = self._specs = await self._fetch()
+            began = self._clock.monotonic()
+            sandbox = await self._around.provider.create(specs.sandbox(self.id), self)
             if self.machine.is_gone:
                 await sandbox.destroy()
                 return
             self._sandbox = sandbox
-            self._server = await listen(
-                self._handle,
-                sock=sandbox.api_socket,
-                limits=self._limits(),
-                on_error=self._refused,
-                attention=self._around.attention,
-            )
+            await self._inside.open(sandbox, specs.extensions)
+            self._note_stage(SandboxMade, began)
         except TorporError as error:
             self.feed(ev.SandboxLost(str(error)))
         except Exception as error:  # an invocation waits: whatever went wrong, it is told
@@ -186,28 +220,26 @@ class Environment:
             self.feed(ev.SandboxLost(f"making the sandbox failed: {error}"))
         else:
             if self.machine.is_gone:
-                self._server.close()
+                self._inside.close()
             else:
-                self.feed(ev.SandboxReady())
+                self.feed(ev.SandboxReady(specs.extensions))
 
-    def _limits(self) -> HttpLimits:
-        """What processes inside may ask of the server: enough for a runtime and its extensions, little for a flood."""
-        return HttpLimits(
-            header_bytes=_HEADER_MAX,
-            body_bytes=self._contract.wire.body_limit,
-            connections=64,
-            head_timeout=60.0,
-            idle_timeout=86_400.0,
-        )
+    async def _fetch(self) -> Specifications:
+        version, fetch = self.version, self._around.fetch_code
+        began = self._clock.monotonic()
+        code, fetched = await fetch(version.code)
+        layers = []
+        for layer in version.layers:
+            folder, new = await fetch(layer)
+            layers.append(folder)
+            fetched = fetched or new
+        self._note_stage(CodeFetched, began, fetched=fetched)
+        return Specifications(version, self._contract, self._image, code, layers)
 
-    def _refused(self, status: int, reason: str) -> tuple[Sequence[tuple[str, str]], bytes]:
-        """The in-sandbox server turns a request away before its endpoint sees it. One that is too large, while a single
-        invocation runs, is that invocation's answer."""
-        wire = self._contract.wire
-        running = self.machine.delivered
-        if status == _TOO_LARGE and len(running) == 1:
-            self.feed(ev.AnswerRefused(running[0], Failure(kind=FailureKind.OVERSIZE)))
-        return (wire.JSON,), wire.TOO_LARGE if status == _TOO_LARGE else wire.NOT_FOUND
+    def _note_stage(self, kind: type[CodeFetched] | type[SandboxMade], began: float, **facts: bool) -> None:
+        now = self._clock.monotonic()
+        record = kind(at=now, duration=now - began, **facts)
+        self._around.history.note(self.version.function, self.id, record, self._clock.wall())
 
     def assign(self, invocation: Invocation, done: Done) -> None:
         """Run an invocation here; `done` is called exactly once, synchronously when the answer is there."""
@@ -216,6 +248,10 @@ class Environment:
             self._tracer.begin(invocation)
         self.invocations += 1
         self.feed(ev.Assigned(invocation, self.version.timeout_s))
+
+    def cancel(self, invocation_id: str) -> None:
+        """Its caller has gone; what follows is the contract's to say."""
+        self.feed(ev.Cancelled(invocation_id))
 
     def rest(self) -> None:
         """There is no work for it now."""
@@ -257,11 +293,6 @@ class Environment:
             done(Outcome(status=OutcomeStatus.FAILURE, payload=b""))
         self._done.clear()
 
-    def _handle(self, exchange: Exchange) -> None:
-        """A call over the in-sandbox API, of the runtime or of an extension."""
-        endpoint = self._extensions if exchange.path.startswith(self._extensions_prefix) else self._endpoint
-        endpoint.handle(exchange)
-
     @property
     def takes_registrations(self) -> bool:
         return self.machine.takes_registrations
@@ -270,12 +301,17 @@ class Environment:
 
     def process_exited(self, exit: ProcessExit) -> None:
         self._transcript.process_ended()
-        if exit.name == RUNTIME:
-            self._endpoint.forget()
+        self._inside.exited(exit.name)
         self.feed(ev.AgentExited(exit.name, exit.code, exit.signal, exit.out_of_memory, exit.start_error))
 
     def output(self, stream: Stream, data: bytes) -> None:
         self._transcript.output(stream, data, self._clock.wall())
+
+    def worker_output(self, connection: int, data: bytes) -> None:
+        self._transcript.worker_output(connection, data, self._clock.wall())
+
+    def worker_closed(self, connection: int) -> None:
+        self._transcript.worker_ended(connection)
 
     def sandbox_died(self, reason: str) -> None:
         self.feed(ev.SandboxLost(reason))
@@ -283,20 +319,22 @@ class Environment:
     # -- effects -----------------------------------------------------------------------------------------------------
 
     def _deliver(self, effect: fx.Deliver) -> None:
-        self._endpoint.deliver(effect.invocation, effect.deadline)
+        self._inside.deliver(effect.invocation, effect.deadline)
 
     def _notify_invoke(self, effect: fx.NotifyInvoke) -> None:
-        self._extensions.notify_invoke(effect.agent, effect.invocation, effect.deadline)
+        self._inside.notify_invoke(effect.agent, effect.invocation, effect.deadline)
 
     def _notify_shutdown(self, effect: fx.NotifyShutdown) -> None:
-        self._extensions.notify_shutdown(effect.agent, effect.reason, effect.deadline)
+        self._inside.notify_shutdown(effect.agent, effect.reason, effect.deadline)
 
     def _complete(self, effect: fx.Complete) -> None:
         invocation = effect.invocation
         done = self._done.pop(invocation.id, None)
         self.last_used = self._clock.monotonic()
+        outcome = self._outcome(invocation, effect.result)
+        self._inside.release(invocation.id)
         if done is not None:
-            done(self._outcome(invocation, effect.result))
+            done(outcome)
 
     def _outcome(self, invocation: Invocation, result: Answer | Failure) -> Outcome:
         tail = self._transcript.tail(invocation.id) if invocation.wants_log else b""
@@ -308,10 +346,14 @@ class Environment:
                 error_type=result.error_type,
                 version=self.version.version,
                 log_tail=tail,
+                environment=self.id,
+                duration=self._inside.elapsed(invocation.id),
+                memory_mb=self._told_memory(invocation),
             )
         if result.kind is FailureKind.SANDBOX:
             log.error("invocation %s of %s: %s", invocation.id, self.version.function, result.detail)
-        kind, payload = self._contract.failure(result, invocation.id, self._clock.wall())
+        explained = self._explained(result, invocation.id)
+        kind, payload = self._contract.failure(explained, self.version, invocation.id, self._clock.wall())
         status = _FAILED.get(result.kind, OutcomeStatus.ERROR)
         return Outcome(
             status=status,
@@ -319,16 +361,48 @@ class Environment:
             error_type="" if status is OutcomeStatus.FAILURE else kind,
             version=self.version.version,
             log_tail=tail,
+            environment=self.id,
+            duration=self._inside.elapsed(invocation.id),
+            memory_mb=self._told_memory(invocation),
+            failure=explained,
+        )
+
+    def _told_memory(self, invocation: Invocation) -> int:
+        """Reading it takes a moment, so only those are told who show it."""
+        return self._memory_mb() if invocation.wants_memory else 0
+
+    def _explained(self, failure: Failure, invocation_id: str) -> Failure:
+        """With what helps its reader, where the runtime is a server that people have to put right."""
+        if self.machine.policy.runtime_kind is not RuntimeKind.SERVER:
+            return failure
+        elapsed = self._inside.elapsed(invocation_id)
+        return msgspec.structs.replace(
+            failure,
+            elapsed=self._clock.monotonic() - self._began if failure.starting or not elapsed else elapsed,
+            address=self._inside.address,
+            memory_mb=self._memory_mb(),
+            output=self._transcript.recent(),
         )
 
     def _emit(self, effect: fx.Emit) -> None:
-        record = effect.record
-        if type(record) in _AFTER_OUTPUT and self._sandbox is not None:
-            self._sandbox.drain_output()
+        record: Record = effect.record
+        if type(record) in _AFTER_OUTPUT:
+            if self._sandbox is not None:
+                self._sandbox.drain_output()
+            if (failure := getattr(record, "failure", None)) is not None:
+                record = msgspec.structs.replace(record, failure=self._explained(failure, getattr(record, "id", "")))
+        if type(record) is InitEnded:
+            self._note_init(record)
         wall = self._clock.wall()
         self._transcript.note(record, wall)
         if type(record) in END_OF_PHASE:
             self._around.history.note(self.version.function, self.id, record, wall)
+
+    def _note_init(self, record: InitEnded) -> None:
+        failure = record.failure
+        self.was_ready = self.was_ready or failure is None
+        if failure is not None:
+            self.failure = self._contract.failure(failure, self.version, "", 0.0)[1].decode(errors="replace")
 
     def _memory_mb(self) -> int:
         return -(-self._sandbox.memory_peak() // _MIB) if self._sandbox is not None else 0
@@ -342,69 +416,28 @@ class Environment:
     def _freeze(self, effect: fx.Freeze) -> None:
         if self._sandbox is not None:
             self._sandbox.freeze()
+            self._inside.frozen()
 
     def _thaw(self, effect: fx.Thaw) -> None:
         if self._sandbox is not None:
             self._sandbox.thaw()
+            self._inside.thawed()
 
     def _limit_cpu(self, effect: fx.LimitCpu) -> None:
         if self._sandbox is not None and self._around.limits_cpu:
             self._sandbox.limit_cpu(effect.limited)
 
+    def _call_hook(self, effect: fx.CallHook) -> None:
+        self._inside.call_hook(effect.hook)
+
     def _start_agents(self, effect: fx.StartAgents) -> None:
-        sandbox = self._sandbox
-        assert sandbox is not None, "agents start only once the sandbox is there"
-        if RUNTIME not in effect.agents or not self._external:
-            self._extensions.forget()
+        sandbox, specs = self._sandbox, self._specs
+        assert sandbox is not None and specs is not None, "agents start only once the sandbox is there"
+        self._inside.starting(effect.agents)
+        self._began = self._clock.monotonic()
         for agent in effect.agents:
-            if agent == RUNTIME:
-                self._endpoint.forget()
-                sandbox.start(self._process(agent, sandbox))
-            else:
-                sandbox.start(self._extension(agent, sandbox))
-
-    def _extension(self, agent: str, sandbox: Sandbox) -> ProcessSpec:
-        contract, paths = self._contract, sandbox.paths
-        return ProcessSpec(
-            name=agent,
-            argv=(f"{paths['opt']}/{agent}",),
-            environment=contract.extension_variables(
-                self.version, self._image.placed(paths), paths=paths, api_address=sandbox.api_address
-            ),
-        )
-
-    def _process(self, agent: str, sandbox: Sandbox) -> ProcessSpec:
-        contract, version = self._contract, self.version
-        image = self._image.placed(sandbox.paths)
-        return ProcessSpec(
-            name=agent,
-            argv=contract.program(version, image, self._exists),
-            environment=contract.variables(
-                version, image, paths=sandbox.paths, api_address=sandbox.api_address, log_stream=self.log_stream
-            ),
-            clone=self._image.clone_module is not None and contract.may_clone(version),
-            framed_log_variable=contract.framed_log_variable(version),
-        )
-
-    def _exists(self, path: str) -> bool:
-        """Is a path of the package or a layer there, as seen inside?"""
-        if path.startswith("/var/task/"):
-            return os.path.exists(self._code + path[len("/var/task") :])
-        return path.startswith("/opt/") and any(os.path.exists(layer + path[len("/opt") :]) for layer in self._layers)
-
-    def _sandbox_spec(self) -> SandboxSpec:
-        version, contract = self.version, self._contract
-        return SandboxSpec(
-            name=self.id,
-            runtime=version.runtime,
-            code=self._code,
-            layers=self._layers,
-            memory_mb=version.memory_mb,
-            tmp_mb=version.tmp_mb,
-            cpu_share=contract.cpu_share(version),
-            processes=contract.processes_max,
-            files=contract.files_max,
-        )
+            sandbox.start(specs.process(agent, sandbox, self.log_stream))
+            self._inside.started(agent)
 
     def _signal_agent(self, effect: fx.SignalAgent) -> None:
         if self._sandbox is not None:
@@ -420,8 +453,7 @@ class Environment:
 
     async def _remove(self) -> None:
         try:
-            if self._server is not None:
-                self._server.close()
+            self._inside.close()
             if self._sandbox is not None:
                 await self._sandbox.destroy()
             self._transcript.process_ended()

@@ -49,23 +49,26 @@ class _Extension:
 
 
 class ExtensionsEndpoint:
-    """One environment's Extensions API. `external` are the agents that the environment starts as processes."""
+    """One environment's Extensions API."""
 
     def __init__(
         self,
         host: Host,
         wire: ExtensionWire,
         version: FunctionVersion,
-        external: Iterable[str],
         deadline_ms: Callable[[float], int],
     ) -> None:
         self._host = host
         self._wire = wire
         self._version = version
-        self._external = frozenset(external)
+        self._external: frozenset[str] = frozenset()
         self._deadline_ms = deadline_ms
         self._by_identifier: dict[str, _Extension] = {}
         self._by_agent: dict[str, _Extension] = {}
+
+    def announce(self, external: Iterable[str]) -> None:
+        """These agents are what the environment starts as processes."""
+        self._external = frozenset(external)
 
     def handle(self, exchange: Exchange) -> None:
         """Answer a call, at once or, for an event, when there is one."""

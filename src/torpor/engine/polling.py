@@ -11,7 +11,7 @@ from typing import Protocol
 
 from torpor.engine.contract import PollerWire
 from torpor.lifecycle import RUNTIME, AgentCall, TransitionRefused
-from torpor.lifecycle.events import AgentFailed, Answered, AnswerRefused, Event, NextRequested
+from torpor.lifecycle.events import AgentFailed, Answered, AnswerRefused, Event, NextRequested, NextWithdrawn
 from torpor.model.failure import Answer, Failure, FailureKind
 from torpor.model.invocation import Invocation
 from torpor.model.runtime_calls import RuntimeCall
@@ -28,7 +28,16 @@ class Host(Protocol):
         """Pass an event to the machine. Raises TransitionRefused if it may not be."""
         ...
 
+    @property
+    def has_workers(self) -> bool:
+        """Does the runtime ask for work in parallel?"""
+        ...
+
     def is_running(self, invocation_id: str) -> bool: ...
+
+    def has_expired(self, invocation_id: str) -> bool:
+        """Has it timed out alone?"""
+        ...
 
     def require(self, call: AgentCall) -> None:
         """Raises TransitionRefused if the runtime may not make this call now."""
@@ -38,12 +47,22 @@ class Host(Protocol):
 class PollingEndpoint:
     """One environment's Runtime API."""
 
-    def __init__(self, host: Host, wire: PollerWire, deadline_ms: Callable[[float], int]) -> None:
+    def __init__(
+        self,
+        host: Host,
+        wire: PollerWire,
+        deadline_ms: Callable[[float], int],
+        *,
+        connection_is_worker: bool = False,
+    ) -> None:
         self._host = host
+        self._connection_is_worker = connection_is_worker
         self._wire = wire
         self._json = FixedHeaders((wire.JSON,))
         self._deadline_ms = deadline_ms
         self._parked: deque[Exchange] = deque()
+        self._undelivered: deque[tuple[list[tuple[str, str]], bytes]] = deque()
+        """Events whose workers had gone when they were to be handed over."""
 
     def handle(self, exchange: Exchange) -> None:
         """The transport's application."""
@@ -66,14 +85,28 @@ class PollingEndpoint:
         """Answer the oldest parked request with the event; if its peer has gone, the next request gets it again."""
         headers = self._wire.event_headers(invocation, self._deadline_ms(deadline))
         while self._parked:
-            if self._parked.popleft().reply(200, headers, invocation.payload):
+            exchange = self._parked.popleft()
+            if self._connection_is_worker:
+                exchange.watch_connection(partial(self._worker_lost, invocation.id))
+            if exchange.reply(200, headers, invocation.payload):
                 return
+        if self._host.has_workers:
+            self._undelivered.append((headers, invocation.payload))
 
     def forget(self) -> None:
         """The processes are gone: their parked requests are worth nothing."""
         self._parked.clear()
+        self._undelivered.clear()
+
+    def _worker_lost(self, invocation_id: str) -> None:
+        """The worker that was handed this invocation is gone; if it still had it, the invocation has failed."""
+        if self._host.is_running(invocation_id) or self._host.has_expired(invocation_id):
+            self._host.feed(AnswerRefused(invocation_id, Failure(kind=FailureKind.EXIT)))
 
     def _next(self, exchange: Exchange) -> None:
+        while self._undelivered:
+            if exchange.reply(200, *self._undelivered.popleft()):
+                return
         exchange.on_disconnect = partial(self._unpark, exchange)
         self._parked.append(exchange)
         try:
@@ -85,10 +118,12 @@ class PollingEndpoint:
     def _unpark(self, exchange: Exchange) -> None:
         if exchange in self._parked:
             self._parked.remove(exchange)
+            if self._host.has_workers:
+                self._host.feed(NextWithdrawn(RUNTIME))
 
     def _answer(self, exchange: Exchange, call: RuntimeCall, invocation_id: str) -> None:
         if not self._host.is_running(invocation_id):
-            self._reply(exchange, 400, self._wire.INVALID_REQUEST_ID)
+            self._answer_of_none(exchange, invocation_id)
             return
         headers, body = exchange.headers, exchange.body
         mode = headers.get(self._wire.RESPONSE_MODE_HEADER)
@@ -108,6 +143,13 @@ class PollingEndpoint:
             # The runtime goes on to ask for more while its answer is still on the way to the caller.
             self._reply(exchange, 202, self._wire.ACCEPTED)
             self._host.feed(Answered(invocation_id, answer))
+
+    def _answer_of_none(self, exchange: Exchange, invocation_id: str) -> None:
+        if self._host.has_expired(invocation_id):
+            self._reply(exchange, 410, self._wire.LATE)
+            self._host.feed(Answered(invocation_id, Answer(payload=b"")))
+        else:
+            self._reply(exchange, 400, self._wire.INVALID_REQUEST_ID)
 
     def _refuse(
         self, exchange: Exchange, status: int, body: bytes, invocation_id: str, kind: str, size: int = 0

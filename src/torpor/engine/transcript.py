@@ -11,6 +11,8 @@ from torpor.model.records import InvocationEnded, InvocationStarted, Record
 from torpor.sandbox.port import Stream
 from torpor.telemetry import Journal, OutputReader
 
+RECENT_KEPT = 40
+"""Lines of output kept to explain a failure with."""
 TAIL_KEPT = 64 * 1024
 """Bytes of an invocation's log kept for its caller; the contract cuts it further."""
 
@@ -47,6 +49,9 @@ class Transcript:
         self._tail_size = 0
         self._current = ""
         self._last_wall = 0.0
+        self._comments = contract.comments(version)
+        self._workers: dict[int, OutputReader] = {}
+        self._recent: deque[tuple[float, str]] = deque(maxlen=RECENT_KEPT)
 
     def note(self, record: Record, wall: float) -> None:
         """Something happened at wall-clock time `wall`."""
@@ -83,8 +88,31 @@ class Transcript:
         """Bytes that processes wrote."""
         self.write()
         events = self._output.framed(data) if stream is Stream.FRAMED else self._output.plain(data)
+        lines = []
         for stamp, text in events:
+            lines.append(text)
             self._append(wall if stamp is None else stamp, (text,))
+        self._recent.extend((wall, text) for text in lines)
+        if self._comments is not None and lines and (added := self._comments("".join(lines))):
+            self._append(wall, added)
+
+    def worker_output(self, connection: int, data: bytes, wall: float) -> None:
+        """Bytes that a worker wrote to a log of its own."""
+        self.write()
+        reader = self._workers.setdefault(connection, OutputReader())
+        for _, text in reader.plain(data):
+            self._append(wall, (text,))
+
+    def worker_ended(self, connection: int) -> None:
+        """A worker has closed its log: what it left unfinished is a line now."""
+        reader = self._workers.pop(connection, None)
+        if reader is not None:
+            for _, text in reader.flush():
+                self._append(self._last_wall, (text,))
+
+    def recent(self) -> tuple[tuple[float, str], ...]:
+        """The last lines that processes wrote, with their wall times."""
+        return tuple(self._recent)
 
     def process_ended(self) -> None:
         """A process has ended: what it left unfinished is a line now."""

@@ -102,11 +102,10 @@ class NothingPending(msgspec.Struct, frozen=True):
 
 
 class HookFinished(msgspec.Struct, frozen=True):
-    """A hook call that the machine asked for is over, well or not; `payload` is what the server said about an error."""
+    """A hook call that the machine asked for is over; the failure is None if all is well."""
 
     hook: str
-    error: str
-    payload: bytes = b""
+    failure: Failure | None = None
 
 
 class StopRequested(msgspec.Struct, frozen=True):

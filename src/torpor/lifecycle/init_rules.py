@@ -97,11 +97,10 @@ class InitRules(InvokeRules):
             self._init_done(now)
 
     def _init_hook_finished(self, event: ev.HookFinished, now: float) -> None:
-        if not event.error:
+        if event.failure is None:
             self._init_done(now)
-            return
-        self._failure = Failure(kind=FailureKind.INIT_ERROR, detail=event.error, payload=event.payload)
-        self._init_failed(self._failure, now)
+        else:
+            self._init_failed(event.failure, now)
 
     def _init_done(self, now: float) -> None:
         phase = self.phase

@@ -67,6 +67,10 @@ class Throttled(CallerError):
         self.retry_after = retry_after
 
 
+class CallerGone(CallerError):
+    """The caller went away; nobody reads the answer."""
+
+
 class NotBuilt(CallerError):
     """The operation exists in the cloud's API, but this version of Torpor does not offer it."""
 

@@ -41,6 +41,8 @@ class FunctionVersion:
     memory_mb: int = 128
     timeout_s: float = 3.0
     tmp_mb: int = 512
+    cpu: float | None = None
+    """CPUs it may use; None for as many as the contract gives by memory."""
     environment: Mapping[str, str] = field(default_factory=dict)
     log_group: str = ""
     log_format: str = "Text"

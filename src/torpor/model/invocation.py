@@ -6,6 +6,8 @@ from typing import Protocol
 
 import msgspec
 
+from torpor.model.failure import Failure
+
 
 class OutcomeStatus(StrEnum):
     """How an invocation ended, in the words of the platform's records."""
@@ -104,6 +106,8 @@ class Invocation(msgspec.Struct, frozen=True, kw_only=True):
     """The version or alias as the caller named it; empty if it named none."""
     patient: bool = False
     """It waits for its turn however long that takes, instead of being refused."""
+    wants_memory: bool = False
+    """The caller is told the environment's peak memory."""
     attempt: int = 0
     """How often it was tried before."""
     http: HttpRequest | None = None
@@ -126,3 +130,5 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds from its delivery to its end."""
     memory_mb: int = 0
     """Peak memory of the environment in MiB, where it was asked for."""
+    failure: Failure | None = None
+    """Why there is no answer of the function's own."""

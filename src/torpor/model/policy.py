@@ -101,5 +101,7 @@ class ScalingPolicy:
     maximum: int | None = None
     together: int | None = None
     """Bound on the environments of all versions under this contract."""
+    counted: bool = True
+    """Its invocations count against the account's concurrency."""
     idle_timeout: float | None = None
     """Seconds an idle environment is kept; None for the server's setting."""

@@ -65,6 +65,21 @@ class ShutdownEnded(msgspec.Struct, frozen=True, kw_only=True):
     exits: dict[str, str]
 
 
+class CodeFetched(msgspec.Struct, frozen=True, kw_only=True):
+    """The code lies on this host; `fetched` if it had to be brought here."""
+
+    at: float
+    duration: float
+    fetched: bool
+
+
+class SandboxMade(msgspec.Struct, frozen=True, kw_only=True):
+    """The isolated place exists."""
+
+    at: float
+    duration: float
+
+
 class ExtensionReady(msgspec.Struct, frozen=True, kw_only=True):
     """Init is over and this extension takes part; `events` are those it asked for, in order."""
 
@@ -82,4 +97,6 @@ Record = (
     | InvocationEnded
     | ShutdownStarted
     | ShutdownEnded
+    | CodeFetched
+    | SandboxMade
 )

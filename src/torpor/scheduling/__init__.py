@@ -3,14 +3,19 @@
 from torpor.scheduling.memory import MemoryView, Room, make_room
 from torpor.scheduling.placement import Placement, ThrottleReason, place
 from torpor.scheduling.reclaim import IdleView, overdue
+from torpor.scheduling.scaling import Load, overflow, retry_pause, wanted
 
 __all__ = [
     "IdleView",
+    "Load",
     "MemoryView",
     "Placement",
     "Room",
     "ThrottleReason",
     "make_room",
     "overdue",
+    "overflow",
     "place",
+    "retry_pause",
+    "wanted",
 ]

@@ -17,6 +17,9 @@ class Placement(StrEnum):
     AWAIT = "await"
     """One is about to have room: wait a moment for it."""
     START = "start"
+    QUEUE = "queue"
+    """No room and no leave to start: wait for a turn."""
+    REFUSE_FULL = "refuse_full"
     REFUSE_ACCOUNT = "refuse_account"
     REFUSE_RESERVED = "refuse_reserved"
 
@@ -29,18 +32,22 @@ def place(
     total_reserved: int,
     account: int,
     free_environments: int,
-    settling_environments: int,
+    settling_slots: int,
+    counted: bool = True,
 ) -> Placement:
-    """Reuse a free environment, await one, start one, or refuse.
+    """Reuse a free environment, await one, start one (if `overflow` agrees), or refuse.
 
-    `reserved` is None for a function without a reservation. `settling_environments` have answered and are not free yet;
-    the requests that wait for one of them already are taken off.
+    `reserved` is None for a function without a reservation. `settling_slots` are those of environments that have
+    answered and are not free yet; the requests that wait for one of them already are taken off. What is not `counted`
+    stands under no concurrency limit.
     """
-    if reserved is not None:
+    if not counted:
+        pass
+    elif reserved is not None:
         if function_running >= reserved:
             return Placement.REFUSE_RESERVED
     elif unreserved_running >= account - total_reserved:
         return Placement.REFUSE_ACCOUNT
     if free_environments:
         return Placement.REUSE
-    return Placement.AWAIT if settling_environments > 0 else Placement.START
+    return Placement.AWAIT if settling_slots > 0 else Placement.START

@@ -26,6 +26,7 @@ class Changes(TypedDict, total=False):
     memory_mb: int
     timeout_s: float
     tmp_mb: int
+    cpu: float | None
     environment: Mapping[str, str]
     log_group: str
     log_format: str

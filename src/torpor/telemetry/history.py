@@ -4,10 +4,10 @@ from collections import deque
 
 import msgspec
 
-from torpor.model.records import InitEnded, InvocationEnded, Record, ShutdownEnded
+from torpor.model.records import CodeFetched, InitEnded, InvocationEnded, Record, SandboxMade, ShutdownEnded
 
 KEPT = 10_000
-END_OF_PHASE = frozenset({InitEnded, InvocationEnded, ShutdownEnded})
+END_OF_PHASE = frozenset({CodeFetched, SandboxMade, InitEnded, InvocationEnded, ShutdownEnded})
 """The records that `History.note` is for."""
 
 
@@ -17,12 +17,17 @@ class PhaseEntry(msgspec.Struct, frozen=True, kw_only=True):
     function: str
     environment: str
     phase: str
-    """`init`, `invoke` or `shutdown`; `reinit` is an Init that ran inside the invocation listed after it."""
+    """`fetch` (the code), `start` (the sandbox), `init`, `invoke` or `shutdown`; `reinit` is an Init that ran inside
+    the invocation listed after it."""
     status: str
     time: float
     duration: float
     exits: dict[str, str] = {}
     """How each process ended, by its name: of a shutdown."""
+    cold: bool = False
+    """Of an invocation: it is the first since an Init."""
+    fetched: bool = False
+    """Of a fetch: the code was not on this host yet."""
 
 
 _Noted = tuple[str, str, Record, float]
@@ -51,6 +56,8 @@ def _entry(function: str, environment: str, record: Record, wall: float) -> Phas
     phase, status, duration, exits = "invoke", "success", 0.0, dict[str, str]()
     if isinstance(record, ShutdownEnded):
         phase, duration, exits = "shutdown", record.duration, record.exits
+    elif isinstance(record, CodeFetched | SandboxMade):
+        phase, duration = "fetch" if isinstance(record, CodeFetched) else "start", record.duration
     elif isinstance(record, InitEnded | InvocationEnded):
         status, duration = str(record.status), record.duration
         if isinstance(record, InitEnded):
@@ -63,4 +70,6 @@ def _entry(function: str, environment: str, record: Record, wall: float) -> Phas
         time=wall,
         duration=duration,
         exits=exits,
+        cold=isinstance(record, InvocationEnded) and record.init_duration is not None,
+        fetched=isinstance(record, CodeFetched) and record.fetched,
     )

@@ -29,7 +29,7 @@ class Dispatcher(Protocol):
         invocation: Invocation,
         reserved: int | None,
         done: Callable[[Outcome | TorporError], None],
-    ) -> None:
+    ) -> object:
         """Run it once; `done` gets the outcome, or why there is none, maybe before this returns. Never raises."""
         ...
 

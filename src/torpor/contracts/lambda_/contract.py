@@ -21,9 +21,9 @@ from torpor.contracts.lambda_.json_log import render_json
 from torpor.contracts.lambda_.platform_log import LogFacts, LogStyle, PlatformLog, stamp
 from torpor.model.failure import Failure, FailureKind
 from torpor.model.function import FunctionVersion
-from torpor.model.image import Image
+from torpor.model.image import STANDARD, Image, Layout
 from torpor.model.invocation import Invocation
-from torpor.model.policy import LifecyclePolicy
+from torpor.model.policy import LifecyclePolicy, ScalingPolicy, WhenFull
 from torpor.model.records import InitStarted, Record, RuntimeDone
 
 BOOTSTRAPS = ("/var/runtime/bootstrap", *failures.BOOTSTRAPS)
@@ -44,11 +44,26 @@ class LambdaContract:
 
     wire = runtime_api
     extension_wire = extensions_api
+    server_wire = None
     files_max = limits.FILES_MAX
     processes_max = limits.PROCESSES_MAX
 
     def policy(self, version: FunctionVersion) -> LifecyclePolicy:
         return policy.standard_policy(init_limit=self.init_limit, single_use=self.single_use)
+
+    def scaling(self, version: FunctionVersion) -> ScalingPolicy:
+        return ScalingPolicy(
+            on_demand=True, when_full=WhenFull.REFUSE, minimum=version.minimum, maximum=version.maximum
+        )
+
+    def image(self, runtime: str) -> str:
+        return runtime
+
+    def layout(self, version: FunctionVersion) -> Layout:
+        return STANDARD
+
+    def system(self, version: FunctionVersion, code: str) -> str:
+        return ""
 
     def cpu_share(self, version: FunctionVersion) -> float:
         return policy.cpu_share(version)
@@ -65,7 +80,14 @@ class LambdaContract:
         return (next((path for path in BOOTSTRAPS if exists(path)), failures.NO_BOOTSTRAP),)
 
     def variables(
-        self, version: FunctionVersion, image: Image, *, paths: Mapping[str, str], api_address: str, log_stream: str
+        self,
+        version: FunctionVersion,
+        image: Image,
+        *,
+        paths: Mapping[str, str],
+        api_address: str,
+        log_stream: str,
+        port: int = 0,
     ) -> dict[str, str]:
         return environment.runtime_variables(
             version,
@@ -86,6 +108,12 @@ class LambdaContract:
     def framed_log_variable(self, version: FunctionVersion) -> str:
         return "" if version.runtime.startswith("provided") else environment.FRAMED_LOG_VARIABLE
 
+    def worker_log_variable(self, version: FunctionVersion) -> str:
+        return ""
+
+    def is_connection_per_worker(self, version: FunctionVersion) -> bool:
+        return False
+
     def log_stream(self, version: FunctionVersion, environment_id: str, wall: float) -> str:
         return environment.log_stream(version, environment_id, wall)
 
@@ -94,18 +122,7 @@ class LambdaContract:
     ) -> list[str]:
         if type(record) is RuntimeDone:
             return []
-        name = resource = ""
-        if isinstance(record, InitStarted):
-            name, resource = environment.runtime_version(version, image.version)
-        facts = LogFacts(
-            function=version.function,
-            version=version.version,
-            memory_mb=version.memory_mb,
-            memory_used_mb=memory_mb,
-            runtime_version=name,
-            runtime_resource=resource,
-            trace=trace,
-        )
+        facts = log_facts(version, image, record, memory_mb, trace)
         if version.log_format == "JSON":
             return render_json(record, facts, wall, self.log)
         return self.log.render(record, facts, wall)
@@ -119,12 +136,32 @@ class LambdaContract:
         documents = segments.segments(version, invocation, steps, lambda: random_digits(16))
         return [msgspec.json.encode(document) for document in documents]
 
+    def comments(self, version: FunctionVersion) -> None:
+        """Nothing is added to what processes write."""
+
     def log_tail(self, lines: bytes) -> bytes:
         """The end of an invocation's log; a character that the cut would split is left out."""
         return lines[-limits.TAIL_LOG :].decode(errors="ignore").encode()
 
-    def failure(self, failure: Failure, request_id: str, wall: float) -> tuple[str, bytes]:
+    def failure(self, failure: Failure, version: FunctionVersion, request_id: str, wall: float) -> tuple[str, bytes]:
         if failure.kind is FailureKind.TIMEOUT and self.log.style is LogStyle.OLD:
             body = failures.old_timeout_payload(request_id, stamp(wall), failure.limit)
             return failures.SANDBOX_TIMEOUT, body
         return failures.error_type(failure), failures.payload(failure, request_id)
+
+
+def log_facts(version: FunctionVersion, image: Image, record: Record, memory_mb: int, trace: str) -> LogFacts:
+    """What the lines of a record say beside it; `memory_mb` is the most the environment has used."""
+    name = resource = ""
+    if isinstance(record, InitStarted):
+        name, resource = environment.runtime_version(version, image.version)
+    return LogFacts(
+        function=version.function,
+        version=version.version,
+        memory_mb=version.memory_mb,
+        memory_used_mb=memory_mb,
+        runtime_version=name,
+        runtime_resource=resource,
+        resource=f"{version.resource}:{version.version}",
+        trace=trace,
+    )

@@ -62,6 +62,15 @@ _RUNTIME_OWN = frozenset({"LC_CTYPE", "NODE_PATH", "PYTHONPATH"})
 """Set for the runtime's language; an extension has them only if the customer set them."""
 
 FRAMED_LOG_VARIABLE = "_LAMBDA_TELEMETRY_LOG_FD"
+WORKER_LOG_VARIABLE = "_LAMBDA_TELEMETRY_LOG_FD_PROVIDER_SOCKET"
+
+ON_DEMAND = "on-demand"
+MANAGED = "lambda-managed-instances"
+"""Types of initialisation, as functions and logs see them."""
+
+_INITIALIZATION_TYPE = "AWS_LAMBDA_INITIALIZATION_TYPE"
+_LOG_FORMAT = "AWS_LAMBDA_LOG_FORMAT"
+_MAX_CONCURRENCY = "AWS_LAMBDA_MAX_CONCURRENCY"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +104,7 @@ def runtime_variables(
         "AWS_LAMBDA_FUNCTION_NAME": version.function,
         "AWS_LAMBDA_FUNCTION_VERSION": version.version,
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(version.memory_mb),
-        "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+        _INITIALIZATION_TYPE: ON_DEMAND,
         "AWS_LAMBDA_LOG_GROUP_NAME": version.log_group,
         "AWS_LAMBDA_LOG_STREAM_NAME": log_stream,
         "AWS_LAMBDA_RUNTIME_API": api_address,
@@ -110,7 +119,7 @@ def runtime_variables(
     if managed:
         variables["AWS_EXECUTION_ENV"] = f"AWS_Lambda_{version.runtime}"
     if version.log_format == "JSON":
-        variables["AWS_LAMBDA_LOG_FORMAT"] = "JSON"
+        variables[_LOG_FORMAT] = "JSON"
     if endpoint_url:
         variables.setdefault("AWS_ENDPOINT_URL", endpoint_url)
     return variables
@@ -125,6 +134,23 @@ def extension_variables(version: FunctionVersion, runtime: Mapping[str, str]) ->
         and name not in _NOT_FOR_EXTENSIONS
         and (name not in _RUNTIME_OWN or name in version.environment)
     }
+
+
+def managed_variables(version: FunctionVersion, standard: Mapping[str, str]) -> dict[str, str]:
+    """A managed instance's variables, out of the standard ones; its log format is the customer's to override."""
+    return {
+        **standard,
+        _INITIALIZATION_TYPE: MANAGED,
+        _MAX_CONCURRENCY: str(version.concurrency),
+        _LOG_FORMAT: version.environment.get(_LOG_FORMAT, "JSON"),
+    }
+
+
+def managed_extension_variables(version: FunctionVersion, runtime: Mapping[str, str]) -> dict[str, str]:
+    """An external extension's variables in a managed instance: it knows the log format, but is no worker."""
+    own = extension_variables(version, runtime)
+    own.pop(_MAX_CONCURRENCY, None)
+    return own | {_LOG_FORMAT: runtime[_LOG_FORMAT]}
 
 
 def log_stream(version: FunctionVersion, environment_id: str, wall: float) -> str:

@@ -26,7 +26,8 @@ EXIT_ERROR = "Extension.ExitError"
 ACCEPTED = runtime_api.ACCEPTED
 error_body = runtime_api.error_body
 _JSON = ("Content-Type", "application/json")
-_INVOKE, _SHUTDOWN = "INVOKE", "SHUTDOWN"
+_INVOKE, SHUTDOWN = "INVOKE", "SHUTDOWN"
+INVALID_EVENT = "Extension.InvalidEventType"
 _ACCOUNT_FEATURE = "accountId"
 
 _CALLS = {
@@ -63,6 +64,17 @@ def wanted_events(body: bytes, *, internal: bool) -> tuple[bool, bool]:
     """Whether the events of an invocation and of the shutdown are asked for.
 
     Raises InvalidRequest (`what` is the error type) for a malformed body and for events that this kind cannot have."""
+    events = asked_events(body)
+    for event in events:
+        if event not in (_INVOKE, SHUTDOWN):
+            raise InvalidRequest(f"{event}: ErrorInvalidEventType", what=INVALID_EVENT)
+        if event == SHUTDOWN and internal:
+            raise InvalidRequest(f"{event}: ShutdownEventNotSupportedForInternalExtension", what=INVALID_EVENT)
+    return _INVOKE in events, SHUTDOWN in events
+
+
+def asked_events(body: bytes) -> list[str]:
+    """The events a registration names. Raises InvalidRequest for a malformed body."""
     try:
         asked = _registration.decode(body)
     except (msgspec.MsgspecError, UnicodeError) as error:
@@ -70,13 +82,7 @@ def wanted_events(body: bytes, *, internal: bool) -> tuple[bool, bool]:
     if asked.configuration:
         message = "configurationKeys are deprecated; use environment variables instead"
         raise InvalidRequest(message, what="InvalidRequestFormat")
-    for event in asked.events:
-        if event not in (_INVOKE, _SHUTDOWN):
-            raise InvalidRequest(f"{event}: ErrorInvalidEventType", what="Extension.InvalidEventType")
-        if event == _SHUTDOWN and internal:
-            message = f"{event}: ShutdownEventNotSupportedForInternalExtension"
-            raise InvalidRequest(message, what="Extension.InvalidEventType")
-    return _INVOKE in asked.events, _SHUTDOWN in asked.events
+    return asked.events
 
 
 def registered(version: FunctionVersion, identifier: str, features: str) -> tuple[list[tuple[str, str]], bytes]:
@@ -102,7 +108,7 @@ def invoke_event(invocation: Invocation, deadline_ms: int, identifier: str) -> t
 
 def shutdown_event(reason: str, deadline_ms: int) -> tuple[list[tuple[str, str]], bytes]:
     """Headers and body of the last event an extension gets (3.2)."""
-    event = {"eventType": _SHUTDOWN, "deadlineMs": deadline_ms, "shutdownReason": reason}
+    event = {"eventType": SHUTDOWN, "deadlineMs": deadline_ms, "shutdownReason": reason}
     return [_JSON], msgspec.json.encode(event)
 
 

@@ -93,14 +93,23 @@ def _start_text(detail: str) -> str:
 
 def payload(failure: Failure, request_id: str) -> bytes:
     """The body a caller gets for this failure; what the runtime itself posted is passed on as it is."""
-    posted = failure.payload if failure.kind is FailureKind.INIT_ERROR and failure.agent == "runtime" else b""
-    if posted and len(posted) <= limits.RESPONSE_MAX:
-        return posted
-    if posted or failure.kind is FailureKind.OVERSIZE:
+    return posted(failure) or told(error_type(failure), error_text(failure), request_id)
+
+
+def posted(failure: Failure) -> bytes:
+    """The body for a failure that the runtime told itself or that its answer's size was; empty for all others."""
+    body = failure.payload if failure.kind is FailureKind.INIT_ERROR and failure.agent == "runtime" else b""
+    if body and len(body) <= limits.RESPONSE_MAX:
+        return body
+    if body or failure.kind is FailureKind.OVERSIZE:
         message = f"Response payload size exceeded maximum allowed payload size ({limits.RESPONSE_MAX} bytes)."
         return _encode({"errorMessage": message, "errorType": RESPONSE_TOO_LARGE})
-    message = f"RequestId: {request_id} Error: {error_text(failure)}"
-    return _encode({"errorType": error_type(failure), "errorMessage": message})
+    return b""
+
+
+def told(kind: str, text: str, request_id: str) -> bytes:
+    """The body for a failure that the platform tells."""
+    return _encode({"errorType": kind, "errorMessage": f"RequestId: {request_id} Error: {text}"})
 
 
 def old_timeout_payload(request_id: str, stamp: str, limit: float) -> bytes:

@@ -41,6 +41,17 @@ LAYERS_MAX = 5
 TAGS_MAX = 50
 NAME_MAX = 64
 
+# Managed instances (1.6, 8, 9.7)
+MANAGED_MEMORY_MIN_MB = 2 * 1024
+MANAGED_MEMORY_MAX_MB = 32 * 1024
+MANAGED_CONCURRENCY_MAX = 1_600
+MANAGED_RATIOS = (2.0, 4.0, 8.0)
+"""GiB of memory to one CPU; the first is the default."""
+MANAGED_ENVIRONMENTS = 3
+"""Environments of a published version unless it is scaled otherwise."""
+MANAGED_VCPUS = 400
+"""Largest number of CPUs of a capacity provider unless it says otherwise."""
+
 # Packages and account (7, 9.7)
 ZIPPED_MAX = 52_428_800
 UNZIPPED_MAX = 262_144_000

@@ -35,6 +35,7 @@ class LogFacts(msgspec.Struct, frozen=True, kw_only=True):
     memory_used_mb: int
     runtime_version: str = ""
     runtime_resource: str = ""
+    resource: str = ""
     trace: str = ""
     """The trace header of the invocation, if segments of it are recorded."""
 

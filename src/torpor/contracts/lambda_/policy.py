@@ -1,4 +1,4 @@
-"""The standard Lambda environment as a policy value (contract 1.1 to 1.3)."""
+"""The standard Lambda environment and that of managed instances as policy values (contract 1.1 to 1.3, 1.6)."""
 
 from torpor.contracts.lambda_ import limits
 from torpor.model.function import FunctionVersion
@@ -35,6 +35,22 @@ def standard_policy(*, init_limit: float = limits.INIT_LIMIT, single_use: bool =
     )
 
 
+def managed_policy(version: FunctionVersion) -> LifecyclePolicy:
+    """Managed instances: as many invocations at once as the version says, never frozen, replaced after a failure."""
+    longest = max(limits.EXTENDED_INIT_FLOOR, version.timeout_s)
+    return LifecyclePolicy(
+        runtime_kind=RuntimeKind.PARALLEL_POLLER,
+        init_limit=min(longest, limits.EXTENDED_INIT_CEILING),
+        init_failure=InitFailure.REPLACE,
+        slots=version.concurrency,
+        timeout_scope=FailureScope.INVOCATION,
+        runtime_exit_scope=FailureScope.REPLACE,
+        extension_exit_scope=FailureScope.REPLACE,
+        freezing=Freezing.NEVER,
+        shutdown=_SHUTDOWN,
+    )
+
+
 def cpu_share(version: FunctionVersion) -> float:
-    """CPUs that a memory size stands for (contract 7)."""
-    return version.memory_mb / limits.MEMORY_PER_CPU_MB
+    """CPUs that a memory size stands for (contract 7), unless the version names its own."""
+    return version.memory_mb / limits.MEMORY_PER_CPU_MB if version.cpu is None else version.cpu

@@ -91,6 +91,7 @@ def error_body(message: str, kind: str) -> bytes:
 INVALID_REQUEST_ID = error_body("Invalid request ID", "InvalidRequestID")
 INVALID_MODE = error_body("Invalid function response mode", "InvalidFunctionResponseMode")
 TOO_LARGE = error_body(f"Exceeded maximum allowed payload size ({limits.RESPONSE_MAX} bytes).", "RequestEntityTooLarge")
+LATE = error_body("Invoke timeout", "InvokeTimeout")
 NOT_FOUND = error_body("The Runtime API has no such path", "InvalidRequest")
 
 

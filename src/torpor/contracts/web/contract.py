@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 from torpor.contracts.web import environment, failures, limits, platform_log, policy
 from torpor.contracts.web.diagnosis import Diagnosis
-from torpor.contracts.web.environment import Layout
 from torpor.contracts.web.server_wire import WebWire
 from torpor.model.failure import Failure
 from torpor.model.function import FunctionVersion
-from torpor.model.image import Image
+from torpor.model.image import Image, Layout
 from torpor.model.invocation import Invocation
 from torpor.model.policy import LifecyclePolicy, ScalingPolicy
 from torpor.model.records import Record
@@ -26,6 +25,8 @@ class WebContract:
     start_limit: float = limits.START_LIMIT
     """From the start command to the first answer."""
 
+    wire = None
+    extension_wire = None
     files_max = limits.FILES_MAX
     processes_max = limits.PROCESSES_MAX
 
@@ -39,12 +40,12 @@ class WebContract:
     def scaling(self, version: FunctionVersion) -> ScalingPolicy:
         return policy.scaling(version)
 
-    def image(self, version: FunctionVersion) -> str:
+    def image(self, runtime: str) -> str:
         return IMAGE
 
     def layout(self, version: FunctionVersion) -> Layout:
         """Not as root; a persistent service may write everywhere."""
-        return Layout(writable=version.persistent)
+        return Layout(code_at=environment.APP, writable=version.persistent)
 
     def system(self, version: FunctionVersion, code: str) -> str:
         """The build's changes to system folders, which it leaves beside the application."""
@@ -70,7 +71,7 @@ class WebContract:
         paths: Mapping[str, str],
         api_address: str,
         log_stream: str,
-        port: int,
+        port: int = 0,
     ) -> dict[str, str]:
         return environment.server_variables(version, image.environment, paths.get("task", environment.APP), port)
 
@@ -97,9 +98,9 @@ class WebContract:
     ) -> list[str]:
         return platform_log.lines(version, record)
 
-    def diagnosis(self, version: FunctionVersion) -> Diagnosis:
-        """Reads the output of one environment of the version and tells hints to add to its log."""
-        return Diagnosis(persistent=version.persistent)
+    def comments(self, version: FunctionVersion) -> Callable[[str], list[str]]:
+        """Hints are added to what a server writes."""
+        return Diagnosis(persistent=version.persistent).read
 
     def is_traced(self, version: FunctionVersion) -> bool:
         return False

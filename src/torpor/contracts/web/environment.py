@@ -1,7 +1,6 @@
 """What a server is started with: its program, its folder and its variables (contract 1.1, 1.4, 5)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from torpor.model.function import FunctionVersion
@@ -31,16 +30,6 @@ _BUILD_DEFAULTS = {
     "npm_config_update_notifier": "false",
 }
 """A build has nobody to ask and a system of its own to change."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
-    """Where the application stands inside, and what its processes may do there."""
-
-    code_at: str = APP
-    as_root: bool = False
-    writable: bool = False
-    """All of the file system, for as long as the environment lives; else `/tmp` only."""
 
 
 def shell(command: str) -> tuple[str, ...]:

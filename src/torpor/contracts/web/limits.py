@@ -30,6 +30,9 @@ start a whole server for every picture of a page."""
 CONCURRENCY_MAX = 1_000
 """Ours; what a persistent service gets by default, as it has one environment for all."""
 
+RESPONSE_HEAD_MAX = 64 * 1024
+"""Ours: status line and fields of an answer."""
+
 # Scaling (1.5, 5)
 QUEUE_LIMIT = 10.0
 """Ours: a request's longest wait for room."""

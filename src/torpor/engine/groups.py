@@ -1,0 +1,91 @@
+"""What the pool keeps of each function version, and of each invocation on its way to an environment."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torpor.engine.environment import Environment
+from torpor.model.errors import TorporError
+from torpor.model.function import FunctionVersion
+from torpor.model.invocation import Invocation, Outcome
+from torpor.model.policy import ScalingPolicy
+
+Key = tuple[str, str, str]
+Done = Callable[[Outcome | TorporError], None]
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """An invocation on its way to an environment."""
+
+    version: FunctionVersion
+    invocation: Invocation
+    reserved: bool
+    done: Done
+    timer: asyncio.TimerHandle | None = None
+    outdated: bool = False
+    """Its version was replaced while it waited: what is started for it serves nothing else."""
+    environment: Environment | None = None
+    """Where it runs."""
+    line: deque["Request"] | None = None
+    """The queue it stands in."""
+
+    def stand(self, line: deque["Request"]) -> None:
+        """Wait at the end of this queue."""
+        self.line = line
+        line.append(self)
+
+    def leave(self) -> None:
+        """Wait no more."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        if self.line is not None:
+            self.line.remove(self)
+            self.line = None
+
+
+@dataclass(slots=True)
+class Group:
+    """The environments of one function version."""
+
+    version: FunctionVersion
+    scaling: ScalingPolicy
+    members: dict[str, Environment] = field(default_factory=dict)
+    free: list[Environment] = field(default_factory=list)
+    """Those with room, most recently used last."""
+    settling: set[Environment] = field(default_factory=set)
+    """Those that have answered and will have room in a moment."""
+    waiting: deque[Request] = field(default_factory=deque)
+    """Requests that wait that moment instead of starting an environment."""
+    queue: deque[Request] = field(default_factory=deque)
+    """Requests that wait their turn because no environment may be started."""
+    refused: bool = False
+    """A request found no room since this was last asked."""
+    kept: bool = False
+    """Environments are kept up without requests."""
+    failed_starts: int = 0
+    """Environments that ended before they were ready, since this was last asked."""
+    failures: int = 0
+    """Starts that failed in a row."""
+    retry_at: float = 0.0
+    """Before this monotonic time nothing is started without a request."""
+    reason: str = ""
+    """Why the last start failed."""
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.members or self.waiting or self.queue or self.kept)
+
+    @property
+    def settling_slots(self) -> int:
+        """Slots that will be free in a moment and that no request waits for yet."""
+        if not self.settling:
+            return 0
+        return sum(environment.settling_slots for environment in self.settling) - len(self.waiting)
+
+    @property
+    def active(self) -> list[Environment]:
+        """Those that start or serve."""
+        return [environment for environment in self.members.values() if not environment.retired]

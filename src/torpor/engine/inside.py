@@ -1,0 +1,62 @@
+"""What the driver asks of the side that talks to the processes inside, be they pollers or a server."""
+
+from typing import Protocol
+
+from torpor.model.invocation import Invocation
+from torpor.sandbox.port import Sandbox
+
+
+class Inside(Protocol):
+    """One environment's processes, as the driver speaks with them. Everything they say becomes an event."""
+
+    async def open(self, sandbox: Sandbox, external: tuple[str, ...]) -> None:
+        """The sandbox is there; nothing runs in it yet. `external` are the extensions started as processes of their
+        own, by agent name. Raises PlatformError."""
+        ...
+
+    def starting(self, agents: tuple[str, ...]) -> None:
+        """These processes are about to start."""
+        ...
+
+    def started(self, agent: str) -> None:
+        """This process was told to start."""
+        ...
+
+    def exited(self, agent: str) -> None:
+        """This process is gone."""
+        ...
+
+    def deliver(self, invocation: Invocation, deadline: float) -> None:
+        """Hand the runtime an invocation. `deadline` is a monotonic time."""
+        ...
+
+    def release(self, invocation_id: str) -> None:
+        """The invocation is over for everybody outside."""
+        ...
+
+    def elapsed(self, invocation_id: str) -> float:
+        """Seconds since its delivery; 0 where that is not kept."""
+        ...
+
+    def call_hook(self, hook: str) -> None:
+        """`HookFinished` follows."""
+        ...
+
+    def notify_invoke(self, agent: str, invocation: Invocation, deadline: float) -> None: ...
+
+    def notify_shutdown(self, agent: str, reason: str, deadline: float) -> None: ...
+
+    def frozen(self) -> None:
+        """The processes get no CPU from now on."""
+        ...
+
+    def thawed(self) -> None: ...
+
+    @property
+    def address(self) -> str:
+        """`host:port` at which a server is expected; empty for pollers."""
+        ...
+
+    def close(self) -> None:
+        """The environment ends."""
+        ...

@@ -1,0 +1,140 @@
+"""Processes inside that poll: the in-sandbox server with the runtime's and the extensions' API on it."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from torpor.engine.contract import ExtensionWire, PollerWire
+from torpor.engine.extensions import ExtensionsEndpoint
+from torpor.engine.polling import PollingEndpoint
+from torpor.lifecycle import RUNTIME, AgentCall
+from torpor.lifecycle.events import AnswerRefused, Event
+from torpor.model.failure import Failure, FailureKind
+from torpor.model.function import FunctionVersion
+from torpor.sandbox.port import Sandbox
+from torpor.transport import Attention, Exchange, HttpLimits, HttpServer, listen
+
+_MIB = 1024 * 1024
+_TOO_LARGE = 413
+_HEADER_MAX = _MIB + 64 * 1024
+"""Bytes of a request's head inside: runtimes tell the whole stack of an error in a header field of up to a MiB."""
+_CONNECTIONS = 64
+_CONNECTIONS_PER_WORKER = 4
+
+
+class Host(Protocol):
+    """What this side needs of its environment."""
+
+    @property
+    def takes_registrations(self) -> bool: ...
+
+    @property
+    def delivered(self) -> tuple[str, ...]:
+        """The invocations whose answer is awaited."""
+        ...
+
+    def feed(self, event: Event) -> None: ...
+
+    @property
+    def has_workers(self) -> bool: ...
+
+    def is_running(self, invocation_id: str) -> bool: ...
+
+    def has_expired(self, invocation_id: str) -> bool: ...
+
+    def require(self, call: AgentCall) -> None: ...
+
+
+class PolledInside:
+    """See `Inside`."""
+
+    def __init__(
+        self,
+        host: Host,
+        wire: PollerWire,
+        extension_wire: ExtensionWire,
+        version: FunctionVersion,
+        deadline_ms: Callable[[float], int],
+        attention: Attention,
+        *,
+        connection_is_worker: bool,
+    ) -> None:
+        self._host = host
+        self._wire = wire
+        self._attention = attention
+        self._workers = version.concurrency
+        self._server: HttpServer | None = None
+        self._has_external = False
+        self._endpoint = PollingEndpoint(host, wire, deadline_ms, connection_is_worker=connection_is_worker)
+        self._extensions = ExtensionsEndpoint(host, extension_wire, version, deadline_ms)
+        self._extensions_prefix = extension_wire.PREFIX
+        self.deliver = self._endpoint.deliver
+        self.notify_invoke = self._extensions.notify_invoke
+        self.notify_shutdown = self._extensions.notify_shutdown
+
+    address = ""
+
+    async def open(self, sandbox: Sandbox, external: tuple[str, ...]) -> None:
+        self._has_external = bool(external)
+        self._extensions.announce(external)
+        self._server = await listen(
+            self._handle,
+            sock=sandbox.api_socket,
+            limits=self._limits(),
+            on_error=self._refused,
+            attention=self._attention,
+        )
+
+    def starting(self, agents: tuple[str, ...]) -> None:
+        if RUNTIME not in agents or not self._has_external:
+            self._extensions.forget()
+        if RUNTIME in agents:
+            self._endpoint.forget()
+
+    def started(self, agent: str) -> None:
+        """Pollers say themselves when they are ready."""
+
+    def exited(self, agent: str) -> None:
+        if agent == RUNTIME:
+            self._endpoint.forget()
+
+    def release(self, invocation_id: str) -> None:
+        """A poller cannot be told."""
+
+    def elapsed(self, invocation_id: str) -> float:
+        return 0.0
+
+    def call_hook(self, hook: str) -> None:
+        raise NotImplementedError(f"pollers have no hooks: {hook}")
+
+    def frozen(self) -> None:
+        """Their connections are served by themselves."""
+
+    def thawed(self) -> None:
+        """See `frozen`."""
+
+    def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+
+    def _limits(self) -> HttpLimits:
+        """What processes inside may ask of the server: enough for a runtime and its extensions, little for a flood."""
+        return HttpLimits(
+            header_bytes=_HEADER_MAX,
+            body_bytes=self._wire.body_limit,
+            connections=_CONNECTIONS + _CONNECTIONS_PER_WORKER * (self._workers - 1),
+            head_timeout=60.0,
+            idle_timeout=86_400.0,
+        )
+
+    def _refused(self, status: int, reason: str) -> tuple[Sequence[tuple[str, str]], bytes]:
+        """The in-sandbox server turns a request away before its endpoint sees it. One that is too large, while a single
+        invocation runs, is that invocation's answer."""
+        wire, running = self._wire, self._host.delivered
+        if status == _TOO_LARGE and len(running) == 1:
+            self._host.feed(AnswerRefused(running[0], Failure(kind=FailureKind.OVERSIZE)))
+        return (wire.JSON,), wire.TOO_LARGE if status == _TOO_LARGE else wire.NOT_FOUND
+
+    def _handle(self, exchange: Exchange) -> None:
+        """A call over the in-sandbox API, of the runtime or of an extension."""
+        endpoint = self._extensions if exchange.path.startswith(self._extensions_prefix) else self._endpoint
+        endpoint.handle(exchange)

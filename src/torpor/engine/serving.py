@@ -1,0 +1,304 @@
+"""The way to a runtime that is a server: its readiness, its connections, its hooks and its health.
+
+Connections are kept alive and used again, the one used last first. Each is made from a socket that lives in the
+sandbox's own network, so that nothing else can ever be reached over it.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine
+from typing import Protocol
+
+from torpor.engine.contract import RawFields, ServerWire
+from torpor.engine.deliveries import BufferedDelivery, Delivery, RelayedDelivery
+from torpor.lifecycle import RUNTIME
+from torpor.lifecycle.events import Event, HealthChanged, HookFinished, NextRequested
+from torpor.model.errors import SandboxUnavailable
+from torpor.model.failure import Failure, FailureKind
+from torpor.model.function import FunctionVersion
+from torpor.model.invocation import Invocation
+from torpor.model.server import INITIALIZE, HealthCheck, Probe, ServerCall
+from torpor.sandbox.port import Sandbox
+from torpor.transport import ClientConnection, ClientLimits, Loss, LossKind, connect, encode_request
+
+LOOPBACK = "127.0.0.1"
+_EXIT_EXPLAINS = 0.05
+"""Seconds a lost connection waits for the news that its process has ended."""
+_CONNECT_WITHIN = 5.0
+_FIRST_PERIOD = 0.001
+_PERIOD_GROWTH = 0.02
+"""Probes come the more often the shorter the server has been starting, up to the probe's own period."""
+_HEALTHY = range(200, 400)
+_ANSWER_MAX = 64 * 1024
+
+
+class Host(Protocol):
+    """What the endpoint needs of its environment."""
+
+    def feed(self, event: Event) -> None: ...
+
+
+class ServingInside:
+    """See `Inside`: sends one environment's server its work."""
+
+    def __init__(self, host: Host, wire: ServerWire, version: FunctionVersion, identity: str) -> None:
+        self.feed = host.feed
+        self.wire = wire
+        self.version = version
+        self.identity = identity
+        self._loop = asyncio.get_running_loop()
+        self._sandbox: Sandbox | None = None
+        self._place = ("", 0)
+        self._limits = ClientLimits(header_bytes=wire.head_max)
+        self._idle: list[ClientConnection] = []
+        self._running: dict[str, Delivery] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._frozen_at: float | None = None
+
+    @property
+    def address(self) -> str:
+        host, port = self._place
+        return f"{host}:{port}" if host else ""
+
+    # -- what the environment asks -----------------------------------------------------------------------------------
+
+    async def open(self, sandbox: Sandbox, external: tuple[str, ...]) -> None:
+        settings = self.version.server
+        assert settings is not None, "a server has settings"
+        self._sandbox = sandbox
+        self._place = (LOOPBACK if self.wire.loopback else sandbox.address), sandbox.server_port(settings.port)
+
+    def starting(self, agents: tuple[str, ...]) -> None:
+        """Nothing is kept of earlier processes."""
+
+    def started(self, agent: str) -> None:
+        """The server's process runs: tell once it can be reached."""
+        self._spawn(self._become_ready(self.wire.probe(self.version)))
+
+    def deliver(self, invocation: Invocation, deadline: float) -> None:
+        http = invocation.http
+        now = self._loop.time()
+        delivery: Delivery
+        if http is None:
+            delivery = BufferedDelivery(self, invocation, now)
+        else:
+            delivery = RelayedDelivery(self, invocation, now, http)
+        self._running[invocation.id] = delivery
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.idle:
+                delivery.begin(connection, reused=True)
+                return
+        self._spawn(self._deliver_over_new(delivery))
+
+    def elapsed(self, invocation_id: str) -> float:
+        delivery = self._running.get(invocation_id)
+        return self._loop.time() - delivery.began if delivery is not None else 0.0
+
+    def notify_invoke(self, agent: str, invocation: Invocation, deadline: float) -> None:
+        """Servers have no extensions."""
+
+    def notify_shutdown(self, agent: str, reason: str, deadline: float) -> None:
+        """See `notify_invoke`."""
+
+    def release(self, invocation_id: str) -> None:
+        delivery = self._running.pop(invocation_id, None)
+        if delivery is not None and not delivery.over:
+            delivery.release()
+
+    def call_hook(self, hook: str) -> None:
+        self._spawn(self._run_hook(hook))
+
+    def frozen(self) -> None:
+        self._frozen_at = self._loop.time()
+
+    def thawed(self) -> None:
+        """What the server would have closed meanwhile, had it been running, is not used any more."""
+        if self._frozen_at is not None and self._loop.time() - self._frozen_at > self.wire.reuse_after_freeze:
+            self._close_idle()
+        self._frozen_at = None
+
+    def exited(self, agent: str) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        self._close_idle()
+        for delivery in self._running.values():
+            delivery.release()
+        self._running.clear()
+
+    # -- what deliveries ask -----------------------------------------------------------------------------------------
+
+    def give_back(self, connection: ClientConnection) -> None:
+        if connection.idle:
+            self._idle.append(connection)
+
+    def again(self, delivery: Delivery) -> None:
+        self._spawn(self._deliver_over_new(delivery))
+
+    def lost(self, delivery: Delivery, failure: Failure) -> None:
+        self._loop.call_later(_EXIT_EXPLAINS, delivery.fail, failure)
+
+    # -- connections -------------------------------------------------------------------------------------------------
+
+    async def _open(self) -> ClientConnection:
+        """Raises OSError, or TimeoutError, if the server does not accept."""
+        assert self._sandbox is not None, "the server has been started"
+        try:
+            sock = await self._sandbox.open_socket()
+        except SandboxUnavailable as error:
+            raise ConnectionError(str(error)) from error
+        try:
+            async with asyncio.timeout(_CONNECT_WITHIN):
+                connection = await connect(sock, self._place, self._limits)
+        except BaseException:
+            sock.close()
+            raise
+        connection.on_closed = self._drop_idle
+        return connection
+
+    async def _deliver_over_new(self, delivery: Delivery) -> None:
+        try:
+            connection = await self._open()
+        except (OSError, TimeoutError) as error:
+            failure = Failure(kind=FailureKind.NO_ANSWER, detail=_reason(error))
+            self.lost(delivery, failure)
+            return
+        if delivery.over:
+            self.give_back(connection)
+        else:
+            delivery.begin(connection, reused=False)
+
+    def _drop_idle(self, connection: ClientConnection) -> None:
+        with contextlib.suppress(ValueError):
+            self._idle.remove(connection)
+
+    def _close_idle(self) -> None:
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    # -- readiness, hooks, health ------------------------------------------------------------------------------------
+
+    async def _become_ready(self, probe: Probe) -> None:
+        began = self._loop.time()
+        while not await self._passes(probe):  # noqa: ASYNC110 - the server inside cannot set an event
+            await asyncio.sleep(min(probe.period_s, _FIRST_PERIOD + _PERIOD_GROWTH * (self._loop.time() - began)))
+        self.feed(NextRequested(RUNTIME))
+
+    async def _passes(self, probe: Probe) -> bool:
+        call = ServerCall(method="GET", target=probe.path, fields=probe.fields, timeout_s=probe.timeout_s)
+        try:
+            if probe.path:
+                await self._ask(call)
+            else:
+                self.give_back(await self._open())
+        except (OSError, TimeoutError):
+            return False
+        return True
+
+    async def _run_hook(self, hook: str) -> None:
+        failure = None
+        if hook != INITIALIZE or hook in self._hooks():
+            failure = await self._call(hook)
+        health = self.version.server.health if self.version.server is not None else None
+        if hook == INITIALIZE and health is not None and failure is None:
+            await asyncio.sleep(health.initial_delay_s)
+            failure = await self._check(health)
+            self._spawn(self._watch_health(health))
+        self.feed(HookFinished(hook, failure))
+
+    def _hooks(self) -> frozenset[str]:
+        return frozenset(self.version.server.hooks if self.version.server is not None else ())
+
+    async def _call(self, hook: str) -> Failure | None:
+        call = self.wire.hook(self.version, hook, self.identity)
+        try:
+            status, fields, body = await self._ask(call)
+        except TimeoutError:
+            return Failure(kind=FailureKind.TIMEOUT, limit=call.timeout_s, detail=hook, starting=hook == INITIALIZE)
+        except OSError as error:
+            return Failure(kind=FailureKind.NO_ANSWER, detail=_reason(error), starting=hook == INITIALIZE)
+        return self.wire.hook_failure(hook, status, fields, body)
+
+    async def _check(self, health: HealthCheck) -> Failure | None:
+        call = ServerCall(method="GET", target=health.path, timeout_s=health.timeout_s)
+        try:
+            status, _, _ = await self._ask(call)
+        except (OSError, TimeoutError) as error:
+            return Failure(kind=FailureKind.HEALTH, detail=_reason(error))
+        return None if status in _HEALTHY else Failure(kind=FailureKind.HEALTH, code=status)
+
+    async def _watch_health(self, health: HealthCheck) -> None:
+        healthy, row = True, 0
+        while True:
+            await asyncio.sleep(health.period_s)
+            if self._frozen_at is not None:
+                continue
+            passed = await self._check(health) is None
+            row = 0 if passed is healthy else row + 1
+            if row >= (health.failures if healthy else health.successes):
+                healthy, row = not healthy, 0
+                self.feed(HealthChanged(healthy))
+
+    async def _ask(self, call: ServerCall) -> tuple[int, RawFields, bytes]:
+        """Raises OSError or TimeoutError if no complete answer comes."""
+        async with asyncio.timeout(call.timeout_s or None):
+            connection = await self._open()
+            inquiry = _Inquiry(self._loop)
+            try:
+                fields = call.fields or (("Host", self.address),)
+                connection.send(encode_request(call.method, call.target, fields, len(call.body)), call.body, inquiry)
+                answer = await inquiry.answer
+            except BaseException:
+                connection.abort()
+                raise
+        self.give_back(connection) if inquiry.reusable else connection.close()
+        return answer
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+class _Inquiry:
+    """The sink of a request of the platform's own."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.answer: asyncio.Future[tuple[int, RawFields, bytes]] = loop.create_future()
+        self.reusable = False
+        self._head: tuple[int, RawFields] = (0, ())
+        self._body = b""
+
+    def informed(self, status: int, fields: RawFields) -> None:
+        """Interim answers mean nothing here."""
+
+    def head(self, status: int, headers: RawFields) -> None:
+        self._head = (status, headers)
+
+    def data(self, chunk: bytes) -> None:
+        self._body += chunk[: _ANSWER_MAX - len(self._body)]
+
+    def end(self, reusable: bool) -> None:
+        self.reusable = reusable
+        if not self.answer.done():
+            self.answer.set_result((*self._head, self._body))
+
+    def lost(self, loss: Loss) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(ConnectionError(loss.reason))
+
+    def upgraded(self, status: int, headers: RawFields, rest: bytes) -> None:
+        self.lost(Loss(kind=LossKind.GARBAGE, reason="the server changed the protocol unasked", started=True))
+
+    def writable(self) -> None:
+        """Inquiries are small."""
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "i/o timeout"
+    return (getattr(error, "strerror", None) or str(error)).lower()
