@@ -1,14 +1,18 @@
 """Packages between their arrival and the moment a function refers to them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 from typing import Any
 
 from torpor.model.account import PackageLimits
 from torpor.model.errors import TooLarge
 from torpor.model.function import CodeRef
-from torpor.store.ports import CodeStore
+from torpor.store.ports import CodeStore, Tree
+
+Package = bytes | Tree
+"""A zip archive, or a tree that is taken over."""
 
 
 class Packages:
@@ -18,9 +22,13 @@ class Packages:
     that arrive during a sweep wait for its end.
     """
 
-    def __init__(self, store: CodeStore, limits: PackageLimits) -> None:
+    def __init__(
+        self, store: CodeStore, limits: PackageLimits, others: Mapping[str, PackageLimits] = MappingProxyType({})
+    ) -> None:
+        """`others` are the limits of contracts that have limits of their own."""
         self._store = store
         self._limits = limits
+        self._others = others
         self._adding = 0
         self._none_added = asyncio.Event()
         self._none_added.set()
@@ -28,17 +36,17 @@ class Packages:
         self._not_sweeping.set()
 
     @asynccontextmanager
-    async def added(self, archive: bytes, *, layers_bytes: int = 0) -> AsyncIterator[CodeRef]:
-        """Unpack `archive`; the body makes a function refer to it before any sweep can begin.
+    async def added(self, package: Package, *, layers_bytes: int = 0, contract: str = "") -> AsyncIterator[CodeRef]:
+        """Unpack an archive or take over a tree; the body makes a function refer to it before any sweep can begin.
 
         Raises TooLarge and InvalidPackage for the package, StoreUnavailable for the disk.
         """
-        self._check_zipped(archive)
+        self._check_zipped(package, contract)
         await self._no_sweep()
         self._adding += 1
         self._none_added.clear()
-        limit = self._limits.unpacked - layers_bytes
-        work = asyncio.ensure_future(asyncio.to_thread(self._store.add, archive, unpacked_limit=limit))
+        limit = self._limits_of(contract).unpacked - layers_bytes
+        work = asyncio.ensure_future(asyncio.to_thread(self._add, package, limit))
         try:
             yield await asyncio.shield(work)
         finally:
@@ -77,16 +85,24 @@ class Packages:
         """The archive as it was given. Raises NotFound and StoreUnavailable."""
         return await asyncio.to_thread(self._store.archive, code)
 
-    def check_unpacked(self, total: int) -> None:
-        """Raises TooLarge when code and layers together have more bytes than a function may."""
-        limit = self._limits.unpacked
+    def check_unpacked(self, total: int, contract: str = "") -> None:
+        """Raises TooLarge when code and layers together have more bytes than a function of the contract may."""
+        limit = self._limits_of(contract).unpacked
         if total > limit:
             raise TooLarge(f"Code and layers unpack to {total} bytes, more than {limit}.", what="unpacked", limit=limit)
 
-    def _check_zipped(self, archive: bytes) -> None:
-        limit = self._limits.zipped
-        if len(archive) > limit:
-            raise TooLarge(f"The package has {len(archive)} bytes, more than {limit}.", what="zipped", limit=limit)
+    def _limits_of(self, contract: str) -> PackageLimits:
+        return self._others.get(contract, self._limits)
+
+    def _add(self, package: Package, limit: int) -> CodeRef:
+        if isinstance(package, Tree):
+            return self._store.adopt(package, unpacked_limit=limit)
+        return self._store.add(package, unpacked_limit=limit)
+
+    def _check_zipped(self, package: Package, contract: str) -> None:
+        limit = self._limits_of(contract).zipped
+        if not isinstance(package, Tree) and len(package) > limit:
+            raise TooLarge(f"The package has {len(package)} bytes, more than {limit}.", what="zipped", limit=limit)
 
 
 def _forget(work: asyncio.Future[Any]) -> None:

@@ -1,7 +1,7 @@
 """Packages on the local disk: `<digest>/` is the unpacked tree, `<digest>.zip` the archive it came from.
 
 A package is built under a temporary name and renamed when it is whole, the tree last: a tree that is there is complete
-and has its archive beside it.
+and has its archive beside it, unless it was adopted as a tree.
 """
 
 import ctypes
@@ -18,6 +18,7 @@ from contextlib import contextmanager
 
 from torpor.model.errors import NotFound, StoreUnavailable, TooLarge
 from torpor.model.function import CodeRef
+from torpor.store.ports import Tree
 from torpor.store.unpacking import BLOCK, unpack
 
 _UNFINISHED = ".unfinished-"
@@ -49,6 +50,20 @@ class DiskCodeStore:
             message = f"The package unpacks to more than {unpacked_limit} bytes."
             raise TooLarge(message, what="unpacked", limit=unpacked_limit)
         return CodeRef(digest=digest, packed_bytes=len(archive), unpacked_bytes=unpacked)
+
+    def adopt(self, tree: Tree, *, unpacked_limit: int) -> CodeRef:
+        with self._translated():
+            unpacked = _tree_bytes(tree.folder)
+            if unpacked > unpacked_limit:
+                message = f"What was built has {unpacked} bytes, more than {unpacked_limit}."
+                raise TooLarge(message, what="unpacked", limit=unpacked_limit)
+            digest = _tree_digest(tree.folder)
+            with self._workplace() as place:
+                # Moved in first: it may lie on another file system, and only what is whole may get its name.
+                shutil.move(tree.folder, f"{place}/tree")
+                _flush(place)
+                self._publish(digest, f"{place}/tree", None)
+        return CodeRef(digest=digest, packed_bytes=unpacked, unpacked_bytes=unpacked)
 
     def folder(self, code: CodeRef) -> str:
         return self._path(code.digest)
@@ -97,16 +112,18 @@ class DiskCodeStore:
             with self._lock:
                 self._under_way.discard(os.path.basename(place))
 
-    def _publish(self, digest: str, tree: str, packed: str) -> None:
+    def _publish(self, digest: str, tree: str, packed: str | None) -> None:
         with self._lock:
             if os.path.isdir(self._path(digest)):
                 # The same package was added twice at once, and the other was faster.
                 return
-            os.rename(packed, self._path(f"{digest}.zip"))
+            if packed is not None:
+                os.rename(packed, self._path(f"{digest}.zip"))
             try:
                 os.rename(tree, self._path(digest))
             except OSError:
-                os.unlink(self._path(f"{digest}.zip"))
+                if packed is not None:
+                    os.unlink(self._path(f"{digest}.zip"))
                 raise
             _flush_directory(self._root)
 
@@ -146,6 +163,24 @@ def _tree_bytes(root: str) -> int:
             status = os.lstat(f"{folder}/{name}")
             total += 0 if stat.S_ISDIR(status.st_mode) else status.st_size
     return total
+
+
+def _tree_digest(root: str) -> str:
+    """Of every name, owner and mode in the tree, of files' content and of links' targets."""
+    digest = hashlib.sha256(b"tree")
+    for folder, directories, files in os.walk(root):
+        directories.sort()
+        for name in sorted((*files, *directories)):
+            path = f"{folder}/{name}"
+            status = os.lstat(path)
+            described = (path[len(root) :], status.st_mode, status.st_uid, status.st_gid, status.st_size)
+            digest.update(repr(described).encode("utf-8", "surrogateescape"))
+            if stat.S_ISLNK(status.st_mode):
+                digest.update(os.fsencode(os.readlink(path)))
+            elif stat.S_ISREG(status.st_mode):
+                with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as source:
+                    digest.update(hashlib.file_digest(source, "sha256").digest())
+    return digest.hexdigest()
 
 
 def _flush(path: str) -> None:

@@ -1,6 +1,7 @@
 """The ports of the store. Adapters translate every foreign error to `StoreUnavailable` (cause kept)."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torpor.model.function import CodeRef, FunctionRecord
@@ -46,8 +47,15 @@ class MetadataStore(Protocol):
     def close(self) -> None: ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tree:
+    """A folder that becomes a package as it is: owners, modes and times of its files stay."""
+
+    folder: str
+
+
 class CodeStore(Protocol):
-    """Unpacked packages, named by the digest of the archive they came from."""
+    """Unpacked packages, named by the digest of the archive or tree they came from."""
 
     def add(self, archive: bytes, *, unpacked_limit: int) -> CodeRef:
         """Check, unpack and keep a zip archive; a package already present is not unpacked again.
@@ -57,12 +65,19 @@ class CodeStore(Protocol):
         """
         ...
 
+    def adopt(self, tree: Tree, *, unpacked_limit: int) -> CodeRef:
+        """Keep a tree, which is moved away from where it was, its owners, modes and times unchanged.
+
+        Blocking. Raises TooLarge when it has more than `unpacked_limit` bytes; then the tree stays where it is.
+        """
+        ...
+
     def folder(self, code: CodeRef) -> str:
-        """Path of the unpacked tree: directories 0755, files 0644 or 0755."""
+        """Path of the unpacked tree; of an archive: directories 0755, files 0644 or 0755."""
         ...
 
     def archive(self, code: CodeRef) -> bytes:
-        """The archive as it was given. Raises NotFound."""
+        """The archive as it was given. Raises NotFound, for adopted trees too."""
         ...
 
     def keep_only(self, used: Iterable[CodeRef]) -> None:
