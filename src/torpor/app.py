@@ -42,6 +42,7 @@ from torpor.sandbox.linux.destinations import HOST_ADDRESS
 from torpor.sandbox.port import Capability, Isolation
 from torpor.service.functions import Functions
 from torpor.service.layers import Layers
+from torpor.service.resources import Resources
 from torpor.settings import Settings, local_port
 from torpor.store.code import DiskCodeStore
 from torpor.store.metadata import SqlMetadataStore
@@ -121,6 +122,7 @@ class Server:
             on_change=self._changed,
             require_runtime=self.images.resolve,
         )
+        self.resources = Resources(self._stores.metadata)
         self.layers = Layers(self._stores.metadata, self.functions.packages, self._clock)
         self.pool = Pool(around, {"lambda": contract}, self.images, _pool_limits(settings), self._reserved)
         self._http = await listen(
@@ -190,6 +192,7 @@ class Server:
                 secret=secrets.token_bytes(32),
             ),
             self._clock,
+            resources=self.resources,
         )
         admin = AdminFace(
             AdminParts(
