@@ -42,6 +42,11 @@ class Headers:
         """Every field, names in the case they came in."""
         return ((key.decode("latin-1"), value.decode("latin-1").strip()) for key, value in self._raw)
 
+    @property
+    def raw(self) -> Sequence[tuple[bytes, bytes]]:
+        """Every field as it came."""
+        return self._raw
+
     def __len__(self) -> int:
         return len(self._raw)
 

@@ -139,6 +139,19 @@ def refusal(error: TorporError) -> ServiceError:
     return ServiceError(code="PlatformFailed", text=str(error))
 
 
+def no_such_service(name: str) -> ServiceError:
+    """A request names a service that there is not."""
+    text = f"There is no service {name} here"
+    return ServiceError(code="NoSuchService", text=text, hint="`torpor list` shows those there are.")
+
+
+def extra_fields(error: ServiceError) -> tuple[tuple[str, str], ...]:
+    """Header fields that belong to the error."""
+    if error.code == "QueueFull":
+        return (("Retry-After", "1"),)
+    return (("Upgrade", "HTTP/1.1"),) if error.code == "UpgradeRefused" else ()
+
+
 def request_too_large() -> ServiceError:
     """The body of a request is over the limit."""
     text = f"The request's body has more than {limits.REQUEST_MAX} bytes"

@@ -20,8 +20,6 @@ UNLIMITED_TIME = 31_536_000.0
 RESPONSE_MAX = 6_291_456
 REQUEST_MAX = 32 * MIB
 """Ours: the body of a request to a serverless service, as in comparable clouds."""
-HEAD_MAX = 64 * 1024
-"""Ours: status line and fields of an answer."""
 REUSE_AFTER_FREEZE = 1.0
 """Ours: servers close connections that were idle for some seconds, the shortest usual one being 2."""
 CONCURRENCY_DEFAULT = 80

@@ -22,7 +22,7 @@ class WebWire:
 
     loopback = True
     reuse_after_freeze = limits.REUSE_AFTER_FREEZE
-    head_max = limits.HEAD_MAX
+    head_max = limits.RESPONSE_HEAD_MAX
 
     def __init__(self, start_limit: float = limits.START_LIMIT) -> None:
         self._start_limit = start_limit
