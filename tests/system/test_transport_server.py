@@ -7,14 +7,14 @@ import os
 import socket
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 
 import pytest
 from tests.support.raw_http import Peer, on_each_loop
+from tests.support.serving import serving
 
 from torpor.model.errors import PlatformError
-from torpor.transport import Application, ErrorFace, Exchange, HttpLimits, HttpServer, json_error, listen
+from torpor.transport import Exchange, HttpLimits, listen
 
 GET = b"GET /%b HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -53,18 +53,6 @@ class Parking:
         while len(self.kept) < kept or len(self.lost) < lost:
             self._changed.clear()
             await self._changed.wait()
-
-
-@asynccontextmanager
-async def serving(
-    app: Application, *, limits: HttpLimits | None = None, on_error: ErrorFace = json_error
-) -> AsyncIterator[HttpServer]:
-    server = await listen(app, port=0, limits=limits, on_error=on_error)
-    try:
-        yield server
-    finally:
-        server.close()
-        await server.wait_closed()
 
 
 @on_each_loop

@@ -12,15 +12,14 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Sequence
-from enum import Enum
-from typing import Protocol, cast
+from typing import cast
 
-from torpor.transport.attention import Attention
-from torpor.transport.exchange import Application, Exchange
-from torpor.transport.limits import HttpLimits, Ticks
-from torpor.transport.parser import Reading, Refusal, RequestParser
-from torpor.transport.response import CONTINUE, ErrorFace, encode_answer
-from torpor.transport.wheel import TICK, Timed, TimerWheel
+from torpor.transport.answering import StreamedAnswer
+from torpor.transport.exchange import Exchange
+from torpor.transport.host import ENDING, PHASE_OF, STALLING, Host, Phase
+from torpor.transport.parser import Refusal, RequestParser
+from torpor.transport.response import CONTINUE, encode_answer
+from torpor.transport.wheel import TICK, Timed
 from torpor.transport.writer import ResponseWriter
 
 SLICE = 16 * 1024
@@ -28,44 +27,6 @@ SLICE = 16 * 1024
 
 _log = logging.getLogger("torpor.transport")
 _APPLICATION_FAILED = "The server failed to handle the request."
-
-
-class Phase(Enum):
-    """What the connection waits for; each has its own time-out."""
-
-    IDLE = "idle"
-    HEAD = "head"
-    BODY = "body"
-    SERVING = "serving"
-    BLOCKED = "blocked"
-    LINGER = "linger"
-    CLOSING = "closing"
-
-    __hash__ = object.__hash__  # looked up on every request
-
-
-_ENDING = frozenset({Phase.LINGER, Phase.CLOSING})
-
-
-class Host(Protocol):
-    """The server as its connections see it."""
-
-    app: Application
-    attention: Attention
-    limits: HttpLimits
-    on_error: ErrorFace
-    ticks: Ticks
-    wheel: TimerWheel
-    draining: bool
-    requests: int
-    refusals: int
-    timeouts: int
-
-    def joined(self, connection: "Connection") -> bool:
-        """Whether there is room for one more connection."""
-        ...
-
-    def left(self, connection: "Connection") -> None: ...
 
 
 class Connection(asyncio.Protocol, Timed):
@@ -77,6 +38,7 @@ class Connection(asyncio.Protocol, Timed):
         "_continue_due",
         "_current",
         "_host",
+        "_open_ended",
         "_parser",
         "_peer",
         "_phase",
@@ -99,6 +61,7 @@ class Connection(asyncio.Protocol, Timed):
         self._unread = False
         self._busy = False
         self._continue_due = False
+        self._open_ended = False
         self._body_start = 0
         self._peer: str | None = None
 
@@ -126,7 +89,7 @@ class Connection(asyncio.Protocol, Timed):
 
     def data_received(self, data: bytes) -> None:
         self._host.attention.attend()
-        if self._phase in _ENDING:
+        if self._phase in ENDING:
             return
         if self._current is not None or self._stash or self._ready or self._writer.blocked:
             self._put_aside(data)
@@ -139,15 +102,26 @@ class Connection(asyncio.Protocol, Timed):
 
     def eof_received(self) -> bool:
         self._lose_current()
-        if self._phase not in _ENDING:
+        if self._open_ended:
+            self.abort()
+        elif self._phase not in ENDING:
             self._finish()
         return False
 
     def pause_writing(self) -> None:
         self._writer.blocked = True
+        if self._current is not None:  # a streamed answer
+            self._writer.progressed()
+            self._host.wheel.arm(self, self._host.ticks.write)
 
     def resume_writing(self) -> None:
         self._writer.blocked = False
+        if (exchange := self._current) is not None:
+            self.deadline = 0
+            try:
+                exchange.caught_up()
+            except Exception:
+                self._failed(exchange)
         if not self._busy:
             self._go_on()
 
@@ -163,7 +137,7 @@ class Connection(asyncio.Protocol, Timed):
     # Told by the parser.
 
     def received(self, exchange: Exchange) -> None:
-        if self._phase in _ENDING:
+        if self._phase in ENDING:
             return
         self._phase = Phase.SERVING
         self.deadline = 0
@@ -196,6 +170,33 @@ class Connection(asyncio.Protocol, Timed):
             self._go_on()
         return True
 
+    def begin(
+        self, exchange: Exchange, status: int, fields: Sequence[tuple[str, str]], length: int | None
+    ) -> StreamedAnswer | None:
+        """Open the answer of the exchange in flight; `finished` or `break_off` ends it."""
+        if self._writer.transport.is_closing():
+            return None
+        if self._host.draining:
+            exchange.keep_alive = False
+        stream = StreamedAnswer(self, self._writer, exchange, status, fields, length)
+        self._open_ended = stream.open_ended
+        return stream
+
+    def finished(self, exchange: Exchange) -> None:
+        """The streamed answer is complete: go on with what waits."""
+        self._current, self._open_ended = None, False
+        if self._writer.transport.is_closing():
+            return
+        if not exchange.keep_alive:
+            self._finish()
+        elif not self._busy:
+            self._go_on()
+
+    def break_off(self, exchange: Exchange) -> None:
+        """The application gives the exchange in flight up."""
+        self._current = None
+        self.abort()
+
     def retire(self) -> None:
         """The server drains: close now if nothing is under way."""
         if self._phase is Phase.IDLE:
@@ -204,7 +205,10 @@ class Connection(asyncio.Protocol, Timed):
     def abort(self) -> None:
         """Close at once; an exchange in flight is told that its peer is gone."""
         self._phase = Phase.CLOSING
-        self._writer.transport.abort()
+        if self._open_ended:
+            self._writer.reset()
+        else:
+            self._writer.transport.abort()
 
     def expire(self) -> None:
         """The time-out of the present phase has passed."""
@@ -214,7 +218,7 @@ class Connection(asyncio.Protocol, Timed):
         elif phase is Phase.HEAD or phase is Phase.BODY:
             self._host.timeouts += 1
             self._refuse(Refusal(408, f"The request's {phase.value} did not arrive in time."))
-        elif phase in (Phase.BLOCKED, Phase.CLOSING) and self._writer.progressed():
+        elif phase in STALLING and self._writer.progressed():
             self._host.wheel.arm(self, self._host.ticks.write)
         else:
             self._host.timeouts += 1
@@ -237,7 +241,7 @@ class Connection(asyncio.Protocol, Timed):
         """Serve whatever can be served now. Answers given meanwhile do not come back in here."""
         if self._ready or self._stash:
             self._catch_up()
-        if self._phase not in _ENDING:
+        if self._phase not in ENDING:
             self._settle()
 
     def _catch_up(self) -> None:
@@ -252,7 +256,7 @@ class Connection(asyncio.Protocol, Timed):
         self._busy = False
 
     def _may_go_on(self) -> bool:
-        return self._current is None and not self._writer.blocked and self._phase not in _ENDING
+        return self._current is None and not self._writer.blocked and self._phase not in ENDING
 
     def _take(self, item: Exchange | Refusal) -> None:
         if isinstance(item, Refusal):
@@ -266,7 +270,7 @@ class Connection(asyncio.Protocol, Timed):
             return
         if self._may_go_on() and not self._ready:
             self._refuse(refusal)
-        elif self._phase not in _ENDING:
+        elif self._phase not in ENDING:
             self._ready.append(refusal)
 
     def _parse_slices(self, data: memoryview) -> Refusal | None:
@@ -289,9 +293,15 @@ class Connection(asyncio.Protocol, Timed):
         try:
             host.app(exchange)
         except Exception:
-            _log.exception("%s %s failed in the application", exchange.method, exchange.path)
-            if not exchange.closed:
-                exchange.reply(500, *self._error(500, _APPLICATION_FAILED))
+            self._failed(exchange)
+
+    def _failed(self, exchange: Exchange) -> None:
+        """The application raised: so the exchange fails, as far as it still can."""
+        _log.exception("%s %s failed in the application", exchange.method, exchange.path)
+        if exchange.begun:
+            exchange.abort()
+        elif not exchange.closed:
+            exchange.reply(500, *self._error(500, _APPLICATION_FAILED))
 
     def _error(self, status: int, reason: str) -> tuple[Sequence[tuple[str, str]], bytes]:
         try:
@@ -309,12 +319,18 @@ class Connection(asyncio.Protocol, Timed):
         transport = self._writer.transport
         if transport.is_closing():
             return
-        self._read_again()
-        self._phase = Phase.LINGER
         head, content = encode_answer(refusal.status, headers, body, keep_alive=False)
         transport.write(head + content)
+        self._linger()
+
+    def _linger(self) -> None:
+        """End the output, then read and drop what still comes: to close at once would take the answer back."""
+        self._read_again()
+        self._phase = Phase.LINGER
+        transport, times = self._writer.transport, self._host.ticks
         transport.write_eof()
-        self._host.wheel.arm(self, self._host.ticks.linger)
+        self._writer.progressed()
+        self._host.wheel.arm(self, times.write if transport.get_write_buffer_size() else times.linger)
 
     def _finish(self) -> None:
         """Close once everything written is out, or the peer stops reading."""
@@ -347,7 +363,7 @@ class Connection(asyncio.Protocol, Timed):
         elif self._writer.blocked:
             phase = Phase.BLOCKED
         else:
-            phase = _PHASES[self._parser.reading]
+            phase = PHASE_OF[self._parser.reading]
             if phase is Phase.IDLE and self._host.draining:
                 self._finish()
                 return
@@ -377,6 +393,3 @@ class Connection(asyncio.Protocol, Timed):
             self._body_start = wheel.now
         earned = int(self._parser.size / (self._host.limits.body_rate * TICK))
         wheel.arm(self, min(longest, max(1, self._body_start + longest + earned - wheel.now)))
-
-
-_PHASES: dict[Reading, Phase] = {Reading.BETWEEN: Phase.IDLE, Reading.HEAD: Phase.HEAD, Reading.BODY: Phase.BODY}

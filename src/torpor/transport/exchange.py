@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
+from torpor.model.invocation import BodySource
+
 RawHeaders = list[tuple[bytes, bytes]]
 _KEYS: dict[str, bytes] = {}
 """Names that were asked for, as the dictionaries of fields are keyed."""
@@ -47,6 +49,18 @@ class Headers:
         return _key(name) in self.first
 
 
+class AnswerStream(Protocol):
+    """An answer that was begun, as its exchange sees it."""
+
+    def write(self, data: bytes) -> bool: ...
+
+    def finish(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+    def lose(self) -> None: ...
+
+
 class ReplySink(Protocol):
     """The connection as an exchange sees it."""
 
@@ -55,20 +69,32 @@ class ReplySink(Protocol):
 
     def answer(self, exchange: "Exchange", status: int, headers: Sequence[tuple[str, str]], body: bytes) -> bool: ...
 
+    def begin(
+        self, exchange: "Exchange", status: int, fields: Sequence[tuple[str, str]], length: int | None
+    ) -> AnswerStream | None: ...
+
+    def break_off(self, exchange: "Exchange") -> None: ...
+
 
 class Exchange:
-    """A complete request, answered once: at once, or later if it is kept. Use it from the event loop's thread only."""
+    """A request, answered once: at once, or later if it is kept. Use it from the event loop's thread only.
+
+    The answer is sent whole by `reply`, or begun by `begin`, followed by any number of `write` and ended by `finish`.
+    """
 
     __slots__ = (
         "_sink",
+        "_stream",
         "body",
         "headers",
         "http10",
         "keep_alive",
         "method",
         "on_disconnect",
+        "on_writable",
         "path",
         "query",
+        "source",
         "target",
     )
 
@@ -81,21 +107,31 @@ class Exchange:
         self.path, _, self.query = target.partition("?")
         self.headers = headers
         self.body = body
+        self.source: BodySource | None = None
+        """What follows `body`, if the request is served before its body is complete."""
         self.keep_alive = keep_alive
         self.http10 = http10
         self.on_disconnect: Callable[[], None] | None = None
-        """Called once if the peer goes away (or shuts its side down) before the answer."""
+        """Called once if the peer goes away (or shuts its side down) before the answer is complete."""
+        self.on_writable: Callable[[], None] | None = None
+        """Called when the peer has caught up after `write` returned False."""
         self._sink: ReplySink | None = None
+        self._stream: AnswerStream | None = None
 
     @property
     def peer(self) -> str:
-        """The peer's IP address; empty on a Unix socket and once the exchange is closed."""
+        """The peer's IP address; empty on a Unix socket, and once the answer is begun or the exchange closed."""
         return self._sink.peer if self._sink is not None else ""
 
     @property
     def closed(self) -> bool:
         """Whether nothing can be sent any more: answered already, or the peer is gone."""
-        return self._sink is None
+        return self._sink is None and self._stream is None
+
+    @property
+    def begun(self) -> bool:
+        """Whether an answer is being sent piece by piece."""
+        return self._stream is not None
 
     def reply(self, status: int, headers: Sequence[tuple[str, str]] = (), body: bytes = b"") -> bool:
         """Send the whole answer; True once it is handed to the socket.
@@ -109,17 +145,68 @@ class Exchange:
         self._sink = self.on_disconnect = None
         return sink.answer(self, status, headers, body)
 
+    def begin(self, status: int, fields: Sequence[tuple[str, str]] = (), length: int | None = None) -> bool:
+        """Send the head of an answer whose body of `length` bytes follows; None if its length is not known.
+
+        False, with no effect, if the exchange was answered before or the peer is gone. Framing belongs to the server,
+        as in `reply`; the body of an answer that has none (to HEAD, 204, 304) is dropped.
+        """
+        sink = self._sink
+        if sink is None:
+            return False
+        stream = self._stream = sink.begin(self, status, fields, length)
+        if stream is None:
+            return False
+        self._sink = None
+        return True
+
+    def write(self, data: bytes) -> bool:
+        """Send a piece of the body that was begun. False if the peer reads too slowly (then wait for `on_writable`;
+        what is written all the same waits in memory), or if the exchange is closed.
+
+        More than the announced length breaks the answer off.
+        """
+        stream = self._stream
+        return stream.write(data) if stream is not None else False
+
+    def finish(self) -> None:
+        """End the body that was begun; less than the announced length breaks the answer off."""
+        stream = self._stream
+        if stream is not None:
+            self._stream = self.on_disconnect = self.on_writable = None
+            stream.finish()
+
+    def abort(self) -> None:
+        """Break the connection: an answer that was begun cannot be taken for complete, another is not given."""
+        sink, stream = self._sink, self._stream
+        self._sink = self._stream = self.on_disconnect = self.on_writable = None
+        if stream is not None:
+            stream.abort()
+        elif sink is not None:
+            sink.break_off(self)
+
     def attach(self, sink: ReplySink) -> None:
         """For the connection: from now on this exchange can be answered."""
         self._sink = sink
 
+    def caught_up(self) -> None:
+        """For the connection: the peer has read enough of what was written."""
+        told = self.on_writable
+        if told is not None:
+            told()
+
     def vanish(self) -> None:
         """For the connection: the peer is gone."""
-        told = self.on_disconnect
-        self._sink = self.on_disconnect = None
+        told, stream = self.on_disconnect, self._stream
+        self._sink = self._stream = self.on_disconnect = self.on_writable = None
+        if stream is not None:
+            stream.lose()
         if told is not None:
             told()
 
 
 Application = Callable[[Exchange], None]
-"""Called with each complete request; answers at once or keeps the exchange and answers later. Must not block."""
+"""Called with each complete request, and with those that are streamed once their head is read; answers at once or keeps
+the exchange and answers later. Must not block."""
+Streams = Callable[[str, str, Headers], bool]
+"""Whether a request (method, raw path, fields) is served before its body is complete. Must not block."""

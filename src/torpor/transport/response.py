@@ -12,9 +12,12 @@ _FRAMING = frozenset({"content-length", "transfer-encoding", "connection", "keep
 _BEGINNINGS: dict[str, str] = {}
 """How the line of each field begins, by its name as it is given; empty for the server's own fields."""
 _BEGINNINGS_MAX = 1000
+_NAME_MAX = 64
+"""Names of relayed fields are the callers': longer ones are not remembered."""
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 BODILESS = frozenset({204, 304})
 """Statuses whose answers have no body."""
+_UNKNOWN = -1
 _UNSAFE = str.maketrans({"\r": " ", "\n": " ", "\0": " "})
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -79,7 +82,7 @@ def _fields(headers: Sequence[tuple[str, str]]) -> str:
 
 def _beginning(name: str) -> str:
     beginning = "" if name.lower() in _FRAMING else f"{name}: "
-    if len(_BEGINNINGS) < _BEGINNINGS_MAX:
+    if len(_BEGINNINGS) < _BEGINNINGS_MAX and len(name) <= _NAME_MAX:
         _BEGINNINGS[name] = beginning
     return beginning
 
@@ -99,11 +102,36 @@ def encode_head(
     return headers.head
 
 
+def encode_open_head(
+    status: int,
+    headers: Sequence[tuple[str, str]],
+    length: int | None,
+    *,
+    keep_alive: bool = True,
+    http10: bool = False,
+) -> bytes:
+    """A head before its body is there: `length` is None if it is not known. A Date among the fields stays as it is."""
+    fields = headers.text if type(headers) is FixedHeaders else _fields(headers)
+    date = "" if "\ndate:" in f"\n{fields}".lower() else _date.text()
+    if length is None:
+        return _encode(status, fields, _UNKNOWN, date, keep_alive, http10)
+    return _encode(status, fields, length, date, keep_alive, http10)
+
+
 def _encode(status: int, fields: str, length: int, date: str, keep_alive: bool, http10: bool) -> bytes:
     line = _STATUS_LINES.get(status) or f"HTTP/1.1 {status} Unknown\r\n"
-    size = "" if status in BODILESS else f"Content-Length: {length}\r\n"
+    if status in BODILESS:
+        size = ""
+    elif length >= 0:
+        size = f"Content-Length: {length}\r\n"
+    else:
+        size = "" if http10 else "Transfer-Encoding: chunked\r\n"
     ending = ("Connection: keep-alive\r\n" if http10 else "") if keep_alive else "Connection: close\r\n"
-    text = f"{line}{fields}{date}{size}{ending}\r\n"
+    return to_bytes(f"{line}{fields}{date}{size}{ending}\r\n")
+
+
+def to_bytes(text: str) -> bytes:
+    """A head on the wire: Latin-1 as it came in, UTF-8 if it does not fit."""
     try:
         return text.encode("latin-1")
     except UnicodeEncodeError:
