@@ -109,7 +109,7 @@ class Setting:
             value = self.kind(raw) if self.choices else _KINDS[self.kind].read(raw)
             self._check(value)
         except (ValueError, TypeError) as error:
-            given = "the value given" if self.name == "access_keys" else repr(raw)
+            given = "the value given" if self.kind == Mapping[str, str] else repr(raw)
             raise InvalidRequest(f"{source}: {given} is not {self.values}.", what=self.name) from error
         return value
 
@@ -266,6 +266,18 @@ class Settings:
     max_unpacked: int = _setting(
         limits.UNZIPPED_MAX, "Largest package once unpacked, layers included.", minimum=1, maximum=64 * _GIB,
         unit="bytes",
+    )  # fmt: skip
+    code_store: str = _setting(
+        "", "Where archives of packages are kept, if not in the data folder: a bucket and a prefix that no other "
+        "server uses.", pattern=r"|s3://[a-z0-9][a-z0-9.-]+(/[\w!.*'()/-]*)?", unit="s3://bucket/prefix",
+    )  # fmt: skip
+    code_store_endpoint: str = _setting("", "Where that store answers, if not at AWS.", pattern=r"|https?://\S+")
+    code_store_keys: Mapping[str, str] = _keys_setting(
+        "The one key pair for that store, as id:secret. None: the AWS credentials of the server's own environment."
+    )
+    code_cache_mb: int = _setting(
+        0, "Unpacked packages kept on the disk; the least recently used go first, none in use. 0: any number.",
+        minimum=0, maximum=1 << 30, unit="MB",
     )  # fmt: skip
 
 

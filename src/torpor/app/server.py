@@ -88,6 +88,7 @@ class Server:
             reservations=ReservationLimits(
                 account=settings.account_concurrency, unreserved_minimum=settings.unreserved_minimum
             ),
+            code_in_use=lambda: self.pool.code_in_use(),
             on_change=self._changed,
             on_scale=self._keep_up,
             require_runtime=self._require,
@@ -195,7 +196,7 @@ class Server:
         return [*self.pool.code_in_use(), *self.layers.code_in_use()]
 
     async def _fetch_code(self, code: CodeRef) -> tuple[str, bool]:
-        return self._stores.code.folder(code), False
+        return await self.functions.packages.fetch(code)
 
     def _reserved(self) -> int:
         return self.functions.total_reserved()

@@ -5,11 +5,16 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from torpor.model.errors import PlatformError
+from torpor.model.errors import InvalidRequest, PlatformError
 from torpor.settings import Settings
 from torpor.store.code import DiskCodeStore
+from torpor.store.homes import DiskArchiveHome
+from torpor.store.layout import settle
 from torpor.store.metadata import SqlMetadataStore
+from torpor.store.ports import ArchiveHome
 from torpor.telemetry import Journal
+
+_MIB = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +55,28 @@ def open_stores(settings: Settings) -> Stores:
     return Stores(
         folder=folder,
         metadata=SqlMetadataStore(str(folder / "torpor.db")),
-        code=DiskCodeStore(str(folder / "code")),
+        code=_code_store(settings),
         journal=Journal(str(folder / "logs")),
         lock=lock,
+    )
+
+
+def _code_store(settings: Settings) -> DiskCodeStore:
+    code = settings.data / "code"
+    trees, built = str(code / "trees"), str(code / "built")
+    settle(str(code), archives=str(settings.data / "packages"), trees=trees, built=built)
+    return DiskCodeStore(trees, _home(settings), built=built, bound=settings.code_cache_mb * _MIB)
+
+
+def _home(settings: Settings) -> ArchiveHome:
+    if not settings.code_store:
+        return DiskArchiveHome(str(settings.data / "packages"))
+    if len(settings.code_store_keys) > 1:
+        raise InvalidRequest("code_store_keys: the code store takes one key pair.", what="code_store_keys")
+    # Imported only when needed: most servers keep their archives on the disk.
+    from torpor.store.objects import ObjectArchiveHome
+
+    key = next(iter(settings.code_store_keys.items()), None)
+    return ObjectArchiveHome(
+        settings.code_store, endpoint=settings.code_store_endpoint, key=key, region=settings.region
     )

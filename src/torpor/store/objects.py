@@ -6,7 +6,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import obstore
-from obstore.exceptions import BaseError
+from obstore.exceptions import (
+    BaseError,
+    InvalidPathError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+    UnknownConfigurationKeyError,
+)
 from obstore.store import from_url
 
 from torpor.model.errors import NotFound, StoreUnavailable
@@ -21,6 +27,11 @@ _CLIENT: "ClientConfig" = {
 }
 """The last is for a whole request, its body of some hundred megabytes included."""
 _RETRIES: "RetryConfig" = {"max_retries": 2, "retry_timeout": timedelta(seconds=60)}
+_REASONS = (
+    ((PermissionDeniedError, UnauthenticatedError, PermissionError), "refuses these keys"),
+    ((FileNotFoundError,), "does not exist"),
+    ((UnknownConfigurationKeyError, InvalidPathError, ValueError), "has a malformed address"),
+)
 
 
 class ObjectArchiveHome:
@@ -65,9 +76,8 @@ class ObjectArchiveHome:
         try:
             yield
         except (BaseError, OSError, ValueError) as error:
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            message = f"The code store {self._url} cannot be used: {reason[0]}"
-            raise StoreUnavailable(f"{message} Check its address, keys and bucket.") from error
+            reason = next((text for kinds, text in _REASONS if isinstance(error, kinds)), "does not answer")
+            raise StoreUnavailable(f"The code store {self._url} {reason}; check its address and keys.") from error
 
 
 def _name(digest: str) -> str:
