@@ -145,7 +145,7 @@ async def _read(reader: asyncio.StreamReader) -> tuple[dict[str, str], bytes]:
 
 async def until(true: Any, within: float = 5.0) -> None:
     async with asyncio.timeout(within):
-        while not true():
+        while not true():  # noqa: ASYNC110 - what is awaited has no event
             await asyncio.sleep(0.001)
 
 

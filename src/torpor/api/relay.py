@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
-from torpor.model.invocation import Fields, Tunnel
-from torpor.transport import Exchange, encode_answer_head
+from torpor.model.invocation import Fields
+from torpor.transport import Exchange, Tunnel, splice
 
 _HELD = 64 * 1024
 """Bodies up to this many bytes wait for their end, so that one write carries the whole answer."""
@@ -51,9 +51,12 @@ class ExchangeRelay:
         self._let_go()
         self._exchange.abort()
 
-    def tunnel(self, status: int, fields: Sequence[tuple[bytes, bytes]]) -> Tunnel:
+    def join(
+        self, status: int, fields: Sequence[tuple[bytes, bytes]], upstream: Tunnel, ended: Callable[[], None]
+    ) -> None:
         self.begun = True
-        return self._exchange.tunnel(encode_answer_head(status, fields))
+        lines = [b"HTTP/1.1 %d Switching Protocols\r\n" % status, *(b"%b: %b\r\n" % field for field in fields), b"\r\n"]
+        splice(self._exchange.tunnel(b"".join(lines)), upstream, lambda whole: ended())
 
     def _let_go(self) -> None:
         """The body does not come in one piece: send what was held back."""

@@ -18,14 +18,16 @@ from torpor.app.stores import open_stores
 from torpor.engine.dispatcher import Dispatcher
 from torpor.engine.environment import Surroundings
 from torpor.engine.pool import Pool
+from torpor.engine.scaler import Scaler
 from torpor.model.account import PackageLimits, ReservationLimits
 from torpor.model.errors import TorporError
-from torpor.model.function import CodeRef, FunctionVersion
+from torpor.model.function import LATEST, CodeRef, FunctionVersion
 from torpor.sandbox.images import ImageCatalog
 from torpor.sandbox.interpreters import discover
 from torpor.sandbox.port import Capability
 from torpor.service.functions import Functions
 from torpor.service.layers import Layers
+from torpor.service.resources import Resources
 from torpor.settings import Settings
 from torpor.telemetry import History, Traces
 from torpor.transport import Application, Attention, Exchange, HttpLimits, HttpServer, listen
@@ -87,12 +89,14 @@ class Server:
                 account=settings.account_concurrency, unreserved_minimum=settings.unreserved_minimum
             ),
             on_change=self._changed,
-            require_runtime=self.images.resolve,
+            on_scale=self._keep_up,
+            require_runtime=self._require,
         )
+        self.resources = Resources(self._stores.metadata)
         self.layers = Layers(self._stores.metadata, self.functions.packages, self._clock)
-        self.pool = Pool(
-            around, contracts(settings, self.provider.isolation), self.images, pool_limits(settings), self._reserved
-        )
+        self._contracts = contracts(settings, self.provider.isolation)
+        self.pool = Pool(around, self._contracts, self.images, pool_limits(settings), self._reserved)
+        self.scaler = Scaler(self.pool, self._clock)
         self._http = await listen(
             self._application(),
             host=settings.host,
@@ -101,6 +105,10 @@ class Server:
             on_error=error_face,
             attention=around.attention,
         )
+        for name in self.functions.names(None):
+            record = self.functions.get(name)
+            for kept in (record.latest, *record.versions.values()):
+                self._keep_up(kept.version)
         self._spawn(self._housekeeping())
         for runtime in {self.functions.get(name).latest.version.runtime for name in self.functions.names(None)}:
             self._spawn(self._warm(runtime))
@@ -153,6 +161,8 @@ class Server:
                 secret=secrets.token_bytes(32),
             ),
             self._clock,
+            resources=self.resources,
+            states=self._state,
         )
         admin = AdminFace(
             AdminParts(
@@ -193,8 +203,30 @@ class Server:
     def _changed(self, old: FunctionVersion | None, new: FunctionVersion | None) -> None:
         if old is not None:
             self.pool.retire(old)
+            self.scaler.forget(old)
+        if new is not None:
+            self._keep_up(new)
         if old is not None and new is not None and new.runtime != old.runtime:
-            self._spawn(self._warm(new.runtime))
+            self._spawn(self._warm(self._contracts[new.contract].image(new.runtime)))
+
+    def _keep_up(self, version: FunctionVersion) -> None:
+        """Environments of this version may have to be up without an invocation; its bounds may have changed."""
+        scaling = self._contracts[version.contract].scaling(version)
+        if scaling.minimum or not (scaling.on_demand or version.version == LATEST):
+            self.scaler.keep(version)
+
+    def _state(self, version: FunctionVersion) -> tuple[str, str, str]:
+        """A version's state, and why it is not active."""
+        up, reason = self.scaler.state(version)
+        if up:
+            return "Active", "", ""
+        if reason:
+            return "Failed", reason, "FunctionError"
+        return "Pending", "The function is being created.", "Creating"
+
+    def _require(self, contract: str, runtime: str) -> None:
+        """Raises RuntimeMissing if this host cannot serve the runtime."""
+        self.images.resolve(self._contracts[contract].image(runtime))
 
     async def _warm(self, runtime: str) -> None:
         try:
@@ -211,6 +243,7 @@ class Server:
             await asyncio.sleep(_SWEEP_EVERY)
             try:
                 self.pool.reclaim()
+                self.scaler.tick()
                 if self._clock.monotonic() - swept > _CODE_SWEEP_EVERY:
                     swept = self._clock.monotonic()
                     await self.functions.sweep_code(self._code_in_use)

@@ -23,6 +23,10 @@ from torpor.store.ports import CodeStore, MetadataStore
 __all__ = ["Changes", "Functions", "NewFunction", "OnChange", "new_revision"]
 
 
+def _any_runtime(contract: str, runtime: str) -> None:
+    """Asks nothing of the host."""
+
+
 class Functions:
     """The functions of one account.
 
@@ -39,7 +43,7 @@ class Functions:
         reservations: ReservationLimits,
         on_change: OnChange | None = None,
         on_scale: OnScale | None = None,
-        require_runtime: Callable[[str], object] = str,
+        require_runtime: Callable[[str, str], object] = _any_runtime,
         revisions: Callable[[], str] = new_revision,
         other_packages: Mapping[str, PackageLimits] = MappingProxyType({}),
         draw: Callable[[], float] = random.random,
@@ -64,7 +68,7 @@ class Functions:
         """Raises Conflict if the name is taken, TooLarge and InvalidPackage for the package, and RuntimeMissing if this
         host cannot serve the runtime."""
         self._check_free(new.name)
-        self._require_runtime(new.runtime)
+        self._require_runtime(new.contract, new.runtime)
         size = _unpacked(new.configuration.get("layers", ()))
         async with self.packages.added(package, layers_bytes=size, contract=new.contract) as code:
             self._check_free(new.name)
@@ -134,7 +138,7 @@ class Functions:
         RuntimeMissing if this host cannot serve a new runtime."""
         old = self._expected(name, expected_revision)
         if "runtime" in changes:
-            self._require_runtime(changes["runtime"])
+            self._require_runtime(old.latest.version.contract, changes["runtime"])
         return self._update(old, self._changed(old.latest, changes))
 
     def delete(self, name: str) -> None:
