@@ -152,10 +152,10 @@ def test_the_server_is_told_its_port_and_finds_what_the_build_made() -> None:
 
     assert found["PORT"] == "5000"
     assert found["HOME"] == "/tmp"
-    assert found["PATH"].split(":")[:1] == ["/app/bin"]
+    assert found["PATH"].split(":")[:2] == ["/app/.python/bin", "/app/bin"]
     assert "/app/node_modules/.bin" in found["PATH"].split(":")
     assert found["PATH"].endswith("/var/lang/bin:/usr/bin")
-    assert found["PYTHONPATH"] == "/app"
+    assert found["PYTHONPATH"] == "/app:/app/.python"
     assert found["LD_LIBRARY_PATH"] == "/var/lang/lib"
     assert {"LANG", "TZ"} <= set(found)
     assert "NODE_PATH" not in found
@@ -165,8 +165,8 @@ def test_the_users_variables_win_but_for_the_port() -> None:
     found = variables(environment={"LANG": "de_DE", "PATH": "/mine", "PYTHONPATH": "src", "HOME": "/h", "A": "1"})
 
     assert (found["LANG"], found["HOME"], found["A"]) == ("de_DE", "/h", "1")
-    assert found["PATH"].startswith("/mine:/app/bin:")
-    assert found["PYTHONPATH"] == "src:/app"
+    assert found["PATH"].startswith("/mine:/app/.python/bin:")
+    assert found["PYTHONPATH"] == "src:/app:/app/.python"
     assert variables(environment={"PORT": "1"})["PORT"] == "5000"
 
 

@@ -10,7 +10,7 @@ import logging
 import zipfile
 from collections.abc import Callable, Iterable
 from itertools import count
-from typing import Protocol
+from typing import Protocol, cast
 
 from torpor.contracts.web import environment, limits, names
 from torpor.contracts.web.settings import CONTRACT, ServiceSettings, build_command, version_fields
@@ -170,7 +170,7 @@ class Services:
 
 def _changes(name: str, settings: ServiceSettings, present: FunctionRecord | None) -> Changes:
     fields = version_fields(name, settings, present.latest if present else None)
-    return Changes(**fields)  # type: ignore[typeddict-item]
+    return cast(Changes, fields)
 
 
 def _order(

@@ -12,7 +12,9 @@ SYSTEM = ".torpor-system"
 """Folder beside the application that holds the changes which its build made to system folders."""
 HOME = "/tmp"
 _SYSTEM_PATH = "/var/lang/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_BUILT_PROGRAMS = ("bin", ".venv/bin", "venv/bin", "node_modules/.bin")
+_BUILT_PACKAGES = ".python"
+"""Where `pip install --target .python` puts what is imported, below the application's folder."""
+_BUILT_PROGRAMS = (f"{_BUILT_PACKAGES}/bin", "bin", ".venv/bin", "venv/bin", "node_modules/.bin")
 """Where builds put programs, below the application's folder."""
 _DEFAULTS = {"LANG": "C.UTF-8", "TZ": ":UTC"}
 RESERVED = frozenset({"PORT"})
@@ -51,7 +53,7 @@ def server_variables(version: FunctionVersion, image: Mapping[str, str], app: st
     """The server's variables; `app` is where the application stands inside. The user's win over all but the port."""
     variables = {**_DEFAULTS, **_language(image), **version.environment}
     variables["PATH"] = _path(app, image.get("PATH", ""), version.environment.get("PATH", ""))
-    variables["PYTHONPATH"] = _joined(version.environment.get("PYTHONPATH", ""), app)
+    variables["PYTHONPATH"] = _joined(version.environment.get("PYTHONPATH", ""), app, f"{app}/{_BUILT_PACKAGES}")
     variables.setdefault("PYTHONUNBUFFERED", "1")
     variables["HOME"] = version.environment.get("HOME", HOME)
     variables["PORT"] = str(port)

@@ -56,8 +56,8 @@ NAME_MAX = 40
 """Ours, so that a name is one label of a host name and leaves room for what is made of it."""
 COMMAND_MAX = 8 * 1024
 """Ours: characters of a build or start command."""
-ENVIRONMENT_MAX = 64 * 1024
-"""Ours: of all variables' names and values."""
+ENVIRONMENT_MAX = 32 * 1024
+"""Ours, so that they fit in a request's head: of all variables' names and values."""
 FILES_MAX = 4_096
 """Ours: a server holds a descriptor for each connection."""
 PROCESSES_MAX = 1_024

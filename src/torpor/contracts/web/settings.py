@@ -1,7 +1,7 @@
 """What a user says about a service: read and checked, made into a version's fields, and shown again (contract 1.4)."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -16,7 +16,8 @@ CONTRACT = "web"
 SERVERLESS = "serverless"
 PERSISTENT = "persistent"
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_KEPT = ("build", "start", "timeout", "concurrency")
+_COMMANDS = ("build", "start")
+_KEPT = (*_COMMANDS, "timeout", "concurrency")
 """Said by the user and kept as said, because what follows from it depends on the kind of the service."""
 
 
@@ -27,6 +28,8 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Run by Bash as root in the folder of the source; empty for none."""
     start: str | None = None
     """Run by Bash to start the server."""
+    guessed: Sequence[str] | None = None
+    """Which of `build` and `start` were not said by the user, so that the next deployment may guess again."""
     port: int | None = None
     memory: int | None = None
     timeout: float | None = None
@@ -126,6 +129,7 @@ def shown(record: FunctionRecord) -> dict[str, Any]:
         "kind": PERSISTENT if persistent else SERVERLESS,
         "build": settings.get("build") or "",
         "start": settings.get("start") or "",
+        "guessed": settings.get("guessed") or [],
         "port": environment.port(version),
         "memory": version.memory_mb,
         "timeout": None if persistent else version.timeout_s,
@@ -144,7 +148,10 @@ def shown(record: FunctionRecord) -> dict[str, Any]:
 
 def _said(settings: ServiceSettings, present: VersionRecord | None) -> dict[str, Any]:
     before: Mapping[str, Any] = present.settings if present is not None else {}
-    return {name: _first(getattr(settings, name), before.get(name)) for name in _KEPT}
+    said = {name: _first(getattr(settings, name), before.get(name)) for name in _KEPT}
+    given = [name for name in _COMMANDS if getattr(settings, name) is not None]
+    guessed = [*(name for name in before.get("guessed", ()) if name not in given), *(settings.guessed or ())]
+    return said | {"guessed": [name for name in _COMMANDS if name in guessed]}
 
 
 def _port(settings: ServiceSettings, present: VersionRecord | None) -> int:
