@@ -13,14 +13,15 @@ PREFIX = "/_torpor/code/"
 class CodeLinks:
     """Makes and checks the links; they hold for the server that has the same secret."""
 
-    def __init__(self, secret: bytes, now: Callable[[], float]) -> None:
+    def __init__(self, secret: bytes, now: Callable[[], float], prefix: str = PREFIX) -> None:
         self._secret = secret
         self._now = now
+        self._prefix = prefix
 
     def make(self, name: str, digest: str) -> str:
         """Path and query of a link to a function's present package."""
         expires = str(int(self._now() + limits.CODE_LINK_LIFETIME))
-        path = f"{PREFIX}{name}/{digest}"
+        path = f"{self._prefix}{name}/{digest}"
         return f"{path}?expires={expires}&signature={self._sign(path, expires)}"
 
     def open(self, path: str, query: str) -> tuple[str, str]:
@@ -31,7 +32,7 @@ class CodeLinks:
             raise AccessDenied("The link's signature is not right.")
         if self._now() > float(expires):
             raise AccessDenied("The link has expired; ask for a new one with GetFunction.")
-        name, _, digest = path.removeprefix(PREFIX).partition("/")
+        name, _, digest = path.removeprefix(self._prefix).rpartition("/")
         return name, digest
 
     def _sign(self, path: str, expires: str) -> str:

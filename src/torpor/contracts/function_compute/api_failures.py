@@ -107,6 +107,11 @@ def function_not_found(function: str, service: str = "") -> ApiFailure:
     return ApiFailure("FunctionNotFound", f"function '{function}' does not exist.")
 
 
+def is_expected(error: Exception) -> bool:
+    """Whether the error was raised on purpose, so that its message may be shown to the caller."""
+    return isinstance(error, errors.TorporError)
+
+
 def code_of(error: Exception) -> str:
     """The wire code of any error."""
     if isinstance(error, ApiFailure):

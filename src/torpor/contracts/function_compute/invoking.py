@@ -93,6 +93,7 @@ def event_invocation(
         content_type="application/octet-stream",
         qualifier=qualifier,
         wants_log=control.wants_log and control.mode is Mode.SYNC,
+        wants_memory=control.mode is Mode.SYNC,
         patient=control.mode is Mode.ASYNC,
     )
 

@@ -61,7 +61,7 @@ def _current(arn: str, settings: Mapping[str, Any], tags: Mapping[str, str]) -> 
         "functionArn": arn,
         "internetAccess": True,
         "layers": _layers(settings),
-        "tags": [{"key": key, "value": value} for key, value in sorted(tags.items())],
+        "tags": [{"Key": key, "Value": value} for key, value in sorted(tags.items())],
         "state": "Active",
         "lastUpdateStatus": "Successful",
     }

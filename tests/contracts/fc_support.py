@@ -1,0 +1,194 @@
+"""The Function Compute API on a real server in a thread, in front of the real services; only running is faked."""
+
+import asyncio
+import base64
+import http.client
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import fc2
+import pytest
+from alibabacloud_fc20230330 import models as v3
+from alibabacloud_fc20230330.client import Client as V3Client
+from alibabacloud_fc_open20210406.client import Client as OpenClient
+from alibabacloud_tea_openapi.models import Config
+from tests.contracts.aws_support import SystemClock, archive
+
+from torpor.api.fc import FcFace, FcParts, FcSettings, body_limit, error_face, mount
+from torpor.contracts.function_compute import limits
+from torpor.model.account import PackageLimits, ReservationLimits
+from torpor.model.errors import TorporError
+from torpor.model.function import FunctionVersion
+from torpor.model.invocation import Invocation, Outcome, OutcomeStatus
+from torpor.service.functions import Functions
+from torpor.service.layers import Layers
+from torpor.service.resources import Resources
+from torpor.service.timers import Timers
+from torpor.store.code import DiskCodeStore
+from torpor.store.memory import MemoryMetadataStore
+from torpor.transport import HttpLimits, listen
+
+KEY, SECRET = "LTAItest", "secret-of-the-test"
+KEYS = {KEY: SECRET}
+SERVER = {"server.py": "import http.server\n"}
+
+fc_warnings = pytest.mark.filterwarnings(
+    # The clients' own: they use what Python and their own packages have deprecated.
+    "ignore::DeprecationWarning:(alibabacloud|Tea|fc2|darabonba).*",
+    "ignore::SyntaxWarning",
+)
+
+Done = Callable[[Outcome | TorporError], None]
+
+
+@dataclass
+class FakeDispatcher:
+    """Answers with the payload it was given, with what a test sets, or with what a test's server says."""
+
+    seen: list[tuple[FunctionVersion, Invocation]] = field(default_factory=list)
+    outcome: Outcome | None = None
+    error: TorporError | None = None
+    serve: Callable[[Invocation], None] | None = None
+    """Answers a request that is passed on."""
+    held: list[Done] | None = None
+    """If set, nothing is answered; what would is kept here."""
+    cancelled: list[Any] = field(default_factory=list)
+
+    def submit(self, version: FunctionVersion, invocation: Invocation, reserved: int | None, done: Done) -> object:
+        self.seen.append((version, invocation))
+        if self.held is not None:
+            self.held.append(done)
+            return invocation.id
+        if self.error is not None:
+            done(self.error)
+            return None
+        if invocation.http is not None and self.serve is not None:
+            self.serve(invocation)
+        echo = Outcome(status=OutcomeStatus.SUCCESS, payload=invocation.payload, version=version.version)
+        done(self.outcome or echo)
+        return None
+
+    def cancel(self, request: object) -> None:
+        self.cancelled.append(request)
+
+
+@dataclass
+class FakeInstances:
+    running: list[Mapping[str, Any]] = field(default_factory=list)
+
+    def of(self, function: str) -> list[Mapping[str, Any]]:
+        return [instance for instance in self.running if instance["function"] == function]
+
+
+@dataclass(frozen=True)
+class Server:
+    port: int
+    dispatcher: FakeDispatcher
+    instances: FakeInstances
+    timers: Timers
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def classic(self, key: str = KEY, secret: str = SECRET) -> Any:
+        return fc2.Client(endpoint=self.url, accessKeyID=key, accessKeySecret=secret)
+
+    def v3(self, key: str = KEY, secret: str = SECRET, **config: Any) -> V3Client:
+        return V3Client(self._config(key, secret, **config))
+
+    def open(self, key: str = KEY, secret: str = SECRET, **config: Any) -> OpenClient:
+        return OpenClient(self._config(key, secret, **config))
+
+    def _config(self, key: str, secret: str, **config: Any) -> Config:
+        endpoint = f"127.0.0.1:{self.port}"
+        return Config(access_key_id=key, access_key_secret=secret, endpoint=endpoint, protocol="http", **config)
+
+    def request(
+        self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None, host: str = ""
+    ) -> tuple[int, dict[str, str], bytes]:
+        """Status, fields by lower-case name, and body."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        try:
+            fields = {**(headers or {}), **({"Host": host} if host else {})}
+            connection.request(method, path, body=body or None, headers=fields)
+            reply = connection.getresponse()
+            return reply.status, {name.lower(): value for name, value in reply.getheaders()}, reply.read()
+        finally:
+            connection.close()
+
+
+@contextmanager
+def serving(
+    folder: Path, settings: FcSettings | None = None, draw: Callable[[], float] = lambda: 0.5
+) -> Iterator[Server]:
+    """A server until the block ends."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+
+    async def start() -> tuple[Any, Server]:
+        clock = SystemClock()
+        metadata = MemoryMetadataStore()
+        functions = Functions(
+            metadata,
+            DiskCodeStore(str(folder)),
+            clock=clock,
+            packages=PackageLimits(zipped=limits.CODE_REQUEST_MAX, unpacked=limits.CODE_OBJECT_MAX),
+            reservations=ReservationLimits(account=limits.INSTANCES, unreserved_minimum=0),
+        )
+        dispatcher, instances, timers = FakeDispatcher(), FakeInstances(), Timers(clock)
+        parts = FcParts(
+            functions=functions,
+            layers=Layers(metadata, functions.packages, clock),
+            resources=Resources(metadata),
+            dispatcher=dispatcher,
+            timers=timers,
+            instances=instances,
+            clock=clock,
+        )
+        face = FcFace(parts, settings or FcSettings(keys=KEYS), draw)
+        server = await listen(mount(face), limits=HttpLimits(body_bytes=body_limit), on_error=error_face)
+        return server, Server(server.port, dispatcher, instances, timers)
+
+    async def stop() -> None:
+        await listener.drain(1.0)
+        listener.close()
+        await loop.shutdown_default_executor()
+
+    listener, served = asyncio.run_coroutine_threadsafe(start(), loop).result(10)
+    try:
+        yield served
+    finally:
+        asyncio.run_coroutine_threadsafe(stop(), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def encoded(files: Mapping[str, str] | None = None) -> str:
+    return base64.b64encode(archive(files or SERVER)).decode()
+
+
+def new_v3(client: V3Client, name: str, **values: Any) -> Any:
+    """Create a function with a server of its own."""
+    given: dict[str, Any] = {
+        "function_name": name,
+        "runtime": "custom",
+        "handler": "index.handler",
+        "code": v3.InputCodeLocation(zip_file=encoded()),
+        "custom_runtime_config": v3.CustomRuntimeConfig(command=["python"], args=["server.py"]),
+    }
+    return client.create_function(v3.CreateFunctionRequest(body=v3.CreateFunctionInput(**(given | values)))).body
+
+
+def new_classic(client: Any, service: str, name: str, folder: Path, **values: Any) -> Any:
+    """Create a service and a function in it."""
+    package = folder / f"{name}.zip"
+    package.write_bytes(archive(SERVER))
+    client.create_service(service)
+    return client.create_function(service, name, "custom", "index.handler", codeZipFile=str(package), **values)
