@@ -14,7 +14,7 @@ import pytest
 
 from torpor.model.errors import InvalidPackage, NotFound, StoreUnavailable, TooLarge
 from torpor.model.function import CodeRef
-from torpor.store import code as code_module
+from torpor.store import disk
 from torpor.store.code import DiskCodeStore
 from torpor.store.ports import Tree
 
@@ -171,7 +171,7 @@ def test_failing_disk_operation_leaves_nothing_behind(
     assert listing(folder) == []
 
 
-def test_failed_rename_of_the_tree_takes_the_archive_back(
+def test_failed_rename_of_the_tree_leaves_an_archive_to_the_next_sweep(
     store: DiskCodeStore, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rename = os.rename
@@ -185,6 +185,8 @@ def test_failed_rename_of_the_tree_takes_the_archive_back(
         patch.setattr(os, "rename", fail_for_trees)
         with pytest.raises(StoreUnavailable, match="is full"):
             store.add(archive({"app.py": "1"}), unpacked_limit=LIMIT)
+    assert [name[64:] for name in listing(folder)] == [".zip"]
+    store.keep_only([])
     assert listing(folder) == []
 
 
@@ -192,7 +194,7 @@ def test_c_library_without_the_flush_of_one_file_system_flushes_all(
     store: DiskCodeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flushed: list[bool] = []
-    monkeypatch.setattr(code_module.ctypes, "CDLL", lambda *_arguments, **_options: object())
+    monkeypatch.setattr(disk.ctypes, "CDLL", lambda *_arguments, **_options: object())
     monkeypatch.setattr(os, "sync", lambda: flushed.append(True))
     store.add(archive({"app.py": "1"}), unpacked_limit=LIMIT)
     assert flushed == [True]
@@ -218,13 +220,13 @@ def test_keep_only_removes_the_unused_the_unfinished_and_nothing_else(store: Dis
 def test_keep_only_spares_a_package_being_added(
     store: DiskCodeStore, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flush = code_module._flush
+    flush = disk.flush
 
     def sweep_then_flush(path: str) -> None:
         store.keep_only([])
         flush(path)
 
-    monkeypatch.setattr(code_module, "_flush", sweep_then_flush)
+    monkeypatch.setattr(disk, "flush", sweep_then_flush)
     code = store.add(archive({"app.py": "1"}), unpacked_limit=LIMIT)
     assert sorted(os.listdir(folder)) == [code.digest, f"{code.digest}.zip"]
 

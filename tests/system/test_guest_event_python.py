@@ -182,7 +182,6 @@ def test_handler_may_stand_in_folders(tmp_path: Path, file: str, handler: str) -
         assert server.invoke().body.decode() == handler.rpartition(".")[0].replace("/", ".")
 
 
-@pytest.mark.fact("F-030", "F-031", "F-042")
 @pytest.mark.parametrize("way", WAYS)
 def test_code_outside_runs_once_before_the_initializer_and_that_before_the_handler(tmp_path: Path, way: str) -> None:
     code = """

@@ -41,6 +41,7 @@ class Functions:
         clock: Clock,
         packages: PackageLimits,
         reservations: ReservationLimits,
+        code_in_use: Callable[[], Iterable[CodeRef]] = tuple,
         on_change: OnChange | None = None,
         on_scale: OnScale | None = None,
         require_runtime: Callable[[str, str], object] = _any_runtime,
@@ -49,7 +50,7 @@ class Functions:
         draw: Callable[[], float] = random.random,
     ) -> None:
         self._metadata = metadata
-        self.packages = Packages(code, packages, other_packages)
+        self.packages = Packages(code, packages, other_packages, code_in_use)
         """Shared with whatever else keeps packages in the same store."""
         self._clock = clock
         self._reservations = reservations

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -16,16 +17,23 @@ Package = bytes | Tree
 
 
 class Packages:
-    """Adds and sweeps packages so that neither undoes the other; disk work runs in worker threads.
+    """Adds, fetches and sweeps packages so that none undoes another; disk and network work runs in worker threads.
 
     A package that is being added belongs to no function yet. So a sweep waits until none is under way, and packages
     that arrive during a sweep wait for its end.
     """
 
     def __init__(
-        self, store: CodeStore, limits: PackageLimits, others: Mapping[str, PackageLimits] = MappingProxyType({})
+        self,
+        store: CodeStore,
+        limits: PackageLimits,
+        others: Mapping[str, PackageLimits] = MappingProxyType({}),
+        in_use: Callable[[], Iterable[CodeRef]] = tuple,
     ) -> None:
-        """`others` are the limits of contracts that have limits of their own."""
+        """`others` are the limits of contracts that have limits of their own; `in_use` names what environments hold,
+        from before they fetch it until they have ended."""
+        self._in_use = in_use
+        self._fetching: dict[str, asyncio.Future[str]] = {}
         self._store = store
         self._limits = limits
         self._others = others
@@ -46,12 +54,26 @@ class Packages:
         self._adding += 1
         self._none_added.clear()
         limit = self._limits_of(contract).unpacked - layers_bytes
-        work = asyncio.ensure_future(asyncio.to_thread(self._add, package, limit))
+        work = asyncio.ensure_future(asyncio.to_thread(self._add, package, limit, list(self._in_use())))
         try:
             yield await asyncio.shield(work)
         finally:
             # A cancelled caller leaves its thread at work; the package is under way until that is done.
             work.add_done_callback(self._end_adding)
+
+    async def fetch(self, code: CodeRef) -> tuple[str, bool]:
+        """The folder of the unpacked package, and whether it had to be brought here for this.
+
+        Fetches of one package that overlap share the work. Raises StoreUnavailable if it cannot be had.
+        """
+        if self._store.present(code):
+            return self._store.folder(code), False
+        work = self._fetching.get(code.digest)
+        if work is None:
+            work = asyncio.ensure_future(asyncio.to_thread(self._store.fetch, code, list(self._in_use())))
+            self._fetching[code.digest] = work
+            work.add_done_callback(partial(self._end_fetching, code.digest))
+        return await asyncio.shield(work), True
 
     async def sweep(self, used: Callable[[], Iterable[CodeRef]]) -> None:
         """Remove every package that `used`, asked while none is being added, does not name."""
@@ -70,6 +92,10 @@ class Packages:
     async def _no_sweep(self) -> None:
         while not self._not_sweeping.is_set():
             await self._not_sweeping.wait()
+
+    def _end_fetching(self, digest: str, work: asyncio.Future[str]) -> None:
+        _forget(work)
+        del self._fetching[digest]
 
     def _end_adding(self, work: asyncio.Future[CodeRef]) -> None:
         _forget(work)
@@ -94,10 +120,12 @@ class Packages:
     def _limits_of(self, contract: str) -> PackageLimits:
         return self._others.get(contract, self._limits)
 
-    def _add(self, package: Package, limit: int) -> CodeRef:
+    def _add(self, package: Package, limit: int, in_use: list[CodeRef]) -> CodeRef:
         if isinstance(package, Tree):
             return self._store.adopt(package, unpacked_limit=limit)
-        return self._store.add(package, unpacked_limit=limit)
+        code = self._store.add(package, unpacked_limit=limit)
+        self._store.trim([*in_use, code])
+        return code
 
     def _check_zipped(self, package: Package, contract: str) -> None:
         limit = self._limits_of(contract).zipped
