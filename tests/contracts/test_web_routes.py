@@ -78,7 +78,7 @@ def test_the_build_makes_what_is_deployed(server: WebServer) -> None:
     code = server.functions.get("web/shop").latest.version.code
     assert (server.folder / "code" / code.digest / "built").read_text() == "make"
     (order,) = server.builder.orders
-    assert order.command == ("/bin/bash", "-c", "make")
+    assert order.program == ("/bin/bash", "-c", "umask 022\nmake")
     variables = order.variables({"PATH": "/usr/bin"}, "/app")
     assert (variables["A"], variables["PORT"], variables["HOME"]) == ("1", "8080", "/root")
     assert server.builder.discarded

@@ -58,7 +58,7 @@ class FakeBuilder:
 
     async def build(self, order: BuildOrder, on_output: Callable[[bytes], None]) -> Tree:
         self.orders.append(order)
-        command = order.command[-1]
+        command = order.shown
         on_output(f"$ {command}\n".encode())
         if command == "fail":
             raise BuildFailed("The build command `fail` ended with exit status 3.", code=3)

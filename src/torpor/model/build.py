@@ -6,21 +6,26 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildOrder:
-    """One build. Sizes in bytes, memory in MB, time in seconds."""
+    """One build. Sizes in bytes unless the name says otherwise, time in seconds."""
 
-    name: str
-    """Of what is built, for messages."""
     archive: bytes
     """The source, as a zip archive."""
-    command: tuple[str, ...]
+    program: tuple[str, ...]
     """Program and arguments as seen inside, run as root in the folder of the source."""
+    shown: str
+    """The command as its user wrote it, for messages."""
     variables: Callable[[Mapping[str, str], str], Mapping[str, str]]
-    """The command's variables, out of those of the image and the folder of the source as seen inside."""
+    """The program's variables, out of those of the image and the folder of the source as seen inside."""
+    image: str
     code_at: str
     """Where the source stands inside."""
     system_at: str
     """Name in the result for the folder with the system folders that the build has changed."""
     source_limit: int
     """Of the unpacked source."""
+    disk_mb: int
+    """What the build may write."""
     memory_mb: int
+    processes: int
+    files: int
     time_limit: float

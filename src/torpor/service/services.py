@@ -144,7 +144,7 @@ class Services:
             return
         async with self._building:
             deployment.enter(Stage.BUILDING)
-            tree = await self._builder.build(_order(name, archive, command, settings, present), deployment.write)
+            tree = await self._builder.build(_order(archive, command, settings, present), deployment.write)
         try:
             await self._keep(name, tree, settings, deployment)
         finally:
@@ -173,21 +173,23 @@ def _changes(name: str, settings: ServiceSettings, present: FunctionRecord | Non
     return cast(Changes, fields)
 
 
-def _order(
-    name: str, archive: bytes, command: str, settings: ServiceSettings, present: FunctionRecord | None
-) -> BuildOrder:
+def _order(archive: bytes, command: str, settings: ServiceSettings, present: FunctionRecord | None) -> BuildOrder:
     before = present.latest.version if present else None
     own = settings.environment if settings.environment is not None else (before.environment if before else {})
     port = settings.port or (environment.port(before) if before else limits.PORT_DEFAULT)
     return BuildOrder(
-        name=name,
         archive=archive,
-        command=environment.shell(command),
+        program=environment.shell(f"umask 022\n{command}"),
+        shown=command,
         variables=lambda image, folder: environment.build_variables(own, image, folder, port),
+        image=RUNTIME,
         code_at=environment.APP,
         system_at=environment.SYSTEM,
         source_limit=limits.UNPACKED_MAX,
+        disk_mb=limits.BUILT_MAX // limits.MIB,
         memory_mb=limits.BUILD_MEMORY_MB,
+        processes=limits.PROCESSES_MAX,
+        files=limits.FILES_MAX,
         time_limit=limits.BUILD_TIME,
     )
 

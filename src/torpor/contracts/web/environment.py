@@ -27,7 +27,9 @@ _BUILD_DEFAULTS = {
     "PIP_NO_CACHE_DIR": "1",
     "PIP_NO_INPUT": "1",
     "PIP_ROOT_USER_ACTION": "ignore",
+    "XDG_CACHE_HOME": "/tmp/.cache",
     "npm_config_audit": "false",
+    "npm_config_cache": "/tmp/.npm",
     "npm_config_fund": "false",
     "npm_config_update_notifier": "false",
 }
