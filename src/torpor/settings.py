@@ -182,6 +182,9 @@ class Settings:
     region: str = _setting(
         "us-east-1", "Region that ARNs and functions see.", pattern=r"[a-z]{2}(-[a-z]+)+-\d", unit="a region's name"
     )
+    fc_region: str = _setting(
+        "cn-hangzhou", "Region that Function Compute functions see.", pattern=r"[a-z0-9-]{1,32}", unit="a region's name"
+    )
     access_keys: Mapping[str, str] = _keys_setting(
         "Key pairs whose signature a request must bear, as id:secret,id:secret. None: every local request is taken."
     )

@@ -1,7 +1,7 @@
 """Every face of the server on its one port: who answers which request."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from torpor.api import aws, fc
@@ -35,25 +35,25 @@ class Faces:
     traffic: Traffic
 
 
-def aws_settings(settings: Settings, prepare: object) -> AwsSettings:
+def aws_settings(settings: Settings, prepare: Callable[[str], Awaitable[None]]) -> AwsSettings:
     return AwsSettings(
         account=settings.account,
         region=settings.region,
         keys=settings.access_keys,
-        prepare=prepare,  # type: ignore[arg-type]
+        prepare=prepare,
         max_inline=settings.max_package,
         objects=ObjectSource(endpoint=settings.aws_endpoint_url),
         secret=secrets.token_bytes(32),
     )
 
 
-def fc_face(settings: Settings, parts: FcParts, prepare: object) -> FcFace:
+def fc_face(settings: Settings, parts: FcParts, prepare: Callable[[str], Awaitable[None]]) -> FcFace:
     own = FcSettings(
         account=settings.account,
         region=settings.fc_region,
         keys=settings.access_keys,
         objects=ObjectSource(endpoint=settings.aws_endpoint_url),
-        prepare=prepare,  # type: ignore[arg-type]
+        prepare=prepare,
         max_inline=settings.max_package,
     )
     return FcFace(parts, own)

@@ -2,19 +2,23 @@
 
 import asyncio
 import logging
-import secrets
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 
-from torpor.api.admin import PREFIX as ADMIN_PREFIX
 from torpor.api.admin import AdminFace, AdminParts
-from torpor.api.aws import AwsFace, AwsSettings, ObjectSource, body_limit, error_face, mount
-from torpor.api.aws.code_links import PREFIX as CODE_PREFIX
+from torpor.api.aws import AwsFace
 from torpor.api.aws.guard import operator_guard
-from torpor.api.same_machine import SameMachine
+from torpor.api.fc import FcParts
+from torpor.api.web import ServicesFace, Traffic
+from torpor.api.web.traffic import streams
 from torpor.app.contracts import contracts, pool_limits
+from torpor.app.faces import Faces, application, aws_settings, body_limit, error_face, fc_face
+from torpor.app.instances import Instances
 from torpor.app.sandboxes import ladder_of, runtimes
 from torpor.app.stores import open_stores
+from torpor.engine.building import SandboxBuilder
 from torpor.engine.dispatcher import Dispatcher
 from torpor.engine.environment import Surroundings
 from torpor.engine.pool import Pool
@@ -28,9 +32,11 @@ from torpor.sandbox.port import Capability
 from torpor.service.functions import Functions
 from torpor.service.layers import Layers
 from torpor.service.resources import Resources
+from torpor.service.services import Services
+from torpor.service.timers import Timers
 from torpor.settings import Settings
 from torpor.telemetry import History, Traces
-from torpor.transport import Application, Attention, Exchange, HttpLimits, HttpServer, listen
+from torpor.transport import Attention, HttpLimits, HttpServer, listen
 
 log = logging.getLogger("torpor")
 _SWEEP_EVERY = 0.5
@@ -98,21 +104,27 @@ class Server:
         self._contracts = contracts(settings, self.provider.isolation)
         self.pool = Pool(around, self._contracts, self.images, pool_limits(settings), self._reserved)
         self.scaler = Scaler(self.pool, self._clock)
+        self.timers = Timers(self._clock)
+        builder = SandboxBuilder(self.provider, self.images, str(self._stores.folder / "code" / "builds"))
+        self.services = Services(self.functions, builder)
         self._http = await listen(
-            self._application(),
+            application(self._faces(), settings),
             host=settings.host,
             port=settings.port,
-            limits=HttpLimits(body_bytes=lambda method, path: min(body_limit(method, path), settings.max_body)),
+            limits=HttpLimits(body_bytes=partial(body_limit, settings)),
             on_error=error_face,
             attention=around.attention,
+            streams=streams,
         )
         for name in self.functions.names(None):
             record = self.functions.get(name)
             for kept in (record.latest, *record.versions.values()):
                 self._keep_up(kept.version)
         self._spawn(self._housekeeping())
-        for runtime in {self.functions.get(name).latest.version.runtime for name in self.functions.names(None)}:
-            self._spawn(self._warm(runtime))
+        self._spawn(self.timers.run())
+        latest = [self.functions.get(name).latest.version for name in self.functions.names(None)]
+        for image in {self._contracts[version.contract].image(version.runtime) for version in latest}:
+            self._spawn(self._warm(image))
 
     @property
     def url(self) -> str:
@@ -132,6 +144,7 @@ class Server:
     async def stop(self) -> None:
         """Drain: running invocations finish within the bound, new ones are refused; then nothing is left."""
         timeout = self.settings.drain_timeout
+        await self.services.close()
         await self.pool.drain(timeout)
         if self._http is not None:
             await self._http.drain(2.0)
@@ -146,51 +159,50 @@ class Server:
         if self._http is not None:
             self.pool.hurry()
 
-    def _application(self) -> Application:
-        settings = self.settings
-        face = AwsFace(
+    def _faces(self) -> Faces:
+        settings, dispatcher = self.settings, Dispatcher(self.pool)
+        allowed = operator_guard(settings.access_keys, self._clock)
+        aws = AwsFace(
             self.functions,
             self.layers,
-            Dispatcher(self.pool),
-            AwsSettings(
-                account=settings.account,
-                region=settings.region,
-                keys=settings.access_keys,
-                prepare=self._warm,
-                max_inline=settings.max_package,
-                objects=ObjectSource(endpoint=settings.aws_endpoint_url),
-                secret=secrets.token_bytes(32),
-            ),
+            dispatcher,
+            aws_settings(settings, self._preparing("lambda")),
             self._clock,
             resources=self.resources,
             states=self._state,
         )
-        admin = AdminFace(
-            AdminParts(
-                functions=self.functions,
-                pool=self.pool,
-                journal=self._stores.journal,
-                history=self.history,
-                traces=self._traces,
-                provider=self.provider,
-                clock=self._clock,
-                runtimes=tuple(name for name in self.images.present() if self.images.installed(name)),
-                capabilities=self.capabilities,
-                allowed=operator_guard(settings.access_keys, self._clock),
-            )
+        parts = FcParts(
+            functions=self.functions,
+            layers=self.layers,
+            resources=self.resources,
+            dispatcher=dispatcher,
+            timers=self.timers,
+            instances=Instances(self.pool, self._clock),
+            clock=self._clock,
         )
-        aws = mount(face)
+        admin = AdminParts(
+            functions=self.functions,
+            pool=self.pool,
+            journal=self._stores.journal,
+            history=self.history,
+            traces=self._traces,
+            provider=self.provider,
+            clock=self._clock,
+            runtimes=tuple(name for name in self.images.present() if self.images.installed(name)),
+            capabilities=self.capabilities,
+            allowed=allowed,
+        )
+        return Faces(
+            aws=aws,
+            fc=fc_face(settings, parts, self._preparing("function_compute")),
+            admin=AdminFace(admin),
+            services=ServicesFace(self.services, allowed),
+            traffic=Traffic(self.functions, dispatcher),
+        )
 
-        pages = SameMachine(settings.host) if not settings.access_keys else None
-
-        def application(exchange: Exchange) -> None:
-            if pages is not None and (reason := pages.refuses(exchange)):
-                exchange.reply(403, *error_face(403, reason))
-                return
-            own = exchange.path.startswith(ADMIN_PREFIX) and not exchange.path.startswith(CODE_PREFIX)
-            (admin.handle if own else aws)(exchange)
-
-        return application
+    def _preparing(self, contract: str) -> Callable[[str], Awaitable[None]]:
+        """What makes the first start of a runtime quick."""
+        return lambda runtime: self._warm(self._contracts[contract].image(runtime))
 
     def _code_in_use(self) -> list[CodeRef]:
         return [*self.pool.code_in_use(), *self.layers.code_in_use()]
