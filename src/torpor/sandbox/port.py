@@ -49,6 +49,10 @@ class SandboxSpec:
     """CPUs this sandbox may use when limited (0.07 for a 14th of one)."""
     processes: int = 1024
     files: int = 1024
+    code_at: str = "/var/task"
+    as_root: bool = False
+    writable: bool = False
+    system: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
