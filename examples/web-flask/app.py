@@ -28,4 +28,4 @@ def write(name: str) -> tuple[str, int]:
 def read(name: str) -> Response:
     """A note."""
     path = NOTES / name
-    return Response(path.read_bytes() if path.exists() else b"", status=200 if path.exists() else 404)
+    return Response(path.read_bytes() if path.is_file() else b"", status=200 if path.is_file() else 404)

@@ -318,6 +318,44 @@ def test_a_body_over_the_limit_is_refused_for_the_serverless_kind_only(server: W
     assert server.request("POST", "/", body, host="long.localhost").status == 204
 
 
+def test_a_body_in_chunks_is_counted_while_it_comes(server: WebServer) -> None:
+    server.deploy()
+
+    assert server.chunked(SHOP, [b"a" * 1000, b"b"]).json["body"] == "a" * 1000 + "b"
+    assert server.chunked(SHOP, [bytes(1024 * 1024)] * 33).status == 413
+
+
+@pytest.mark.parametrize("name", ["WebSocket", "websocket"])
+def test_a_websocket_is_refused_by_a_serverless_service_in_words(server: WebServer, name: str) -> None:
+    server.deploy()
+
+    refused = server.request("GET", "/", host=SHOP, Connection="Upgrade", Upgrade=name, Sec_WebSocket_Key="x")
+
+    assert refused.status == 426
+    assert "persistent" in refused.text
+    assert server.dispatcher.seen == []
+
+
+def test_a_websocket_reaches_a_persistent_service_as_an_upgrade(server: WebServer) -> None:
+    server.deploy(persistent=True)
+
+    server.request("GET", "/", host=SHOP, Connection="Upgrade", Upgrade="websocket", Sec_WebSocket_Key="x")
+
+    http = server.dispatcher.seen[0][1].http
+    assert http is not None
+    assert http.upgrade == "websocket"
+    assert ("Sec-WebSocket-Key", "x") in http.fields
+
+
+def test_other_offers_to_change_the_protocol_are_passed_over(server: WebServer) -> None:
+    server.deploy()
+
+    answer = server.request("GET", "/", host=SHOP, Connection="Upgrade, HTTP2-Settings", Upgrade="h2c")
+
+    assert answer.status == 201
+    assert "upgrade" not in {name.lower() for name, _ in answer.json["fields"]}
+
+
 def test_settings_may_come_as_json_with_a_character_set(server: WebServer) -> None:
     server.deploy()
 

@@ -9,18 +9,18 @@ import shutil
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torpor.api.web import ServicesFace, Traffic, body_limit, is_services_path, is_traffic
+from torpor.api.web import ServicesFace, Traffic, body_limit, is_services_path, is_traffic, streams
 from torpor.engine.groups import Request
 from torpor.model.account import PackageLimits, ReservationLimits
 from torpor.model.build import BuildOrder
 from torpor.model.errors import BuildFailed, TorporError
-from torpor.model.failure import Failure
+from torpor.model.failure import Failure, FailureKind
 from torpor.model.function import FunctionVersion
 from torpor.model.invocation import HttpRequest, Invocation, Outcome, OutcomeStatus
 from torpor.service.functions import Functions
@@ -100,12 +100,33 @@ class FakeDispatcher:
         if self.error is not None:
             done(self.error)
             return None
-        self.inside(invocation.http, invocation.payload)
+        request = invocation.http
+        if request.body is not None:
+            self._collect(request, invocation.payload, done)
+        else:
+            self._serve(request, invocation.payload, done)
+        return None
+
+    def _collect(self, request: HttpRequest, begun: bytes, done: Callable[..., None]) -> None:
+        """Serve once the whole body is there; as the engine does, give up if its caller goes away."""
+        pieces = [begun]
+
+        def ended(complete: bool) -> None:
+            if complete:
+                self._serve(request, b"".join(pieces), done)
+            else:
+                gone = Failure(kind=FailureKind.CANCELLED)
+                done(Outcome(status=OutcomeStatus.ERROR, payload=b"", error_type="X", failure=gone))
+
+        assert request.body is not None
+        request.body.pump(pieces.append, ended)
+
+    def _serve(self, request: HttpRequest, body: bytes, done: Callable[..., None]) -> None:
+        self.inside(request, body)
         if self.failure is not None:
             done(Outcome(status=OutcomeStatus.ERROR, payload=b"", error_type="X", failure=self.failure))
         else:
             done(Outcome(status=OutcomeStatus.SUCCESS, payload=b""))
-        return None
 
     def cancel(self, request: Request) -> None:
         """Nothing runs on here."""
@@ -141,6 +162,17 @@ class WebServer:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         try:
             connection.request(method, target, body or None, sent | ({"Host": host} if host else {}))
+            reply = connection.getresponse()
+            return Answer(reply.status, reply.msg, reply.read())
+        finally:
+            connection.close()
+
+    def chunked(self, host: str, pieces: Sequence[bytes]) -> Answer:
+        """A request whose body comes in chunks."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        try:
+            with suppress(ConnectionError):  # what is refused is not read to its end
+                connection.request("POST", "/", iter(pieces), {"Host": host}, encode_chunked=True)
             reply = connection.getresponse()
             return Answer(reply.status, reply.msg, reply.read())
         finally:
@@ -198,7 +230,7 @@ def serving(folder: Path, *, allowed: Callable[[Exchange], bool] = lambda exchan
                 exchange.reply(404)
 
         limits = HttpLimits(body_bytes=lambda method, path: body_limit(method, path) or 64 * 1024 * 1024)
-        return services, await listen(application, limits=limits)
+        return services, await listen(application, limits=limits, streams=streams)
 
     async def stop() -> None:
         await services.close()
