@@ -188,7 +188,10 @@ def new_v3(client: V3Client, name: str, **values: Any) -> Any:
 
 def new_classic(client: Any, service: str, name: str, folder: Path, **values: Any) -> Any:
     """Create a service and a function in it."""
-    package = folder / f"{name}.zip"
-    package.write_bytes(archive(SERVER))
+    # From a folder: of a file the client leaves the descriptor open.
+    source = folder / name
+    source.mkdir()
+    for file, text in SERVER.items():
+        (source / file).write_text(text)
     client.create_service(service)
-    return client.create_function(service, name, "custom", "index.handler", codeZipFile=str(package), **values)
+    return client.create_function(service, name, "custom", "index.handler", codeDir=str(source), **values)

@@ -5,6 +5,7 @@ for the memory rung.
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -85,6 +86,7 @@ while True:
     with connection:
         connection.sendall(b"answer to " + connection.recv(100))
 """,
+    "change-code": "#!/bin/sh\nif (echo changed > message) 2>/dev/null; then cat message; else echo refused; fi\n",
     "workers": """#!/usr/bin/python3
 import os, socket, time
 path = os.environ["WORKER_LOGS"]
@@ -234,6 +236,14 @@ async def _serve(process: MemoryProcess) -> None:
     await asyncio.sleep(60)
 
 
+def _change_code(process: MemoryProcess) -> None:
+    with contextlib.suppress(OSError):
+        process.write_code("message", b"changed\n")
+        process.write(process.read_code("message"))
+        return
+    process.write(b"refused\n")
+
+
 async def _workers(process: MemoryProcess) -> None:
     for worker in range(int(process.environment["WORKERS"])):
         for stream in ("out", "err"):
@@ -267,6 +277,7 @@ PROGRAMS: Mapping[str, Program] = {
         "call-api": _call_api,
         "serve": _serve,
         "workers": _workers,
+        "change-code": _change_code,
     }.items()
 }
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import inspect
 import os
 import signal
@@ -99,8 +100,15 @@ class MemoryProcess:
 
     def read_code(self, name: str) -> bytes:
         """A file of the code folder. Raises OSError."""
-        with open(os.path.join(self.sandbox.spec.code, name), "rb") as file:
+        with open(os.path.join(self.sandbox.code, name), "rb") as file:
             return file.read()
+
+    def write_code(self, name: str, data: bytes) -> None:
+        """Write a file of the code folder. Raises OSError, unless the sandbox is writable."""
+        if not self.sandbox.spec.writable:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), name)
+        with open(os.path.join(self.sandbox.code, name), "wb") as file:
+            file.write(data)
 
     def write(self, data: bytes) -> None:
         """Write to stdout."""

@@ -8,8 +8,8 @@ from urllib.parse import unquote
 from torpor.api.fc.domains import DomainOperations
 from torpor.api.fc.invocations import Invocations, Watch, explained, report
 from torpor.api.fc.registry import Registry
-from torpor.api.fc.relays import Caller, CallerRelay, NoCaller
 from torpor.api.fc.triggers import LOCAL_DOMAIN, TriggerOperations
+from torpor.api.relay import Caller, CallerRelay, NoCaller
 from torpor.contracts.function_compute import failures, http_trigger, invoking, limits, names, routing, runtimes
 from torpor.contracts.function_compute import server_wire as wire
 from torpor.contracts.function_compute.api_failures import REQUEST_ID, ApiFailure, body, invalid, render_failure
@@ -140,7 +140,7 @@ class HttpCalls:
         if control.mode is Mode.ASYNC:
             self._invocations.accept_task(version.function, control.task_id)
             self._invocations.submit_later(version, invocation, control.delay)
-            run.relay.answer(ApiResponse(status=202, headers=()))
+            run.relay.answer(202, (), b"")
             return
         self._invocations.submit(version, invocation, run.done, run.watch)
 
@@ -236,14 +236,16 @@ class _Run:
         """The function is through with it, or there is a reason why it never was."""
         if isinstance(result, TorporError):
             report(result, f"invocation {self.request_id}")
-            self.relay.answer(render_failure(result, self.request_id))
+            self._answer(render_failure(result, self.request_id))
             return
         outcome = explained(result, self.version, self.request_id)
         if outcome.failure is not None:
-            self.relay.fail()
-            self.relay.answer(_failed(outcome, self.request_id))
+            self._answer(_failed(outcome, self.request_id))
         elif not runtimes.is_custom(self.version.runtime):
-            self.relay.answer(_event_answer(outcome, self.request_id))
+            self._answer(_event_answer(outcome, self.request_id))
+
+    def _answer(self, response: ApiResponse) -> None:
+        self.relay.answer(response.status, response.headers, response.body)
 
 
 def _event_answer(outcome: Outcome, request_id: str) -> ApiResponse:

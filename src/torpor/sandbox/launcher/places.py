@@ -1,6 +1,8 @@
 """Where things stand inside: the paths a function sees, and the hidden ones that are gone before it runs."""
 
 TASK = "/var/task"
+CODE_PLACES = (TASK, "/code", "/app")
+"""Where the code folder can be shown."""
 OPT = "/opt"
 LANG = "/var/lang"
 RUNTIME = "/var/runtime"
@@ -17,9 +19,16 @@ PROGRAM = HIDDEN + "/program"
 OWN_LANG = HIDDEN + "/lang"
 IMAGES = HIDDEN + "/images"
 PROC = HIDDEN + "/proc"
+SCRATCH = HIDDEN + "/scratch"
+LOWERS = HIDDEN + "/lowers"
+LOWERS_COUNT = 64
 
 USER_ID = 993
 GROUP_ID = 990
+ROOT_IDS = 65_536
+"""Ids from root's on that a sandbox with root inside has."""
+UNUSED_IDS = 2_100_000_000
+"""Ids of the host from here on that belong to nobody."""
 USER_NAME = "sbx_user1051"
 HOST_NAME = "torpor"
 API_HOST = "169.254.100.1"

@@ -11,21 +11,12 @@ from typing import Any
 from . import configuration, places, syscalls
 
 _TREES = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
+_TREES_BY_PATH = tuple(f"/{name}" for name in _TREES)
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _ETC_FILES = ("ld.so.cache", "ld.so.conf", "localtime", "protocols", "services", "mime.types")
 _EMPTY = (
-    "var/task",
-    "var/lang",
-    "var/runtime",
-    "var/tmp",
-    "opt",
-    "tmp",
-    "proc",
-    "dev/shm",
-    "home",
-    "root",
-    "mnt",
-    "run/workers",
+    *("var/lang", "var/runtime", "var/tmp", "opt", "tmp", "proc", "dev/shm", "run/workers"),
+    *("home", "root", "srv", "mnt", *(place.lstrip("/") for place in places.CODE_PLACES)),
 )
 
 _PASSWD = f"""root:x:0:0:root:/root:/bin/sh
@@ -144,6 +135,7 @@ def _etc_files() -> dict[str, bytes]:
 def _place_system(builder: _Builder, top: str, etc: dict[str, bytes]) -> None:
     for name in _EMPTY:
         os.makedirs(f"{top}/{name}", exist_ok=True)
+    os.chmod(f"{top}/var/tmp", 0o1777)
     for source in _tree_sources():
         builder.bind(source, source, writable=source == "/proc", devices=source.startswith("/dev/"))
     for name in _TREES:
@@ -178,7 +170,10 @@ def _write_etc(builder: _Builder, top: str, etc: dict[str, bytes]) -> None:
 def _place_hidden(builder: _Builder, top: str, sources: dict[str, str]) -> None:
     os.makedirs(top + places.HIDDEN)
     syscalls.mount("hidden", top + places.HIDDEN, "tmpfs", syscalls.MS_NOSUID, "mode=0700,size=1m")
-    os.makedirs(top + places.PROC)
+    for number in range(places.LOWERS_COUNT):
+        os.makedirs(f"{top}{places.LOWERS}/{number}")
+    for place in (places.PROC, places.SCRATCH):
+        os.makedirs(top + place)
     for inside, source in sources.items():
         writable = inside in (places.STATE, places.DEVICES, places.CGROUP)
         builder.bind(source, inside, writable=writable, devices=inside == places.DEVICES)
@@ -188,8 +183,10 @@ def _place_languages(folder: str, top: str, image: dict[str, Any]) -> None:
     """Put several interpreters and the commands that start them into one folder."""
     os.makedirs(f"{folder}/bin")
     for name, source in image["languages"].items():
-        os.mkdir(f"{folder}/{name}")
-        if os.path.isdir(top + source):
+        if source in _TREES_BY_PATH:
+            os.symlink(source, f"{folder}/{name}")
+        elif os.path.isdir(top + source):
+            os.mkdir(f"{folder}/{name}")
             syscalls.mount(top + source, f"{folder}/{name}", flags=syscalls.MS_BIND | syscalls.MS_REC)
             syscalls.protect(f"{folder}/{name}")
     for name, content in image["commands"].items():

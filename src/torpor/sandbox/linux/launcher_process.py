@@ -28,6 +28,8 @@ class LauncherPlan:
     code_root: str
     rootless: bool
     disk: bool
+    map_ids: bool = False
+    """Whether overlays of mounts with other owners can be had."""
     image: RuntimeImage | None = None
     clone: bool = False
     others: Mapping[str, RuntimeImage] = field(default_factory=dict)
@@ -43,6 +45,7 @@ class LauncherPlan:
             "parent": parent,
             "rootless": self.rootless,
             "disk": self.disk,
+            "map_ids": self.map_ids,
             "own_lang": None,
             "lang": image and image.lang,
             "runtime_dir": image and image.runtime_dir,
@@ -73,7 +76,11 @@ def _folders(images: Mapping[str, RuntimeImage]) -> dict[str, Any]:
         name: {
             "lang": hidden(image.lang),
             "runtime_dir": hidden(image.runtime_dir),
-            "languages": {language: hidden(folder) for language, folder in image.languages.items()},
+            "languages": {
+                # What is part of the system is shown where it is.
+                language: folder if folder == "/usr" else hidden(folder)
+                for language, folder in image.languages.items()
+            },
             "commands": dict(image.commands),
         }
         for name, image in images.items()

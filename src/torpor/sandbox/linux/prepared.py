@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from torpor.model.errors import SandboxUnavailable
@@ -16,6 +17,18 @@ from torpor.sandbox.port import SandboxStatistics
 ANSWER_SECONDS = 20.0
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """What a sandbox shows. Folders are relative to the code root."""
+
+    code: str
+    code_at: str = "/var/task"
+    layers: tuple[str, ...] = ()
+    system: str = ""
+    tmp_mb: int
+    writable: bool = False
 
 
 class PreparedSandbox:
@@ -46,15 +59,15 @@ class PreparedSandbox:
             return SandboxStatistics()
         return gauge.look(family([keeper])[1:], cpu_of_reaped(keeper))
 
-    async def make(self, runtime: str, user: int, tmp_mb: int) -> None:
-        """Build it. Raises SandboxUnavailable."""
-        order = {"id": self.name, "runtime": runtime, "user": user, "tmp_mb": tmp_mb}
+    async def make(self, runtime: str, user: int, tmp_mb: int, *, as_root: bool = False) -> None:
+        """Build it. `user` is the first of its users on the host. Raises SandboxUnavailable."""
+        order = {"id": self.name, "runtime": runtime, "user": user, "tmp_mb": tmp_mb, "as_root": as_root}
         self.launcher.prepare(order, self._theirs.detach())
         await self._wait("built")
 
-    async def assign(self, code: str, layers: list[str], tmp_mb: int) -> None:
+    async def assign(self, contents: Contents) -> None:
         """Show the function's code inside; for good. Raises SandboxUnavailable."""
-        self.channel.send({"do": "assign", "code": code, "layers": layers, "tmp_mb": tmp_mb})
+        self.channel.send({"do": "assign", **asdict(contents)})
         message = await self._wait("assigned")
         self._note_tmp(message)
 

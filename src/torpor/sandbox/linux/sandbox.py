@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from torpor.model.errors import SandboxUnavailable
 from torpor.sandbox.gauge import Gauge
 from torpor.sandbox.images import RuntimeImage
 from torpor.sandbox.launcher import places, wire
@@ -83,6 +84,7 @@ class LinuxSandbox:
         self._oom_seen = 0
         self._dead = False
         self._destroying: asyncio.Task[None] | None = None
+        self._saving: asyncio.Future[str] | None = None
         descriptor, prepared.output = prepared.output, -1
         self._output = OutputReader(loop, descriptor, self._deliver_output)
         self._set_limits()
@@ -103,7 +105,7 @@ class LinuxSandbox:
 
     @property
     def paths(self) -> Mapping[str, str]:
-        return PATHS
+        return {**PATHS, "task": self._spec.code_at}
 
     @property
     def address(self) -> str:
@@ -205,6 +207,21 @@ class LinuxSandbox:
             processes=self._controls.processes(),
         )
 
+    async def save(self, folder: str) -> None:
+        if not self._spec.writable:
+            raise SandboxUnavailable(f"The sandbox {self.name} cannot be changed, so there is nothing to save.")
+        if self._dead or (self._saving is not None and not self._saving.done()):
+            raise SandboxUnavailable(f"The sandbox {self.name} is gone or is being saved already.")
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise SandboxUnavailable(f"Nothing can be saved to {folder}: {error}.") from error
+        self._saving = self._loop.create_future()
+        self._prepared.channel.send({"do": "save"}, (descriptor,))
+        problem = await asyncio.shield(self._saving)
+        if problem:
+            raise SandboxUnavailable(f"The sandbox {self.name} could not be saved: {problem}.")
+
     async def destroy(self) -> None:
         if self._destroying is None:
             self._destroying = self._loop.create_task(self._tear_down())
@@ -225,6 +242,8 @@ class LinuxSandbox:
     def _on_plain_event(self, message: wire.Message) -> None:
         if message["event"] == "exit":
             self._on_exit(message)
+        elif message["event"] == "saved":
+            self._end_saving(message["error"])
         elif message["event"] == "everyone" and message["number"] == signal.SIGKILL and not self._frozen:
             # The killed processes of a frozen v1 group end only now.
             self._controls.thaw()
@@ -244,7 +263,7 @@ class LinuxSandbox:
             "name": process.name,
             "argv": list(process.argv),
             "environment": dict(process.environment),
-            "cwd": process.cwd,
+            "cwd": process.cwd or self._spec.code_at,
             "clone": self._prepared.launcher.plan.clone and may_clone(process, self._image),
             "framed_variable": process.framed_log_variable,
             "worker_variable": process.worker_log_variable,
@@ -318,8 +337,13 @@ class LinuxSandbox:
         else:
             self._egress.attach(self.name, tcp.detach(), udp.detach())
 
+    def _end_saving(self, problem: str) -> None:
+        if self._saving is not None and not self._saving.done():
+            self._saving.set_result(problem)
+
     def _die(self) -> None:
         self._dead = True
+        self._end_saving("it is gone")
         self._sockets.close(f"The sandbox {self.name} is gone.")
         if self._watch is not None:
             self._watch.stop()

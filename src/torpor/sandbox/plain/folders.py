@@ -20,8 +20,9 @@ class PathTranslation:
     folder below `/tmp`).
     """
 
-    def __init__(self, paths: Mapping[str, str]) -> None:
-        moves = [(FIXED[key], host) for key, host in paths.items()]
+    def __init__(self, paths: Mapping[str, str], code_at: str = FIXED["task"]) -> None:
+        fixed = {**FIXED, "task": code_at}
+        moves = [(fixed[key], host) for key, host in paths.items()]
         moves += [(host, host) for host in paths.values()]
         self._moves = sorted(moves, key=lambda move: len(move[0]), reverse=True)
 

@@ -6,7 +6,9 @@ import fcntl
 import getpass
 import logging
 import os
+import shutil
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -152,7 +154,7 @@ class PlainProvider:
         image = self._images.resolve(spec.runtime)
         try:
             place = await asyncio.to_thread(_prepare, self._home.folder, spec, image)
-        except OSError as error:
+        except (OSError, shutil.Error) as error:
             raise SandboxUnavailable(f"The sandbox {spec.name} cannot be made: {error}.") from error
         return self._adopt(self._home, spec, place, listener)
 
@@ -172,6 +174,8 @@ class PlainProvider:
         children = os.path.exists(f"/proc/self/task/{os.getpid()}/children")
         return (
             Capability(name="isolation", available=False, detail=f"functions run as user {_user()} on the host itself"),
+            Capability(name="changeable directories", available=False, detail="a copy of the code only"),
+            Capability(name="root inside", available=False, detail=f"processes stay user {_user()}"),
             Capability(name="limits", available=False, detail="only the number of open files is limited"),
             Capability(name="freeze", available=True, detail="SIGSTOP to process groups and their descendants"),
             Capability(
@@ -207,7 +211,7 @@ def _prepare(home: str, spec: SandboxSpec, image: RuntimeImage) -> Place:
     try:
         paths = _folders(folder, spec, image)
         api = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
-    except OSError:
+    except (OSError, shutil.Error):
         guard.remove_tree(folder)
         raise
     api.setblocking(False)
@@ -219,12 +223,22 @@ def _folders(folder: str, spec: SandboxSpec, image: RuntimeImage) -> dict[str, s
     os.mkdir(tmp, 0o700)
     os.mkdir(absent, 0o700)
     return {
-        "task": spec.code,
+        "task": _code(folder, spec),
         "opt": _opt(folder, spec.layers),
         "runtime": image.runtime_dir or absent,
         "lang": _lang(folder, image) or absent,
         "tmp": tmp,
     }
+
+
+def _code(folder: str, spec: SandboxSpec) -> str:
+    """The code where it lies, or a copy of it that may change."""
+    if not spec.writable:
+        return spec.code
+    copy = os.path.join(folder, "code")
+    shutil.copytree(spec.code, copy, symlinks=True)
+    os.chmod(copy, os.stat(copy).st_mode | stat.S_IWUSR)
+    return copy
 
 
 def _lang(folder: str, image: RuntimeImage) -> str | None:

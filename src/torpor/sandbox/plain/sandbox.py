@@ -29,6 +29,7 @@ from torpor.sandbox.port import (
     Stream,
 )
 from torpor.sandbox.ports import PortBook
+from torpor.sandbox.saved import save_code
 from torpor.sandbox.watch import MemoryWatch
 from torpor.sandbox.workers import BACKLOG, WorkerOutputs
 
@@ -70,7 +71,7 @@ class PlainSandbox:
         self._forget = forget
         self._ports = ports
         self._loop = asyncio.get_running_loop()
-        self._translation = PathTranslation(place.paths)
+        self._translation = PathTranslation(place.paths, spec.code_at)
         self._outputs = {Stream.OUTPUT: OutputPipe(self._loop, self._deliver_output)}
         self._workers = WorkerOutputs(self._loop, listener)
         self._worker_sockets = 0
@@ -151,7 +152,7 @@ class PlainSandbox:
         return Command(
             argv=[self._translation.translate(argument) for argument in process.argv],
             environment=environment,
-            cwd=self._translation.translate(process.cwd),
+            cwd=self._translation.translate(process.cwd or self._spec.code_at),
             output=self._outputs[Stream.OUTPUT].writer,
             inherited=inherited,
             files=self._spec.files,
@@ -296,6 +297,12 @@ class PlainSandbox:
         if self._ending is not None:
             return SandboxStatistics(memory_bytes=0, memory_peak_bytes=self._gauge.peak, cpu_seconds=self._cpu_of_ended)
         return self._sample()
+
+    async def save(self, folder: str) -> None:
+        """Copy the code; nothing else of this rung's is private."""
+        if not self._spec.writable or self._ending is not None:
+            raise SandboxUnavailable(f"The sandbox {self.name} cannot be changed or is gone: nothing can be saved.")
+        await save_code(self.paths["task"], folder)
 
     async def destroy(self) -> None:
         """End all, remove the folder. The listener is told nothing from here on."""
