@@ -109,7 +109,7 @@ class Setting:
             value = self.kind(raw) if self.choices else _KINDS[self.kind].read(raw)
             self._check(value)
         except (ValueError, TypeError) as error:
-            given = "the value given" if self.name == "access_keys" else repr(raw)
+            given = "the value given" if self.kind == Mapping[str, str] else repr(raw)
             raise InvalidRequest(f"{source}: {given} is not {self.values}.", what=self.name) from error
         return value
 
@@ -181,6 +181,9 @@ class Settings:
     account: str = _setting("000000000000", "Account number that ARNs carry.", pattern=r"\d{12}", unit="12 digits")
     region: str = _setting(
         "us-east-1", "Region that ARNs and functions see.", pattern=r"[a-z]{2}(-[a-z]+)+-\d", unit="a region's name"
+    )
+    fc_region: str = _setting(
+        "cn-hangzhou", "Region that Function Compute functions see.", pattern=r"[a-z0-9-]{1,32}", unit="a region's name"
     )
     access_keys: Mapping[str, str] = _keys_setting(
         "Key pairs whose signature a request must bear, as id:secret,id:secret. None: every local request is taken."
@@ -266,6 +269,18 @@ class Settings:
     max_unpacked: int = _setting(
         limits.UNZIPPED_MAX, "Largest package once unpacked, layers included.", minimum=1, maximum=64 * _GIB,
         unit="bytes",
+    )  # fmt: skip
+    code_store: str = _setting(
+        "", "Where archives of packages are kept, if not in the data folder: a bucket and a prefix that no other "
+        "server uses.", pattern=r"|s3://[a-z0-9][a-z0-9.-]+(/[\w!.*'()/-]*)?", unit="s3://bucket/prefix",
+    )  # fmt: skip
+    code_store_endpoint: str = _setting("", "Where that store answers, if not at AWS.", pattern=r"|https?://\S+")
+    code_store_keys: Mapping[str, str] = _keys_setting(
+        "The one key pair for that store, as id:secret. None: the AWS credentials of the server's own environment."
+    )
+    code_cache_mb: int = _setting(
+        0, "Unpacked packages kept on the disk; the least recently used go first, none in use. 0: any number.",
+        minimum=0, maximum=1 << 30, unit="MB",
     )  # fmt: skip
 
 

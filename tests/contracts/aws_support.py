@@ -24,6 +24,7 @@ from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
 from torpor.api.aws import AwsFace, AwsSettings, body_limit, error_face, mount
+from torpor.api.aws.lookup import States, always_active
 from torpor.contracts.lambda_ import limits
 from torpor.model.account import PackageLimits, ReservationLimits
 from torpor.model.errors import TorporError
@@ -31,6 +32,7 @@ from torpor.model.function import FunctionVersion
 from torpor.model.invocation import Invocation, Outcome, OutcomeStatus
 from torpor.service.functions import Functions
 from torpor.service.layers import Layers
+from torpor.service.resources import Resources
 from torpor.store.code import DiskCodeStore
 from torpor.store.memory import MemoryMetadataStore
 from torpor.transport import HttpLimits, listen
@@ -141,8 +143,12 @@ def layers(service: Functions) -> Layers:
     return Layers(MemoryMetadataStore(), service.packages, SystemClock())
 
 
+def resources() -> Resources:
+    return Resources(MemoryMetadataStore())
+
+
 @contextmanager
-def serving(folder: Path, settings: AwsSettings) -> Iterator[Server]:
+def serving(folder: Path, settings: AwsSettings, states: States = always_active) -> Iterator[Server]:
     """A server until the block ends."""
     dispatcher = FakeDispatcher()
     loop = asyncio.new_event_loop()
@@ -151,7 +157,15 @@ def serving(folder: Path, settings: AwsSettings) -> Iterator[Server]:
 
     async def start() -> Any:
         service = functions(folder)
-        face = AwsFace(service, layers(service), dispatcher, settings, SystemClock())
+        face = AwsFace(
+            service,
+            layers(service),
+            dispatcher,
+            settings,
+            SystemClock(),
+            resources=resources(),
+            states=states,
+        )
         return await listen(mount(face), limits=HttpLimits(body_bytes=body_limit), on_error=error_face)
 
     async def stop() -> None:

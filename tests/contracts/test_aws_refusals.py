@@ -103,7 +103,7 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"Code": {"ZipFile": "not base64!"}}, TYPE, "Invalid base64 in a blob value"),
     ({"Code": {"S3Bucket": "bucket", "S3Key": "key"}}, SERVICE, "this server has none configured"),
     ({"PackageType": "Image", "Code": {"ImageUri": "x"}}, ABSENT, "PackageType Image is not available"),
-    ({"Publish": True}, ABSENT, "Publish is not available"),
+    ({"PublishTo": "LATEST_PUBLISHED"}, SERVICE, "PublishTo is for functions on a capacity provider"),
 ]
 
 

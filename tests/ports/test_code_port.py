@@ -14,8 +14,9 @@ import pytest
 
 from torpor.model.errors import InvalidPackage, NotFound, StoreUnavailable, TooLarge
 from torpor.model.function import CodeRef
-from torpor.store import code as code_module
+from torpor.store import disk
 from torpor.store.code import DiskCodeStore
+from torpor.store.ports import Tree
 
 LIMIT = 10_000_000
 
@@ -170,7 +171,7 @@ def test_failing_disk_operation_leaves_nothing_behind(
     assert listing(folder) == []
 
 
-def test_failed_rename_of_the_tree_takes_the_archive_back(
+def test_failed_rename_of_the_tree_leaves_an_archive_to_the_next_sweep(
     store: DiskCodeStore, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rename = os.rename
@@ -184,6 +185,8 @@ def test_failed_rename_of_the_tree_takes_the_archive_back(
         patch.setattr(os, "rename", fail_for_trees)
         with pytest.raises(StoreUnavailable, match="is full"):
             store.add(archive({"app.py": "1"}), unpacked_limit=LIMIT)
+    assert [name[64:] for name in listing(folder)] == [".zip"]
+    store.keep_only([])
     assert listing(folder) == []
 
 
@@ -191,7 +194,7 @@ def test_c_library_without_the_flush_of_one_file_system_flushes_all(
     store: DiskCodeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flushed: list[bool] = []
-    monkeypatch.setattr(code_module.ctypes, "CDLL", lambda *_arguments, **_options: object())
+    monkeypatch.setattr(disk.ctypes, "CDLL", lambda *_arguments, **_options: object())
     monkeypatch.setattr(os, "sync", lambda: flushed.append(True))
     store.add(archive({"app.py": "1"}), unpacked_limit=LIMIT)
     assert flushed == [True]
@@ -217,13 +220,13 @@ def test_keep_only_removes_the_unused_the_unfinished_and_nothing_else(store: Dis
 def test_keep_only_spares_a_package_being_added(
     store: DiskCodeStore, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flush = code_module._flush
+    flush = disk.flush
 
     def sweep_then_flush(path: str) -> None:
         store.keep_only([])
         flush(path)
 
-    monkeypatch.setattr(code_module, "_flush", sweep_then_flush)
+    monkeypatch.setattr(disk, "flush", sweep_then_flush)
     code = store.add(archive({"app.py": "1"}), unpacked_limit=LIMIT)
     assert sorted(os.listdir(folder)) == [code.digest, f"{code.digest}.zip"]
 
@@ -232,3 +235,61 @@ def test_folder_that_cannot_be_made_is_unavailable(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreUnavailable, match="Not a directory"):
         DiskCodeStore(str(tmp_path / "file" / "code"))
+
+
+def built(folder: Path) -> Tree:
+    """A tree as a build may leave it."""
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub" / "secret").write_text("s")
+    (folder / "sub" / "secret").chmod(0o600)
+    (folder / "absolute").symlink_to("/nowhere")
+    os.utime(folder / "sub" / "secret", (1, 1))
+    return Tree(folder=str(folder))
+
+
+def test_adopted_tree_keeps_modes_links_and_times(store: DiskCodeStore, tmp_path: Path) -> None:
+    code = store.adopt(built(tmp_path / "built"), unpacked_limit=1000)
+    kept = Path(store.folder(code))
+
+    assert not (tmp_path / "built").exists()
+    assert (kept / "sub" / "secret").stat().st_mode & 0o777 == 0o600
+    assert (kept / "sub" / "secret").stat().st_mtime == 1
+    assert os.readlink(kept / "absolute") == "/nowhere"
+    assert code.unpacked_bytes == len("s") + len("/nowhere")
+    with pytest.raises(NotFound):
+        store.archive(code)
+
+
+def test_the_same_tree_adopted_again_is_there_once(store: DiskCodeStore, tmp_path: Path, folder: Path) -> None:
+    first = store.adopt(built(tmp_path / "one"), unpacked_limit=1000)
+    second = store.adopt(built(tmp_path / "two"), unpacked_limit=1000)
+
+    assert first == second
+    assert os.listdir(folder) == [first.digest]
+    assert not (tmp_path / "two").exists()
+
+
+def test_trees_that_differ_in_a_mode_only_are_two(store: DiskCodeStore, tmp_path: Path) -> None:
+    first = store.adopt(built(tmp_path / "one"), unpacked_limit=1000)
+    other = built(tmp_path / "two")
+    Path(other.folder, "sub", "secret").chmod(0o644)
+
+    assert store.adopt(other, unpacked_limit=1000).digest != first.digest
+
+
+def test_tree_that_is_too_large_stays_where_it_is(store: DiskCodeStore, tmp_path: Path, folder: Path) -> None:
+    tree = built(tmp_path / "built")
+
+    with pytest.raises(TooLarge):
+        store.adopt(tree, unpacked_limit=3)
+
+    assert Path(tree.folder, "sub", "secret").exists()
+    assert os.listdir(folder) == []
+
+
+def test_unused_trees_are_removed(store: DiskCodeStore, tmp_path: Path, folder: Path) -> None:
+    store.adopt(built(tmp_path / "built"), unpacked_limit=1000)
+
+    store.keep_only([])
+
+    assert os.listdir(folder) == []

@@ -29,6 +29,8 @@ from torpor.sandbox.port import ProcessSpec, SandboxSpec
 class Listener:
     def process_exited(self, exit): print("exit", exit, flush=True)
     def output(self, stream, data): print(data.decode(), end="", flush=True)
+    def worker_output(self, connection, data): print(connection, data.decode(), flush=True)
+    def worker_closed(self, connection): print("closed", connection, flush=True)
     def sandbox_died(self, reason): print("died", reason, flush=True)
 
 async def serve(state, code):

@@ -17,6 +17,9 @@ class RecordingListener:
     def __init__(self) -> None:
         self.log: list[Stream | ProcessExit | str] = []
         self.data: dict[Stream, bytearray] = {stream: bytearray() for stream in Stream}
+        self.workers: dict[int, bytearray] = {}
+        """What came over each worker connection."""
+        self.ended_workers: list[int] = []
         self.largest = 0
         """The most bytes told in one call."""
         self._news: list[asyncio.Future[None]] = []
@@ -30,6 +33,17 @@ class RecordingListener:
         self.log.append(stream)
         self.data[stream] += data
         self.largest = max(self.largest, len(data))
+        self._tell()
+
+    def worker_output(self, connection: int, data: bytes) -> None:
+        assert data, "output is told only when there is some"
+        self.workers.setdefault(connection, bytearray()).extend(data)
+        self.largest = max(self.largest, len(data))
+        self._tell()
+
+    def worker_closed(self, connection: int) -> None:
+        assert connection not in self.ended_workers
+        self.ended_workers.append(connection)
         self._tell()
 
     def sandbox_died(self, reason: str) -> None:

@@ -74,7 +74,7 @@ class Peer:
         if version != "HTTP/1.1" or len(status) != 3:
             raise BrokenAnswer(first)
         headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
-        size = 0 if bodiless or status in ("100", "204", "304") else int(headers["content-length"])
+        size = 0 if bodiless or status in ("100", "101", "204", "304") else int(headers["content-length"])
         return Answer(int(status), headers, await self.reader.readexactly(size))
 
     async def ended(self) -> bool:

@@ -5,6 +5,7 @@ for the memory rung.
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -84,6 +85,27 @@ while True:
     connection, _ = server.accept()
     with connection:
         connection.sendall(b"answer to " + connection.recv(100))
+""",
+    "change-code": "#!/bin/sh\nif (echo changed > message) 2>/dev/null; then cat message; else echo refused; fi\n",
+    "workers": """#!/usr/bin/python3
+import os, socket, time
+path = os.environ["WORKER_LOGS"]
+for worker in range(int(os.environ["WORKERS"])):
+    if os.fork() == 0:
+        for stream in (1, 2):
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(path)
+                os.dup2(connection.fileno(), stream)
+        os.write(1, b"out %d\\n" % worker)
+        os.write(2, b"err %d\\n" % worker)
+        if os.environ["STAY"]:
+            time.sleep(60)
+        os._exit(0)
+os.write(1, b"parent\\n")
+while os.environ["STAY"]:
+    time.sleep(1)
+for worker in range(int(os.environ["WORKERS"])):
+    os.wait()
 """,
 }
 DATA_FILES = ("not-executable", "message")
@@ -214,6 +236,23 @@ async def _serve(process: MemoryProcess) -> None:
     await asyncio.sleep(60)
 
 
+def _change_code(process: MemoryProcess) -> None:
+    with contextlib.suppress(OSError):
+        process.write_code("message", b"changed\n")
+        process.write(process.read_code("message"))
+        return
+    process.write(b"refused\n")
+
+
+async def _workers(process: MemoryProcess) -> None:
+    for worker in range(int(process.environment["WORKERS"])):
+        for stream in ("out", "err"):
+            process.write_worker(process.connect_worker(), f"{stream} {worker}\n".encode())
+    process.write(b"parent\n")
+    if process.environment["STAY"]:
+        await asyncio.sleep(60)
+
+
 PROGRAMS: Mapping[str, Program] = {
     f"/var/task/{name}": program
     for name, program in {
@@ -237,6 +276,8 @@ PROGRAMS: Mapping[str, Program] = {
         "files-limit": _files_limit,
         "call-api": _call_api,
         "serve": _serve,
+        "workers": _workers,
+        "change-code": _change_code,
     }.items()
 }
 

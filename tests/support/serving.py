@@ -4,15 +4,19 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from torpor.transport import Application, ErrorFace, HttpLimits, HttpServer, json_error, listen
+from torpor.transport import Application, ErrorFace, HttpLimits, HttpServer, Streams, json_error, listen
 
 
 @asynccontextmanager
 async def serving(
-    app: Application, *, limits: HttpLimits | None = None, on_error: ErrorFace = json_error
+    app: Application,
+    *,
+    limits: HttpLimits | None = None,
+    on_error: ErrorFace = json_error,
+    streams: Streams | None = None,
 ) -> AsyncIterator[HttpServer]:
     """Serve on a free port of this machine."""
-    server = await listen(app, port=0, limits=limits, on_error=on_error)
+    server = await listen(app, port=0, limits=limits, on_error=on_error, streams=streams)
     try:
         yield server
     finally:

@@ -3,6 +3,7 @@
 import json
 import signal
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 import pytest_asyncio
@@ -143,3 +144,17 @@ async def test_boot_only_provider_executes_the_interpreter() -> None:
         assert b"/var/lang/bin/python" in await answer(sandbox)
         sandbox.drain_output()
         assert "_ctypes" not in listener.text
+
+
+@pytest.mark.parametrize("clone", [True, False], ids=["cloned", "booted"])
+async def test_workers_of_the_official_client_write_to_connections_of_their_own(linux: Linux, clone: bool) -> None:
+    source = "import os, sys\nprint('loaded', os.getpid())\nprint('failed?', file=sys.stderr)\ndef handler(e, c): pass"
+    sandbox, listener = await linux.make(PYTHON, code=linux.code("workers", {"app.py": source}))
+    process = python_process(sandbox, clone=clone, AWS_LAMBDA_MAX_CONCURRENCY="3")
+    sandbox.start(replace(process, worker_log_variable="_LAMBDA_TELEMETRY_LOG_FD_PROVIDER_SOCKET"))
+    await listener.wait_for(lambda: len(listener.workers) == 6)
+    written = sorted(bytes(data).decode().split()[0] for data in listener.workers.values())
+    assert written == ["failed?"] * 3 + ["loaded"] * 3
+    assert "loaded" not in listener.text
+    sandbox.kill_all()
+    await listener.wait_for(lambda: len(listener.ended_workers) == 6)

@@ -33,3 +33,13 @@ def test_request_that_was_meant_for_another_host_is_refused(guard: SameMachine) 
 def test_request_of_a_web_page_is_refused(guard: SameMachine) -> None:
     assert guard.refuses(_exchange(host="localhost:8700", origin="http://evil.example"))
     assert guard.refuses(_exchange(host="localhost:8700", sec_fetch_site="cross-site"))
+
+
+def test_request_of_a_page_that_a_service_shows_here_is_refused(guard: SameMachine) -> None:
+    assert guard.refuses(_exchange(host="localhost:8700", sec_fetch_site="same-origin"))
+    assert guard.refuses(_exchange(host="localhost:8700", sec_fetch_site="none")) == ""
+
+
+def test_pages_may_reach_services_under_this_servers_names_only(guard: SameMachine) -> None:
+    assert guard.refuses_host(_exchange(host="localhost:8700", origin="http://shop.localhost:8700")) == ""
+    assert "evil.example" in guard.refuses_host(_exchange(host="evil.example:8700"))

@@ -17,6 +17,8 @@ VALID = [
     b"POST /later HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc",
     b"POST /c HTTP/1.1\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n5\r\nabcde\r\n0\r\n\r\n",
     b"POST /d HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: h2c\r\nContent-Length: 2\r\n\r\nhi",
+    b"GET /e?b HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+    b"POST /big HTTP/1.1\r\nContent-Length: 40000\r\n\r\n" + b"x" * 40000,
     b"GET /fail HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
     b"OPTIONS * HTTP/1.1\r\nConnection: close\r\n\r\n",
     b"POST /big HTTP/1.1\r\nContent-Length: 3000\r\n\r\n" + b"x" * 3000,
@@ -33,6 +35,26 @@ def app(exchange: Exchange) -> None:
         asyncio.get_running_loop().call_soon(exchange.reply, 200, (), exchange.body)
     else:
         exchange.reply(200, (("X", exchange.target),), exchange.body)
+
+
+def streaming_app(exchange: Exchange) -> None:
+    """Answers at once, later, whole or in pieces, before a body has come or with it; accepts what is offered."""
+    source, loop = exchange.source, asyncio.get_running_loop()
+    if exchange.upgrade and exchange.query == "b":
+        tunnel = exchange.tunnel(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n")
+        if tunnel is not None:
+            tunnel.on_end = tunnel.end
+            tunnel.resume()
+    elif source is None or exchange.path == "/b":
+        exchange.begin(200, (), 2)
+        loop.call_soon(exchange.write, b"ab")
+        loop.call_soon(exchange.finish)
+    elif exchange.path == "/later":
+        loop.call_soon(source.pump, exchange.body.join, lambda whole: whole and app(exchange))
+    elif exchange.path == "/c":
+        loop.call_soon(app, exchange)
+    else:
+        source.pump(lambda piece: source.pause() or (loop.call_soon(source.resume) and None), lambda _: app(exchange))
 
 
 @st.composite
@@ -66,12 +88,17 @@ async def converse(server: HttpServer, pieces: list[bytes]) -> list[Answer]:
                 return answers
 
 
+@pytest.mark.parametrize("streams", [False, True])
 @pytest.mark.parametrize("loop", list(LOOPS))
-def test_any_bytes_get_valid_answers_and_the_end(loop: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_any_bytes_get_valid_answers_and_the_end(loop: str, streams: bool, caplog: pytest.LogCaptureFixture) -> None:
     faults: list[dict[str, object]] = []
     with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
         runner.get_loop().set_exception_handler(lambda _, fault: faults.append(fault))
-        server = runner.run(listen(app, limits=LIMITS))
+        if streams:
+            serve = listen(streaming_app, limits=LIMITS, streams=lambda method, path, headers: True)
+        else:
+            serve = listen(app, limits=LIMITS)
+        server = runner.run(serve)
 
         @settings(max_examples=150, deadline=None)
         @given(st.one_of(mangled(), st.binary(max_size=200)), st.lists(st.integers(1, 4000), max_size=5))
@@ -79,7 +106,7 @@ def test_any_bytes_get_valid_answers_and_the_end(loop: str, caplog: pytest.LogCa
             edges = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
             pieces = [data[start:end] for start, end in pairwise(edges)]
             for answer in runner.run(asyncio.wait_for(converse(server, pieces), 10)):
-                assert answer.status in {100, 200, 400, 408, 413, 414, 417, 431, 500, 501, 505}
+                assert answer.status in {100, 101, 200, 400, 408, 413, 414, 417, 431, 500, 501, 505}
             assert faults == []
 
         try:

@@ -73,10 +73,12 @@ async def test_dictated_number_is_taken_and_passed_by_the_next(functions: Functi
 
 
 async def test_replacing_version_gets_a_new_revision_and_ends_the_old_one(bench: Bench, functions: Functions) -> None:
-    old = functions.publish("greet", number="$LIVE", replacing=True)
-    new = functions.publish("greet", number="$LIVE", replacing=True, minimum=2)
-    assert old.version.revision != new.version.revision and new.version.minimum == 2
-    assert bench.seen[-2:] == [(None, old.version), (old.version, new.version)]
+    functions.publish("greet", number="$LIVE", replacing=True, minimum=3)
+    old = functions.scale("greet", "$LIVE", 2, 5)
+    new = functions.publish("greet", number="$LIVE", replacing=True, minimum=3)
+    assert old.version.revision != new.version.revision
+    assert (new.version.minimum, new.version.maximum) == (2, 5)
+    assert bench.seen[-1] == (old.version, new.version)
     assert functions.versions("greet") == [new]
 
 

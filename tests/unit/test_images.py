@@ -108,3 +108,51 @@ def test_wrapper_program_runs_the_command_or_exits_as_a_shell_would(
         wrapper.chmod(mode)
     image = ImageCatalog("/absent", [NODE]).resolve("nodejs20.x")
     assert subprocess.run(image.wrapped(str(wrapper)), capture_output=True, check=False).returncode == status
+
+
+def host_python(tmp_path: Path, minor: int, *, shared: bool = False) -> Interpreter:
+    prefix = tmp_path / f"py{minor}"
+    (prefix / f"lib/python3.{minor}/site-packages/pip").mkdir(parents=True)
+    if shared:
+        (prefix / f"lib/libpython3.{minor}.so.1.0").touch()
+    executable = f"{prefix}/bin/python3.{minor}"
+    return Interpreter(language=Language.PYTHON, version=(3, minor, 1), executable=executable, prefix=str(prefix))
+
+
+def test_server_image_shows_every_interpreter_and_the_newest_first_on_path(tmp_path: Path) -> None:
+    old, new = host_python(tmp_path, 9, shared=True), host_python(tmp_path, 12)
+    image = ImageCatalog("/absent", [new, old, NODE]).resolve("server")
+    assert image.languages == {"python3.9": old.prefix, "python3.12": new.prefix, "nodejs20": "/usr"}
+    assert image.commands["python"] == image.commands["python3"] == "/var/lang/python3.12/bin/python3.12"
+    assert image.commands["python3.9"] == "/var/lang/python3.9/bin/python3.9"
+    assert image.commands["node"] == "/usr/bin/node"
+    assert image.commands["pip"] == '#!/bin/sh\nexec /var/lang/python3.12/bin/python3.12 -m pip "$@"\n'
+    assert image.environment["PATH"].startswith("/var/lang/bin:/var/lang/python3.12/bin:/usr/local/sbin:")
+    assert image.environment["LD_LIBRARY_PATH"] == "/var/lang/python3.9/lib"
+    assert (image.environment["TZ"], image.environment["LANG"]) == ("UTC", "C.UTF-8")
+    assert (image.argv, image.clone_module, image.lang) == ((), None, None)
+
+
+def test_server_image_without_any_interpreter_is_the_host_as_it_is() -> None:
+    image = ImageCatalog("/absent", []).resolve("server")
+    assert (image.languages, image.commands) == ({}, {})
+    assert "LD_LIBRARY_PATH" not in image.environment
+
+
+def test_event_images_have_the_interpreters_of_the_others_and_clients_of_their_own(root: Path) -> None:
+    catalog = ImageCatalog(str(root), [PYTHON, NODE], any_node=True)
+    python = catalog.resolve("event-python3.12")
+    assert python.argv == ("/var/lang/bin/python3.12", "-S", "/var/runtime/server.py")
+    assert (python.lang, python.clone_module) == ("/host/py", "torpor_event.clone")
+    assert (python.runtime_dir or "").endswith("guest/event_python")
+    node = catalog.resolve("event-nodejs14")
+    assert node.argv == ("/var/lang/bin/node", "/var/runtime/server.mjs")
+    assert (node.clone_module, node.version) == (None, "20.9.0")
+    assert (node.runtime_dir or "").endswith("guest/event_nodejs")
+
+
+def test_what_is_served_is_more_than_what_is_present(root: Path) -> None:
+    catalog = ImageCatalog(str(root), [PYTHON, NODE])
+    assert {"server", "event-python3.12", "event-nodejs20"} == set(catalog.served()) - set(catalog.present())
+    with pytest.raises(RuntimeMissing, match=r"needs Python 3\.9"):
+        catalog.resolve("event-python3.9")

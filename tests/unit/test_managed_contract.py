@@ -169,14 +169,14 @@ def test_init_is_reported_whether_it_succeeds_or_fails() -> None:
     ],
 )
 def test_failures_are_told_in_the_words_of_managed_instances(failure: Failure, kind: str, message: str) -> None:
-    told, payload = MANAGED.failure(failure, ID, 0.0)
+    told, payload = MANAGED.failure(failure, version(), ID, 0.0)
     assert told == kind
     assert json.loads(payload) == {"errorType": kind, "errorMessage": message}
 
 
 def test_what_the_runtime_posted_is_passed_on() -> None:
     failure = Failure(kind=FailureKind.INIT_ERROR, payload=b'{"errorMessage":"no"}', error_type="Runtime.X")
-    assert MANAGED.failure(failure, ID, 0.0) == ("Runtime.X", b'{"errorMessage":"no"}')
+    assert MANAGED.failure(failure, version(), ID, 0.0) == ("Runtime.X", b'{"errorMessage":"no"}')
 
 
 @pytest.mark.parametrize("body", [b"", b'{"events":["INVOKE"]}', b'{"events":["SHUTDOWN","OTHER"]}'])

@@ -1,7 +1,8 @@
 """Without access keys a server trusts everyone on its machine, but not the web pages their browsers show.
 
 A page may send requests to any address, and a name of its own may point at this one. So a request that says it comes
-from a page, or that was meant for another host, is refused.
+from a page, or that was meant for another host, is refused. That holds for the server's own pages too: what a service
+shows below this server's address is not the operator's.
 """
 
 from torpor.transport import Exchange
@@ -20,9 +21,13 @@ class SameMachine:
     def refuses(self, exchange: Exchange) -> str:
         """Why the request is refused; empty if it is not."""
         headers = exchange.headers
-        if headers.get("origin") or headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        if headers.get("origin") or headers.get("sec-fetch-site", "none") != "none":
             return "Requests of web pages are not taken; set access keys to open the server to them."
-        host = headers.get("host")
+        return self.refuses_host(exchange)
+
+    def refuses_host(self, exchange: Exchange) -> str:
+        """Why the request is refused if pages may send it too: it was meant for another host; empty if it was not."""
+        host = exchange.headers.get("host")
         known = self._known.get(host)
         if known is None:
             known = self._is_own(host)

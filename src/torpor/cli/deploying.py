@@ -36,7 +36,7 @@ class Wishes:
 def deploy(path: Path, wishes: Wishes, *, endpoint: str | None, as_json: bool) -> int:
     """Create or update a function. Raises InvalidRequest, CallerError and PlatformError."""
     began = time.monotonic()
-    variables = _variables(wishes.env)
+    variables = variables_of(wishes.env)
     name = wishes.name or _name_of(path)
     server = client(endpoint)
     with working(f"Packing {path}"):
@@ -122,7 +122,8 @@ def _present_variables(existing: dict[str, Any] | None) -> dict[str, str]:
     return variables
 
 
-def _variables(given: tuple[str, ...]) -> dict[str, str]:
+def variables_of(given: tuple[str, ...]) -> dict[str, str]:
+    """The variables of `--env KEY=VALUE` options. Raises InvalidRequest."""
     pairs = [entry.partition("=") for entry in given]
     for name, equals, _ in pairs:
         if not name or not equals:

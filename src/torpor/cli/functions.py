@@ -4,6 +4,7 @@ from typing import Any
 
 from torpor.cli.client import FUNCTIONS, Client, client, function_path
 from torpor.cli.output import bytes_text, show, show_columns, show_json, working
+from torpor.cli.web_services import all_services, service_path, show_services
 from torpor.model.errors import NotFound
 
 _PAGE = 50
@@ -11,23 +12,33 @@ _HEAD = ("NAME", "RUNTIME", "HANDLER", "MEMORY", "TIMEOUT", "CODE", "MODIFIED")
 
 
 def list_functions(*, endpoint: str | None, as_json: bool) -> int:
-    """Print every function."""
+    """Print every function and every web service."""
+    server = client(endpoint)
     with working("Asking for the functions"):
-        found = _all(client(endpoint))
+        found, services = _all(server), all_services(server)
     if as_json:
-        show_json({"functions": found})
-    elif found:
+        show_json({"functions": found, "services": services})
+        return 0
+    if found:
         show_columns(_HEAD, [_row(function) for function in found])
-    else:
+    if found and services:
+        show("")
+    if services:
+        show_services(services)
+    if not found and not services:
         show("There are no functions yet: `torpor deploy PATH` makes one.")
     return 0
 
 
 def delete(name: str, *, endpoint: str | None, as_json: bool) -> int:
-    """Delete a function. Raises NotFound."""
+    """Delete a function, or the web service of that name if there is no function. Raises NotFound."""
+    server = client(endpoint)
     try:
         with working(f"Deleting {name}"):
-            client(endpoint).request("DELETE", function_path(name))
+            try:
+                server.request("DELETE", function_path(name))
+            except NotFound:
+                server.request("DELETE", service_path(name))
     except NotFound as error:
         raise missing(name) from error
     if as_json:
@@ -38,7 +49,7 @@ def delete(name: str, *, endpoint: str | None, as_json: bool) -> int:
 
 
 def missing(name: str) -> NotFound:
-    """The error for a function that does not exist."""
+    """The error for a function that does not exist, and no web service either."""
     return NotFound(f"There is no function {name}: `torpor list` shows those there are.")
 
 

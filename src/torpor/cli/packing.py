@@ -3,7 +3,7 @@
 import os
 import stat
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -15,13 +15,13 @@ _UNIX = 3
 _LEVEL = 6
 
 
-def archive_of(path: Path, *, packed_limit: int, unpacked_limit: int) -> bytes:
-    """The zip archive of a folder, or a zip file as it is.
+def archive_of(path: Path, *, packed_limit: int, unpacked_limit: int, without: Collection[str] = ()) -> bytes:
+    """The zip archive of a folder, but for what is in folders named `without`; or a zip file as it is.
 
     Raises CallerError if something cannot be read, InvalidPackage if it is no package, TooLarge (limits in bytes).
     """
     try:
-        data = _zip_folder(path, unpacked_limit) if path.is_dir() else path.read_bytes()
+        data = _zip_folder(path, unpacked_limit, _SKIPPED | set(without)) if path.is_dir() else path.read_bytes()
     except FileNotFoundError as error:
         raise CallerError(f"{error.filename or path} does not exist: name a folder or a zip archive.") from error
     except OSError as error:
@@ -33,11 +33,11 @@ def archive_of(path: Path, *, packed_limit: int, unpacked_limit: int) -> bytes:
     return data
 
 
-def _zip_folder(folder: Path, limit: int) -> bytes:
+def _zip_folder(folder: Path, limit: int, skipped: Collection[str]) -> bytes:
     buffer = BytesIO()
     total = 0
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=_LEVEL) as archive:
-        for path in _files(folder):
+        for path in _files(folder, skipped):
             total += path.lstat().st_size
             if total > limit:
                 raise _too_large(folder, "unzipped", limit)
@@ -47,10 +47,10 @@ def _zip_folder(folder: Path, limit: int) -> bytes:
     return buffer.getvalue()
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def _files(folder: Path, skipped: Collection[str]) -> Iterator[Path]:
     """Files and links below the folder in a fixed order; linked folders are links, not walked into."""
     for root, folders, files in os.walk(folder, onerror=_fail):
-        folders[:] = sorted(name for name in folders if name not in _SKIPPED)
+        folders[:] = sorted(name for name in folders if name not in skipped)
         links = [name for name in folders if Path(root, name).is_symlink()]
         for name in sorted([*files, *links]):
             path = Path(root, name)

@@ -1,13 +1,14 @@
 """The commands and their options; what they do stands beside, imported when a command is used."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from torpor.cli.output import show
+from torpor.model.errors import InvalidRequest
 from torpor.settings import FILE_NAME, Setting, table
 
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
@@ -55,20 +56,60 @@ def _start(
 
 def deploy(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="A folder with the code, or a zip archive of it.")],
-    name: Annotated[str | None, typer.Option("--name", help="Function name (default: from PATH).")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Function or service name (default: from PATH).")] = None,
     runtime: Annotated[str | None, typer.Option("--runtime", help="Such as python3.12 (default: guessed).")] = None,
     handler: Annotated[str | None, typer.Option("--handler", help="Such as app.handler (default: guessed).")] = None,
     memory: Annotated[int | None, typer.Option("--memory", metavar="MB", help="Memory size.")] = None,
     timeout: Annotated[int | None, typer.Option("--timeout", metavar="SECONDS", help="Longest invocation.")] = None,
     env: Annotated[list[str] | None, typer.Option("--env", metavar="KEY=VALUE", help="Variable; may repeat.")] = None,
+    web: Annotated[bool, typer.Option("--web", help="It is a web service: an HTTP server of any kind.")] = False,
+    build: Annotated[str | None, typer.Option("--build", metavar="CMD", help="Build command (guessed).")] = None,
+    start: Annotated[str | None, typer.Option("--start", metavar="CMD", help="Start command (guessed).")] = None,
+    port: Annotated[int | None, typer.Option("--port", help="Port that the service listens on (8080).")] = None,
+    persistent: Annotated[
+        bool | None, typer.Option("--persistent/--serverless", help="Run the service always, or on demand.")
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option("--concurrency", metavar="N", help="Requests that one instance takes at once.")
+    ] = None,
     endpoint: Endpoint = None,
     json: Json = False,
 ) -> int:
-    """Create a function from a folder or zip archive, or update it."""
+    """Create a function or web service from a folder or zip archive, or update it.
+
+    The options from --build to --concurrency are for web services, --runtime and --handler for functions.
+    """
+    if web:
+        _refuse_given("cannot be used with --web", {"--runtime": runtime, "--handler": handler})
+        from torpor.cli.web_deploying import WebWishes, deploy_web
+
+        asked = WebWishes(
+            name=name,
+            build=build,
+            start=start,
+            port=port,
+            memory=memory,
+            timeout=timeout,
+            env=tuple(env or ()),
+            persistent=persistent,
+            concurrency=concurrency,
+        )
+        return deploy_web(path, asked, endpoint=endpoint, as_json=json)
+    _refuse_given(
+        "is for web services: add --web",
+        {"--build": build, "--start": start, "--port": port, "--persistent": persistent, "--concurrency": concurrency},
+    )
     from torpor.cli.deploying import Wishes, deploy
 
     wishes = Wishes(name=name, runtime=runtime, handler=handler, memory=memory, timeout=timeout, env=tuple(env or ()))
     return deploy(path, wishes, endpoint=endpoint, as_json=json)
+
+
+def _refuse_given(reason: str, options: Mapping[str, object]) -> None:
+    """Options that were given in vain are refused rather than passed over. Raises InvalidRequest."""
+    for option, value in options.items():
+        if value is not None:
+            raise InvalidRequest(f"{option} {reason}.")
 
 
 def invoke(
@@ -85,14 +126,14 @@ def invoke(
 
 
 def list_functions(endpoint: Endpoint = None, json: Json = False) -> int:
-    """List all functions."""
+    """List all functions and web services."""
     from torpor.cli.functions import list_functions
 
     return list_functions(endpoint=endpoint, as_json=json)
 
 
 def delete(name: Name, endpoint: Endpoint = None, json: Json = False) -> int:
-    """Delete a function."""
+    """Delete a function or web service."""
     from torpor.cli.functions import delete
 
     return delete(name, endpoint=endpoint, as_json=json)
@@ -104,7 +145,7 @@ def logs(
     endpoint: Endpoint = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
 ) -> int:
-    """Print a function's log."""
+    """Print the log of a function or web service."""
     from torpor.cli.watching import logs
 
     return logs(name, follow=follow, endpoint=endpoint, as_json=json)

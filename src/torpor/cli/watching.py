@@ -6,6 +6,7 @@ from typing import Any
 from torpor.cli.client import ADMIN, Client, client, function_path
 from torpor.cli.functions import missing
 from torpor.cli.output import bytes_text, seconds_text, show, show_columns, show_json, working
+from torpor.cli.web_services import find_service
 from torpor.model.errors import NotFound
 
 _PAGE = 500
@@ -19,6 +20,7 @@ _HEAD = ("ID", "FUNCTION", "VERSION", "PHASE", "AGE", "IDLE", "MEMORY", "INVOCAT
 def logs(name: str, *, follow: bool, endpoint: str | None, as_json: bool) -> int:
     """Print a function's log; with `follow`, until interrupted. Raises NotFound for a function that never existed."""
     server = client(endpoint)
+    name = _logged_as(server, name)
     cursor, shown = "", 0
     while True:
         page = _page(server, name, cursor, wait=follow)
@@ -46,6 +48,17 @@ def environments(*, endpoint: str | None, as_json: bool) -> int:
     return 0
 
 
+def _logged_as(server: Client, name: str) -> str:
+    """The name under which the server keeps the log: a function's own, or else that of the web service so called."""
+    try:
+        server.request("GET", f"{ADMIN}/logs", query={"function": name, "limit": "1"})
+    except NotFound:
+        service = find_service(server, name)
+        if service is not None:
+            return str(service["record"])
+    return name
+
+
 def _page(server: Client, name: str, cursor: str, *, wait: bool) -> dict[str, Any]:
     query = {"function": name, "limit": str(_PAGE if wait else _ALL)}
     query |= {"after": cursor} if cursor else {}
@@ -61,7 +74,8 @@ def _page(server: Client, name: str, cursor: str, *, wait: bool) -> dict[str, An
 
 def _require(server: Client, name: str) -> None:
     try:
-        server.get(function_path(name))
+        if "/" not in name:
+            server.get(function_path(name))
     except NotFound as error:
         raise missing(name) from error
 

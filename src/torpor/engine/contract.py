@@ -145,10 +145,14 @@ class Contract(Protocol):
     """How one cloud's functions are run, worded and reported."""
 
     @property
-    def wire(self) -> PollerWire: ...
+    def wire(self) -> PollerWire | None:
+        """None where no runtime polls."""
+        ...
 
     @property
-    def extension_wire(self) -> ExtensionWire: ...
+    def extension_wire(self) -> ExtensionWire | None:
+        """None where there are no extensions."""
+        ...
 
     @property
     def server_wire(self) -> ServerWire | None:
@@ -165,8 +169,8 @@ class Contract(Protocol):
 
     def scaling(self, version: FunctionVersion) -> ScalingPolicy: ...
 
-    def image(self, version: FunctionVersion) -> str:
-        """The name of the image it runs in."""
+    def image(self, runtime: str) -> str:
+        """The name of the image that a runtime's environments have."""
         ...
 
     def layout(self, version: FunctionVersion) -> Layout: ...
@@ -235,6 +239,10 @@ class Contract(Protocol):
     ) -> list[bytes]:
         """The trace documents of an invocation that is over; `steps` are the environment's records with their wall
         times since it was last through with one."""
+        ...
+
+    def comments(self, version: FunctionVersion) -> Callable[[str], list[str]] | None:
+        """Reads what one environment writes, some lines at a time, and tells what lines to add; None if never any."""
         ...
 
     def log_tail(self, lines: bytes) -> bytes:

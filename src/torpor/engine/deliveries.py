@@ -12,7 +12,7 @@ from torpor.lifecycle.events import Answered, AnswerRefused, Cancelled, Event
 from torpor.model.failure import Failure, FailureKind
 from torpor.model.function import FunctionVersion
 from torpor.model.invocation import HttpRequest, Invocation
-from torpor.transport import ClientConnection, Loss, LossKind, encode_request, splice
+from torpor.transport import ClientConnection, Loss, LossKind, encode_request
 
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 _KINDS = {
@@ -205,11 +205,10 @@ class RelayedDelivery(Delivery):
     def upgraded(self, status: int, headers: RawFields, rest: bytes) -> None:
         if self.over or self.connection is None:
             return
-        ours = self._http.relay.tunnel(status, headers)
         self._status, self._fields = status, headers
-        splice(ours, self.connection.tunnel(rest), self._untunnelled)
+        self._http.relay.join(status, headers, self.connection.tunnel(rest), self._parted)
 
-    def _untunnelled(self) -> None:
+    def _parted(self) -> None:
         if not self.over:
             self._answered(self._status, self._fields, b"", False)
 
@@ -224,7 +223,7 @@ class RelayedDelivery(Delivery):
         length = http.length if http.body is not None else len(payload)
         head = encode_request(http.method, http.target, fields, length, upgrade=http.upgrade)
         if http.body is None:
-            connection.send(head, payload, self, head_only=http.method == "HEAD")
+            connection.send(head, payload, self, head_only=http.method == "HEAD", upgrade=bool(http.upgrade))
             return
         connection.send(head, payload, self, head_only=http.method == "HEAD", more=True, chunked=length is None)
         http.body.pump(self._pass_on(connection), self._body_ended)

@@ -149,8 +149,9 @@ class Environment:
 
     def _make_inside(self, around: Surroundings) -> Inside:
         contract, version = self._contract, self.version
-        if contract.server_wire is not None and self.machine.policy.runtime_kind is RuntimeKind.SERVER:
+        if contract.server_wire is not None:
             return ServingInside(self, contract.server_wire, version, self.id)
+        assert contract.wire is not None and contract.extension_wire is not None, "a runtime is a server or polls"
         return PolledInside(
             self,
             contract.wire,
@@ -310,7 +311,7 @@ class Environment:
         self._transcript.worker_output(connection, data, self._clock.wall())
 
     def worker_closed(self, connection: int) -> None:
-        self._transcript.worker_ended(connection)
+        self._transcript.worker_closed(connection, self._clock.wall())
 
     def sandbox_died(self, reason: str) -> None:
         self.feed(ev.SandboxLost(reason))
@@ -351,7 +352,7 @@ class Environment:
             )
         if result.kind is FailureKind.SANDBOX:
             log.error("invocation %s of %s: %s", invocation.id, self.version.function, result.detail)
-        explained = self._explained(result)
+        explained = self._explained(result, invocation.id)
         kind, payload = self._contract.failure(explained, self.version, invocation.id, self._clock.wall())
         status = _FAILED.get(result.kind, OutcomeStatus.ERROR)
         return Outcome(
@@ -370,14 +371,16 @@ class Environment:
         """Reading it takes a moment, so only those are told who show it."""
         return self._memory_mb() if invocation.wants_memory else 0
 
-    def _explained(self, failure: Failure) -> Failure:
+    def _explained(self, failure: Failure, invocation_id: str) -> Failure:
         """With what helps its reader, where the runtime is a server that people have to put right."""
         if self.machine.policy.runtime_kind is not RuntimeKind.SERVER:
             return failure
+        elapsed = self._inside.elapsed(invocation_id)
         return msgspec.structs.replace(
             failure,
-            elapsed=self._clock.monotonic() - self._began,
+            elapsed=self._clock.monotonic() - self._began if failure.starting or not elapsed else elapsed,
             address=self._inside.address,
+            memory_mb=self._memory_mb(),
             output=self._transcript.recent(),
         )
 
@@ -387,7 +390,7 @@ class Environment:
             if self._sandbox is not None:
                 self._sandbox.drain_output()
             if (failure := getattr(record, "failure", None)) is not None:
-                record = msgspec.structs.replace(record, failure=self._explained(failure))
+                record = msgspec.structs.replace(record, failure=self._explained(failure, getattr(record, "id", "")))
         if type(record) is InitEnded:
             self._note_init(record)
         wall = self._clock.wall()

@@ -87,7 +87,7 @@ class PollingEndpoint:
         while self._parked:
             exchange = self._parked.popleft()
             if self._connection_is_worker:
-                exchange.on_connection_lost(partial(self._worker_lost, invocation.id))
+                exchange.watch_connection(partial(self._worker_lost, invocation.id))
             if exchange.reply(200, headers, invocation.payload):
                 return
         if self._host.has_workers:

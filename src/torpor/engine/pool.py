@@ -211,7 +211,7 @@ class Pool:
         if not self._memory.admit(None, version.memory_mb):
             return None
         contract = self._contracts[version.contract]
-        image = self._images.resolve(contract.image(version))
+        image = self._images.resolve(contract.image(version.runtime))
         environment = Environment(uuid.uuid4().hex, version, contract, image, self._around, self)
         self._memory.charge(environment, version.memory_mb)
         group.members[environment.id] = environment

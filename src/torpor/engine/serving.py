@@ -7,6 +7,7 @@ sandbox's own network, so that nothing else can ever be reached over it.
 import asyncio
 import contextlib
 from collections.abc import Coroutine
+from functools import partial
 from typing import Protocol
 
 from torpor.engine.contract import RawFields, ServerWire
@@ -156,7 +157,7 @@ class ServingInside:
         except BaseException:
             sock.close()
             raise
-        connection.on_closed = self._drop_idle
+        connection.on_closed = partial(self._drop_idle, connection)
         return connection
 
     async def _deliver_over_new(self, delivery: Delivery) -> None:

@@ -27,7 +27,8 @@ class Specifications:
     @property
     def extensions(self) -> tuple[str, ...]:
         """The external extensions, as agents."""
-        found = external_extensions(self._layers, self._contract.extension_wire.FOLDER)
+        wire = self._contract.extension_wire
+        found = external_extensions(self._layers, wire.FOLDER) if wire is not None else ()
         return tuple(EXTENSIONS + name for name in found)
 
     def sandbox(self, name: str) -> SandboxSpec:

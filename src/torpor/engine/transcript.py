@@ -49,6 +49,7 @@ class Transcript:
         self._tail_size = 0
         self._current = ""
         self._last_wall = 0.0
+        self._comments = contract.comments(version)
         self._workers: dict[int, OutputReader] = {}
         self._recent: deque[tuple[float, str]] = deque(maxlen=RECENT_KEPT)
 
@@ -87,27 +88,31 @@ class Transcript:
         """Bytes that processes wrote."""
         self.write()
         events = self._output.framed(data) if stream is Stream.FRAMED else self._output.plain(data)
+        lines = []
         for stamp, text in events:
-            self._recent.append((wall, text))
+            lines.append(text)
             self._append(wall if stamp is None else stamp, (text,))
+        self._recent.extend((wall, text) for text in lines)
+        if self._comments is not None and lines and (added := self._comments("".join(lines))):
+            self._append(wall, added)
+
+    def recent(self) -> tuple[tuple[float, str], ...]:
+        """The last lines that processes wrote, with their wall times."""
+        return tuple(self._recent)
 
     def worker_output(self, connection: int, data: bytes, wall: float) -> None:
-        """Bytes that a worker wrote to a log of its own."""
+        """Bytes that a worker wrote to its own connection: its lines do not mix with others'."""
         self.write()
         reader = self._workers.setdefault(connection, OutputReader())
         for _, text in reader.plain(data):
             self._append(wall, (text,))
 
-    def worker_ended(self, connection: int) -> None:
-        """A worker has closed its log: what it left unfinished is a line now."""
+    def worker_closed(self, connection: int, wall: float) -> None:
+        """The connection has ended: what was left unfinished is a line now."""
+        self.write()
         reader = self._workers.pop(connection, None)
-        if reader is not None:
-            for _, text in reader.flush():
-                self._append(self._last_wall, (text,))
-
-    def recent(self) -> tuple[tuple[float, str], ...]:
-        """The last lines that processes wrote, with their wall times."""
-        return tuple(self._recent)
+        for _, text in reader.flush() if reader is not None else ():
+            self._append(wall, (text,))
 
     def process_ended(self) -> None:
         """A process has ended: what it left unfinished is a line now."""

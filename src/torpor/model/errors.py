@@ -83,6 +83,14 @@ class InvalidPackage(FunctionError):
     """The code package is broken, unsafe or too large to unpack."""
 
 
+class BuildFailed(FunctionError):
+    """The build command of a package failed; `code` is its exit status, None if it did not end by itself."""
+
+    def __init__(self, message: str, *, code: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 class PlatformError(TorporError):
     """Torpor or its host could not do its part."""
 

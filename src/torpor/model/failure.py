@@ -48,6 +48,8 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds since the runtime was started, where that is told."""
     address: str = ""
     """`host:port` at which a server was expected."""
+    memory_mb: int = 0
+    """Most memory the environment has used, where that is told."""
     output: tuple[tuple[float, str], ...] = ()
     """The last lines the processes wrote, each with its wall time, where they help to understand the failure."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -56,6 +56,13 @@ class Relay(Protocol):
         ...
 
     def end(self) -> None: ...
+
+    def join(
+        self, status: int, fields: Sequence[tuple[bytes, bytes]], upstream: Any, ended: Callable[[], None]
+    ) -> None:
+        """The server has changed the protocol: pass its head on, then bytes both ways between the caller and
+        `upstream` (a tunnel of the transport's), and call `ended` once both are through."""
+        ...
 
     def fail(self) -> None:
         """Break the answer off so that its reader cannot take it for complete. Only once `head` was called."""

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from torpor.model.errors import RuntimeMissing
+from torpor.sandbox import server_image
 from torpor.sandbox.interpreters import Interpreter, Language, choose
+from torpor.sandbox.server_image import LANG
 
-LANG = "/var/lang"
 RUNTIME = "/var/runtime"
 TASK = "/var/task"
 OPT = "/opt"
@@ -28,9 +29,16 @@ PYTHON_MINORS = range(10, 15)
 NODE_MAJORS = range(18, 25, 2)
 CLONE_MODULE = "torpor_guest.clone"
 
-_PYTHON = re.compile(r"python3\.(\d+)")
-_NODE = re.compile(r"nodejs(\d+)\.x")
-_NODE_GUEST = os.path.join(os.path.dirname(__file__), "guest", "nodejs")
+SERVER = "server"
+"""The image for any server: started by a command of its own, with all interpreters of the host."""
+EVENT_PYTHON_MINORS = range(9, 15)
+EVENT_NODE_MAJORS = range(14, 25)
+EVENT_CLONE_MODULE = "torpor_event.clone"
+
+_PYTHON = re.compile(r"(event-)?python3\.(\d+)")
+_NODE = re.compile(r"(?:nodejs(\d+)\.x|event-nodejs(\d+))")
+_GUESTS = os.path.join(os.path.dirname(__file__), "guest")
+_NODE_GUEST = os.path.join(_GUESTS, "nodejs")
 _PLACES = {"lang": LANG, "runtime": RUNTIME, "task": TASK, "opt": OPT}
 
 _SHARED = {
@@ -67,6 +75,10 @@ class RuntimeImage:
     """Variables every process inside gets unless the function sets them itself."""
     version: str = ""
     """The interpreter's full version."""
+    languages: Mapping[str, str] = field(default_factory=dict)
+    """Instead of `lang`: names below `/var/lang`, each with the host folder shown read-only there."""
+    commands: Mapping[str, str] = field(default_factory=dict)
+    """Names in `/var/lang/bin`: each a path inside to link to, or the text of a script (it begins with `#!`)."""
 
     @property
     def host_executable(self) -> str | None:
@@ -107,9 +119,13 @@ class ImageCatalog:
         """The image of a runtime. Raises RuntimeMissing, naming what is present, if it cannot be served here."""
         if runtime in PROVIDED:
             return _provided_image(runtime)
+        if runtime == SERVER:
+            return _server_image(self._interpreters)
         interpreter = self._interpreter(runtime)
         if interpreter is None:
             raise RuntimeMissing(self._missing(runtime))
+        if runtime.startswith("event-"):
+            return _event_image(runtime, interpreter)
         if interpreter.language is Language.NODE:
             return _node_image(runtime, interpreter, self._node_folder())
         if not self.installed(runtime):
@@ -124,13 +140,21 @@ class ImageCatalog:
         named = [f"python3.{minor}" for minor in PYTHON_MINORS] + [f"nodejs{major}.x" for major in NODE_MAJORS]
         return (*(name for name in named if self._interpreter(name) is not None), *PROVIDED)
 
+    def served(self) -> tuple[str, ...]:
+        """Every name that `resolve` has an image for now."""
+        events = [f"event-python3.{minor}" for minor in EVENT_PYTHON_MINORS]
+        events += [f"event-nodejs{major}" for major in EVENT_NODE_MAJORS]
+        return tuple(name for name in (*self.present(), SERVER, *events) if self.installed(name))
+
     def installed(self, runtime: str) -> bool:
         """Whether `resolve` would succeed."""
-        if runtime in PROVIDED:
+        if runtime in (*PROVIDED, SERVER):
             return True
         interpreter = self._interpreter(runtime)
         if interpreter is None:
             return False
+        if runtime.startswith("event-"):
+            return True
         return interpreter.language is Language.NODE or os.path.exists(os.path.join(self._root, runtime, STAMP))
 
     def interpreter(self, runtime: str) -> Interpreter | None:
@@ -138,12 +162,13 @@ class ImageCatalog:
         return self._interpreter(runtime)
 
     def _interpreter(self, runtime: str) -> Interpreter | None:
-        if (match := _PYTHON.fullmatch(runtime)) and int(match[1]) in PYTHON_MINORS:
-            return choose(self._interpreters, Language.PYTHON, 3, int(match[1]))
-        if (match := _NODE.fullmatch(runtime)) and int(match[1]) in NODE_MAJORS:
-            exact = choose(self._interpreters, Language.NODE, int(match[1]))
-            return exact or (choose(self._interpreters, Language.NODE) if self._any_node else None)
-        return None
+        wanted = _version(runtime)
+        if wanted is None:
+            return None
+        language, version = wanted
+        exact = choose(self._interpreters, language, *version)
+        anything = self._any_node and language is Language.NODE
+        return exact or (choose(self._interpreters, language) if anything else None)
 
     def _missing(self, runtime: str) -> str:
         wanted = _wanted(runtime)
@@ -157,12 +182,25 @@ class ImageCatalog:
         return installed if os.path.exists(os.path.join(installed, STAMP)) else _NODE_GUEST
 
 
-def _wanted(runtime: str) -> str | None:
-    if (match := _PYTHON.fullmatch(runtime)) and int(match[1]) in PYTHON_MINORS:
-        return f"Python 3.{match[1]}"
-    if (match := _NODE.fullmatch(runtime)) and int(match[1]) in NODE_MAJORS:
-        return f"Node.js {match[1]}"
+def _version(runtime: str) -> tuple[Language, tuple[int, ...]] | None:
+    """The language a runtime name asks for, and how its version begins; None if no such runtime is known."""
+    if match := _PYTHON.fullmatch(runtime):
+        minor = int(match[2])
+        known = EVENT_PYTHON_MINORS if match[1] else PYTHON_MINORS
+        return (Language.PYTHON, (3, minor)) if minor in known else None
+    if match := _NODE.fullmatch(runtime):
+        major = int(match[1] or match[2])
+        known = NODE_MAJORS if match[1] else EVENT_NODE_MAJORS
+        return (Language.NODE, (major,)) if major in known else None
     return None
+
+
+def _wanted(runtime: str) -> str | None:
+    wanted = _version(runtime)
+    if wanted is None:
+        return None
+    language, version = wanted
+    return f"{'Python' if language is Language.PYTHON else 'Node.js'} {'.'.join(map(str, version))}"
 
 
 def _move(path: str, paths: Mapping[str, str]) -> str:
@@ -209,4 +247,35 @@ def _node_image(runtime: str, interpreter: Interpreter, folder: str) -> RuntimeI
         argv=(executable, f"{RUNTIME}/index.mjs"),
         environment={**_SHARED, "NODE_PATH": f"{own}:{shared}"},
         version=interpreter.version_text,
+    )
+
+
+def _event_image(runtime: str, interpreter: Interpreter) -> RuntimeImage:
+    executable = _inside(interpreter)
+    python = interpreter.language is Language.PYTHON
+    program = ("-S", f"{RUNTIME}/server.py") if python else (f"{RUNTIME}/server.mjs",)
+    return RuntimeImage(
+        runtime=runtime,
+        lang=interpreter.prefix,
+        executable=executable,
+        runtime_dir=os.path.join(_GUESTS, "event_python" if python else "event_nodejs"),
+        clone_module=EVENT_CLONE_MODULE if python else None,
+        argv=(executable, *program),
+        environment={**_SHARED, "LC_CTYPE": "C.UTF-8"} if python else _SHARED,
+        version=interpreter.version_text,
+    )
+
+
+def _server_image(interpreters: Iterable[Interpreter]) -> RuntimeImage:
+    named = server_image.languages(interpreters)
+    return RuntimeImage(
+        runtime=SERVER,
+        lang=None,
+        executable=None,
+        runtime_dir=None,
+        clone_module=None,
+        argv=(),
+        environment=server_image.environment(named),
+        languages={name: interpreter.prefix for name, interpreter in named.items()},
+        commands=server_image.commands(named),
     )

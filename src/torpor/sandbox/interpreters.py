@@ -19,7 +19,7 @@ from typing import Any
 PROBE_SECONDS = 5.0
 SEARCH_SECONDS = 20.0
 
-_PYTHON_NAME = re.compile(r"python3\.1[0-4]")
+_PYTHON_NAME = re.compile(r"python3\.(9|1[0-4])")
 _NODE_NAME = re.compile(r"node|nodejs")
 _PYTHON_PROBE = (
     "import sys, json; print(json.dumps([list(sys.version_info[:3]), sys.prefix, sys.base_prefix,"

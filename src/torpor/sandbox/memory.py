@@ -8,10 +8,12 @@ rung; there is no isolation whatever, and time is the loop's.
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 from collections import deque
 from collections.abc import Collection, Mapping
+from tempfile import TemporaryDirectory
 
 from torpor.model.errors import RuntimeMissing, SandboxUnavailable
 from torpor.sandbox.memory_process import MemoryProcess, Program, run
@@ -27,6 +29,7 @@ from torpor.sandbox.port import (
     Stream,
 )
 from torpor.sandbox.ports import PortBook
+from torpor.sandbox.saved import save_code
 
 __all__ = ["MemoryProcess", "MemoryProvider", "MemorySandbox", "Program"]
 
@@ -42,6 +45,11 @@ class MemorySandbox:
     def __init__(self, spec: SandboxSpec, listener: SandboxListener, provider: "MemoryProvider") -> None:
         self.spec = spec
         self.tmp: dict[str, bytes] = {}
+        self._own_code = TemporaryDirectory(prefix="torpor-memory-") if spec.writable else None
+        self.code = os.path.join(self._own_code.name, "code") if self._own_code else spec.code
+        """The code folder, a copy if it may change."""
+        if spec.writable:
+            shutil.copytree(spec.code, self.code, symlinks=True)
         self.running = asyncio.Event()
         """Set while not frozen."""
         self.running.set()
@@ -58,7 +66,9 @@ class MemorySandbox:
         self._live: dict[int, MemoryProcess] = {}
         self._pids = 0
         self._peak = 0
-        self._written: deque[tuple[Stream, bytes]] = deque()
+        self._written: deque[tuple[Stream | int, bytes]] = deque()
+        """To a stream, or to a worker's connection; no bytes mean its end."""
+        self._connections = 0
         self._pending_signals: list[tuple[MemoryProcess, int]] = []
         self._gone = False
 
@@ -79,8 +89,8 @@ class MemorySandbox:
 
     @property
     def paths(self) -> Mapping[str, str]:
-        """The fixed paths: the names programs are registered under."""
-        return PATHS
+        """The fixed paths: the names programs are registered under, whatever the code's place."""
+        return {**PATHS, "task": self.spec.code_at}
 
     @property
     def address(self) -> str:
@@ -106,16 +116,21 @@ class MemorySandbox:
         """Run the program registered under `argv[0]`."""
         if self._gone:
             return
-        program = self._provider.programs.get(process.argv[0])
+        program = self._provider.programs.get(process.argv[0]) or self._provider.programs.get(self._fixed(process))
         if program is None:
             exit = ProcessExit(name=process.name, start_error=self._why_missing(process.argv[0]))
             self._loop.call_soon(self._tell_exit, exit)
             return
         self.launch(MemoryProcess(self, process, self.next_pid(), None), program)
 
+    def _fixed(self, process: ProcessSpec) -> str:
+        """The program's name had the code its usual place."""
+        inside = process.argv[0].removeprefix(self.spec.code_at + "/")
+        return process.argv[0] if inside == process.argv[0] else f"{PATHS['task']}/{inside}"
+
     def _why_missing(self, program: str) -> str:
-        inside = program.removeprefix(PATHS["task"] + "/")
-        there = inside != program and os.path.exists(os.path.join(self.spec.code, inside))
+        inside = program.removeprefix(self.spec.code_at + "/")
+        there = inside != program and os.path.exists(os.path.join(self.code, inside))
         return f"{'Permission denied' if there else 'No such file or directory'}: {program}"
 
     def launch(self, process: MemoryProcess, program: Program) -> None:
@@ -138,16 +153,34 @@ class MemorySandbox:
         if not self._gone:
             self._listener.process_exited(exit)
 
-    def write(self, stream: Stream, data: bytes) -> None:
-        """Take a program's output; delivered from the loop, in order."""
+    def write(self, stream: Stream | int, data: bytes) -> None:
+        """Take a program's output, to a stream or a worker's connection; delivered from the loop, in order."""
+        self._deliver_later([(stream, data[at : at + CHUNK]) for at in range(0, len(data), CHUNK)])
+
+    def open_connection(self) -> int:
+        """The number of a worker's new connection."""
+        self._connections += 1
+        return self._connections
+
+    def close_connection(self, connection: int) -> None:
+        """A worker's connection ends."""
+        self._deliver_later([(connection, b"")])
+
+    def _deliver_later(self, pieces: list[tuple[Stream | int, bytes]]) -> None:
         if not self._written:
             self._loop.call_soon(self.drain_output)
-        self._written.extend((stream, data[at : at + CHUNK]) for at in range(0, len(data), CHUNK))
+        self._written.extend(pieces)
 
     def drain_output(self) -> None:
         """Deliver what programs have written."""
         while self._written and not self._gone:
-            self._listener.output(*self._written.popleft())
+            stream, data = self._written.popleft()
+            if isinstance(stream, Stream):
+                self._listener.output(stream, data)
+            elif data:
+                self._listener.worker_output(stream, data)
+            else:
+                self._listener.worker_closed(stream)
 
     def signal(self, name: str, number: int) -> None:
         """Signal the named process and its children; while frozen it waits for the thaw, SIGKILL excepted."""
@@ -209,6 +242,12 @@ class MemorySandbox:
         self._written.clear()
         self.tmp.clear()
 
+    async def save(self, folder: str) -> None:
+        """Copy the code."""
+        if not self.spec.writable or self._gone:
+            raise SandboxUnavailable(f"The sandbox {self.name} cannot be changed or is gone: nothing can be saved.")
+        await save_code(self.code, folder)
+
     async def destroy(self) -> None:
         """End all programs and wait for them."""
         if not self._gone:
@@ -217,6 +256,8 @@ class MemorySandbox:
         tasks = [process.task for process in self._live.values() if process.task is not None]
         if tasks:
             await asyncio.wait(tasks)
+        if self._own_code is not None:
+            self._own_code.cleanup()
         self._provider.forget(self.name)
 
 
@@ -260,7 +301,10 @@ class MemoryProvider:
 
     def capabilities(self) -> tuple[Capability, ...]:
         """Says what it is."""
-        return (Capability(name="isolation", available=False, detail="programs are coroutines of the server itself"),)
+        return (
+            Capability(name="isolation", available=False, detail="programs are coroutines of the server itself"),
+            Capability(name="changeable directories", available=False, detail="a copy of the code only"),
+        )
 
     def statistics(self) -> ProviderStatistics:
         """Live sandboxes."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import inspect
 import os
 import signal
@@ -82,6 +83,7 @@ class MemoryProcess:
         self.memory_bytes = 0
         self._handlers: dict[int, Callable[[], None]] = {}
         self._connections: list[asyncio.StreamWriter] = []
+        self._worker_connections: set[int] = set()
         self._servers: list[asyncio.Server] = []
         self._answering: set[asyncio.Task[int | None]] = set()
         self.task: asyncio.Task[int | None] | None = None
@@ -98,8 +100,15 @@ class MemoryProcess:
 
     def read_code(self, name: str) -> bytes:
         """A file of the code folder. Raises OSError."""
-        with open(os.path.join(self.sandbox.spec.code, name), "rb") as file:
+        with open(os.path.join(self.sandbox.code, name), "rb") as file:
             return file.read()
+
+    def write_code(self, name: str, data: bytes) -> None:
+        """Write a file of the code folder. Raises OSError, unless the sandbox is writable."""
+        if not self.sandbox.spec.writable:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), name)
+        with open(os.path.join(self.sandbox.code, name), "wb") as file:
+            file.write(data)
 
     def write(self, data: bytes) -> None:
         """Write to stdout."""
@@ -110,6 +119,23 @@ class MemoryProcess:
         if not self.spec.framed_log_variable:
             raise OSError("the process has no framed log pipe")
         self.sandbox.write(Stream.FRAMED, data)
+
+    def connect_worker(self) -> int:
+        """A connection to the worker socket. Raises OSError if the process was started without one, or has too many."""
+        if not self.spec.worker_log_variable or len(self._worker_connections) >= self.spec.worker_connections:
+            raise OSError("the process has no worker socket, or no connection left")
+        connection = self.sandbox.open_connection()
+        self._worker_connections.add(connection)
+        return connection
+
+    def write_worker(self, connection: int, data: bytes) -> None:
+        """Write to a connection of the worker socket."""
+        self.sandbox.write(connection, data)
+
+    def close_worker(self, connection: int) -> None:
+        """End a connection of the worker socket."""
+        self._worker_connections.remove(connection)
+        self.sandbox.close_connection(connection)
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A connection to the API socket; it breaks when the process ends."""
@@ -164,6 +190,8 @@ class MemoryProcess:
     def close_files(self) -> None:
         """Break the connections, as the end of a process does."""
         self.memory_bytes = 0
+        for connection in sorted(self._worker_connections):
+            self.close_worker(connection)
         for server in self._servers:
             server.close()
         for task in self._answering:

@@ -40,7 +40,9 @@ class SandboxSpec:
     runtime: str
     """The runtime identifier: which interpreter stands at `/var/lang` and which client at `/var/runtime`."""
     code: str
-    """Folder shown read-only at `/var/task`."""
+    """Folder shown at `code_at`, read-only unless the sandbox is `writable`."""
+    code_at: str = "/var/task"
+    """One of `/var/task`, `/code` and `/app`."""
     layers: tuple[str, ...] = ()
     """Folders merged read-only at `/opt`, later ones winning."""
     memory_mb: int = 128
@@ -49,6 +51,15 @@ class SandboxSpec:
     """CPUs this sandbox may use when limited (0.07 for a 14th of one)."""
     processes: int = 1024
     files: int = 1024
+    as_root: bool = False
+    """Processes are root inside: user 0 of a user namespace of their own, in which they may change owners and modes,
+    become other users and bind low ports. On the host they are unprivileged."""
+    writable: bool = False
+    """The code folder's place, `/dev/shm` and the usual directories (`/usr`, `/etc`, `/var`, `/opt`, `/home`, `/root`,
+    ...) can be changed, as far as the provider's capabilities say. Changes are private to the sandbox, end with it and
+    count towards `tmp_mb`."""
+    system: str = ""
+    """The `system` folder of an earlier `Sandbox.save`: its changes show in the usual directories of this sandbox."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,10 +72,16 @@ class ProcessSpec:
     """Program and arguments as seen inside. For a managed runtime the adapter may clone a warm interpreter instead of
     executing `argv`, if `clone` allows it and the result is the same to the code inside."""
     environment: Mapping[str, str]
-    cwd: str = "/var/task"
+    cwd: str = ""
+    """Empty for the place of the code."""
     clone: bool = False
     framed_log_variable: str = ""
     """If set, the process gets a pipe for framed logs and finds its number in this variable."""
+    worker_log_variable: str = ""
+    """If set, the process finds in this variable the path of a Unix stream socket. Its workers connect there for their
+    output, with a connection for each stream; see `SandboxListener.worker_output`."""
+    worker_connections: int = 1024
+    """How many of those are open at once; further ones wait until one ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +106,17 @@ class SandboxListener(Protocol):
 
     def output(self, stream: Stream, data: bytes) -> None:
         """Raw bytes as they were written, at most 64 KiB a call."""
+        ...
+
+    def worker_output(self, connection: int, data: bytes) -> None:
+        """Raw bytes written to a connection of a `worker_log_variable` socket, at most 64 KiB a call.
+
+        Numbers are not used twice in a sandbox's life."""
+        ...
+
+    def worker_closed(self, connection: int) -> None:
+        """The connection has ended; all that was written to it has been delivered. Nothing is told of connections
+        still open when the sandbox ends."""
         ...
 
     def sandbox_died(self, reason: str) -> None:
@@ -180,6 +208,15 @@ class Sandbox(Protocol):
         ...
 
     def statistics(self) -> SandboxStatistics: ...
+
+    async def save(self, folder: str) -> None:
+        """Keep what a `writable` sandbox holds in an empty folder of the host.
+
+        The content of the code's place comes to `code`; what changed in the usual directories, if anything did, to
+        `system`, for `SandboxSpec.system`. Modes are kept; set-user bits, devices and sockets are not. Everything
+        belongs to the server's user. Processes should have ended before. Raises SandboxUnavailable, leaving the
+        folder partly filled."""
+        ...
 
     async def destroy(self) -> None:
         """End all processes and remove every trace (processes, cgroups, mounts, folders). Idempotent; never raises."""

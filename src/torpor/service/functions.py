@@ -8,6 +8,7 @@ record, so a check and the write after it are one step.
 import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from torpor.model.account import PackageLimits, ReservationLimits
@@ -16,10 +17,14 @@ from torpor.model.errors import Conflict, InvalidRequest, NotFound, Precondition
 from torpor.model.function import LATEST, Alias, CodeRef, FunctionRecord, FunctionVersion, VersionRecord
 from torpor.service import versions as published
 from torpor.service.changes import Changes, NewFunction, OnChange, OnScale, new_revision
-from torpor.service.packages import Packages
+from torpor.service.packages import Package, Packages
 from torpor.store.ports import CodeStore, MetadataStore
 
 __all__ = ["Changes", "Functions", "NewFunction", "OnChange", "new_revision"]
+
+
+def _any_runtime(contract: str, runtime: str) -> None:
+    """Asks nothing of the host."""
 
 
 class Functions:
@@ -36,14 +41,16 @@ class Functions:
         clock: Clock,
         packages: PackageLimits,
         reservations: ReservationLimits,
+        code_in_use: Callable[[], Iterable[CodeRef]] = tuple,
         on_change: OnChange | None = None,
         on_scale: OnScale | None = None,
-        require_runtime: Callable[[str], object] = str,
+        require_runtime: Callable[[str, str], object] = _any_runtime,
         revisions: Callable[[], str] = new_revision,
+        other_packages: Mapping[str, PackageLimits] = MappingProxyType({}),
         draw: Callable[[], float] = random.random,
     ) -> None:
         self._metadata = metadata
-        self.packages = Packages(code, packages)
+        self.packages = Packages(code, packages, other_packages, code_in_use)
         """Shared with whatever else keeps packages in the same store."""
         self._clock = clock
         self._reservations = reservations
@@ -58,13 +65,13 @@ class Functions:
         self._births = dict.fromkeys(self._records, 0)
         self._born = 0
 
-    async def create(self, new: NewFunction, archive: bytes) -> FunctionRecord:
+    async def create(self, new: NewFunction, package: Package) -> FunctionRecord:
         """Raises Conflict if the name is taken, TooLarge and InvalidPackage for the package, and RuntimeMissing if this
         host cannot serve the runtime."""
         self._check_free(new.name)
-        self._require_runtime(new.runtime)
-        layers = new.configuration.get("layers", ())
-        async with self.packages.added(archive, layers_bytes=_unpacked(layers)) as code:
+        self._require_runtime(new.contract, new.runtime)
+        size = _unpacked(new.configuration.get("layers", ()))
+        async with self.packages.added(package, layers_bytes=size, contract=new.contract) as code:
             self._check_free(new.name)
             version = FunctionVersion(
                 function=new.name,
@@ -105,7 +112,7 @@ class Functions:
         return [self._records[name] for name in shown], shown[-1] if 0 < limit < len(rest) else None
 
     async def update_code(
-        self, name: str, archive: bytes, *, expected_revision: str | None = None, changes: Changes | None = None
+        self, name: str, package: Package, *, expected_revision: str | None = None, changes: Changes | None = None
     ) -> FunctionRecord:
         """Replace the code, and set `changes` in the same step; configuration changed meanwhile is kept.
 
@@ -114,8 +121,11 @@ class Functions:
         """
         old = self._expected(name, expected_revision)
         birth = self._births[name]
-        layers = (changes or {}).get("layers", old.latest.version.layers)
-        async with self.packages.added(archive, layers_bytes=_unpacked(layers)) as code:
+        size, contract = (
+            _unpacked((changes or {}).get("layers", old.latest.version.layers)),
+            old.latest.version.contract,
+        )
+        async with self.packages.added(package, layers_bytes=size, contract=contract) as code:
             old = self._expected(name, expected_revision)
             if self._births[name] != birth:
                 raise Conflict(f"The function {name} was replaced by another while its code was unpacked.")
@@ -129,7 +139,7 @@ class Functions:
         RuntimeMissing if this host cannot serve a new runtime."""
         old = self._expected(name, expected_revision)
         if "runtime" in changes:
-            self._require_runtime(changes["runtime"])
+            self._require_runtime(old.latest.version.contract, changes["runtime"])
         return self._update(old, self._changed(old.latest, changes))
 
     def delete(self, name: str) -> None:
@@ -312,7 +322,7 @@ class Functions:
         if "environment" in fields:
             fields["environment"] = dict(fields["environment"])
         version = replace(record.version, **fields, revision=self._revisions())
-        self.packages.check_unpacked(version.code.unpacked_bytes + _unpacked(version.layers))
+        self.packages.check_unpacked(version.code.unpacked_bytes + _unpacked(version.layers), version.contract)
         return VersionRecord(
             version=version,
             description=description,

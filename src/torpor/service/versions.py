@@ -20,7 +20,7 @@ class Publication:
     """None takes the function's own."""
     number: str | None = None
     minimum: int | None = None
-    maximum: int | None = None
+    """Of its environments; None takes the function's own. A replaced version's bounds stay in any case."""
 
 
 def publish(record: FunctionRecord, how: Publication, *, replacing: bool = False) -> tuple[FunctionRecord, str]:
@@ -32,12 +32,13 @@ def publish(record: FunctionRecord, how: Publication, *, replacing: bool = False
     if number in record.versions and not replacing:
         raise Conflict(f"The function {record.name} has a version {number} already.")
     latest = record.latest
+    bounds = record.versions.get(number, latest)
     version = replace(
         latest.version,
         version=number,
         revision=how.revision,
-        minimum=latest.version.minimum if how.minimum is None else how.minimum,
-        maximum=latest.version.maximum if how.maximum is None else how.maximum,
+        minimum=how.minimum if bounds is latest and how.minimum is not None else bounds.version.minimum,
+        maximum=bounds.version.maximum,
     )
     description = latest.description if how.description is None else how.description
     published = replace(latest, version=version, description=description, modified=how.modified)

@@ -1,174 +1,106 @@
-"""Packages on the local disk: `<digest>/` is the unpacked tree, `<digest>.zip` the archive it came from.
+"""Packages: archives in their home, unpacked trees on the local disk."""
 
-A package is built under a temporary name and renamed when it is whole, the tree last: a tree that is there is complete
-and has its archive beside it.
-"""
-
-import ctypes
-import errno
 import hashlib
 import os
-import re
-import shutil
-import stat
-import tempfile
-import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 
-from torpor.model.errors import NotFound, StoreUnavailable, TooLarge
+from torpor.model.errors import InvalidPackage, NotFound, StoreUnavailable, TooLarge
 from torpor.model.function import CodeRef
-from torpor.store.unpacking import BLOCK, unpack
-
-_UNFINISHED = ".unfinished-"
-_DIGEST = re.compile(r"[0-9a-f]{64}(\.zip)?")
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+from torpor.store import disk
+from torpor.store.homes import DiskArchiveHome
+from torpor.store.ports import ArchiveHome, Tree
+from torpor.store.trees import Trees
 
 
 class DiskCodeStore:
-    """A `CodeStore` in a folder of its own, which it makes. Safe to share between threads, not between processes.
+    """A `CodeStore` with its trees in a folder, which it makes, and its archives in `home`, by default beside them.
 
-    Every method raises StoreUnavailable when the disk cannot do its part.
+    `bound` is the bytes of content that the trees may have together, 0 for any number; adopted trees, which cannot be
+    made again, are then kept in the folder `built`. Safe to share between threads, not between processes. Every method
+    raises StoreUnavailable when the disk or the home cannot do its part.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, home: ArchiveHome | None = None, *, built: str = "", bound: int = 0) -> None:
         self._root = os.path.abspath(folder)
-        self._under_way: set[str] = set()
-        self._lock = threading.Lock()
-        with self._translated():
-            os.makedirs(self._root, exist_ok=True)
+        with disk.translated(self._root):
+            self._trees = Trees(folder, bound=bound if built else 0)
+            self._built = Trees(built) if built else self._trees
+        self._home = home or DiskArchiveHome(folder)
 
     def add(self, archive: bytes, *, unpacked_limit: int) -> CodeRef:
         digest = hashlib.sha256(archive).hexdigest()
-        with self._translated():
-            if os.path.isdir(self._path(digest)):
-                unpacked = _tree_bytes(self._path(digest))
+        with disk.translated(self._root):
+            if self._trees.present(digest):
+                unpacked = disk.tree_bytes(self._trees.path(digest))
+                _check(unpacked, unpacked_limit)
+                self._home.put(digest, archive)
             else:
-                unpacked = self._build(digest, archive, unpacked_limit)
-        if unpacked > unpacked_limit:
-            message = f"The package unpacks to more than {unpacked_limit} bytes."
-            raise TooLarge(message, what="unpacked", limit=unpacked_limit)
+                with self._trees.unpacked(archive, unpacked_limit) as tree:
+                    # Its archive comes first: a tree can be made again, and what is left over is swept.
+                    self._home.put(digest, archive)
+                    self._trees.publish(digest, tree)
+                unpacked = tree.size
         return CodeRef(digest=digest, packed_bytes=len(archive), unpacked_bytes=unpacked)
 
+    def adopt(self, tree: Tree, *, unpacked_limit: int) -> CodeRef:
+        with disk.translated(self._root):
+            unpacked = disk.tree_bytes(tree.folder)
+            if unpacked > unpacked_limit:
+                message = f"What was built has {unpacked} bytes, more than {unpacked_limit}."
+                raise TooLarge(message, what="unpacked", limit=unpacked_limit)
+            digest = disk.tree_digest(tree.folder)
+            self._built.move_in(digest, tree.folder)
+        return CodeRef(digest=digest, packed_bytes=unpacked, unpacked_bytes=unpacked)
+
     def folder(self, code: CodeRef) -> str:
-        return self._path(code.digest)
+        built = self._built.path(code.digest)
+        return built if os.path.isdir(built) else self._trees.path(code.digest)
+
+    def present(self, code: CodeRef) -> bool:
+        return self._trees.present(code.digest) or self._built.present(code.digest)
+
+    def fetch(self, code: CodeRef, in_use: Iterable[CodeRef]) -> str:
+        if not self.present(code):
+            archive = self._archive(code)
+            with disk.translated(self._root):
+                self._trees.make_room(code.unpacked_bytes, (used.digest for used in in_use))
+                self._unpack(code, archive)
+        return self.folder(code)
+
+    def trim(self, in_use: Iterable[CodeRef]) -> None:
+        with disk.translated(self._root):
+            self._trees.make_room(0, (used.digest for used in in_use))
 
     def archive(self, code: CodeRef) -> bytes:
-        with self._translated():
-            try:
-                with open(self._path(f"{code.digest}.zip"), "rb") as source:
-                    return source.read()
-            except FileNotFoundError as error:
-                raise NotFound(f"There is no package {code.digest}.") from error
+        archive = self._home.get(code.digest)
+        if hashlib.sha256(archive).hexdigest() != code.digest:
+            raise StoreUnavailable(f"The package {code.digest} is damaged in the code store; deploy it again.")
+        return archive
 
     def keep_only(self, used: Iterable[CodeRef]) -> None:
-        """Packages whose `add` has returned are removed too unless they are in `used`; those being added are not."""
+        """Packages whose `add` has returned are removed too unless they are in `used`; trees in the making are not."""
         kept = {code.digest for code in used}
-        with self._translated(), self._lock:
-            # Unfinished ones sort first and make way for the names that removing packages takes.
-            for name in sorted(os.listdir(self._root)):
-                ours = _DIGEST.fullmatch(name) or name.startswith(_UNFINISHED)
-                if ours and name.removesuffix(".zip") not in kept and name not in self._under_way:
-                    self._remove(name)
+        with disk.translated(self._root):
+            self._trees.keep_only(kept)
+            self._built.keep_only(kept)
+        self._home.keep_only(kept)
 
-    def _path(self, name: str) -> str:
-        return f"{self._root}/{name}"
-
-    def _build(self, digest: str, archive: bytes, limit: int) -> int:
-        with self._workplace() as place:
-            tree, packed = f"{place}/tree", f"{place}/archive"
-            os.mkdir(tree)
-            os.chmod(tree, 0o755)
-            unpacked = unpack(archive, tree, limit=limit)
-            _write(packed, archive)
-            _flush(place)
-            self._publish(digest, tree, packed)
-        return unpacked
-
-    @contextmanager
-    def _workplace(self) -> Iterator[str]:
-        with self._lock:
-            place = tempfile.mkdtemp(prefix=_UNFINISHED, dir=self._root)
-            self._under_way.add(os.path.basename(place))
+    def _archive(self, code: CodeRef) -> bytes:
         try:
-            yield place
-        finally:
-            shutil.rmtree(place, ignore_errors=True)
-            with self._lock:
-                self._under_way.discard(os.path.basename(place))
+            return self.archive(code)
+        except NotFound as error:
+            message = f"The package {code.digest} is missing in the code store; deploy the function again."
+            raise StoreUnavailable(message) from error
 
-    def _publish(self, digest: str, tree: str, packed: str) -> None:
-        with self._lock:
-            if os.path.isdir(self._path(digest)):
-                # The same package was added twice at once, and the other was faster.
-                return
-            os.rename(packed, self._path(f"{digest}.zip"))
-            try:
-                os.rename(tree, self._path(digest))
-            except OSError:
-                os.unlink(self._path(f"{digest}.zip"))
-                raise
-            _flush_directory(self._root)
-
-    def _remove(self, name: str) -> None:
-        path = self._path(name)
-        if not os.path.isdir(path):
-            os.unlink(path)
-            return
-        if not name.startswith(_UNFINISHED):
-            # Renamed first: a tree half removed must never be taken for a whole one.
-            place = self._path(f"{_UNFINISHED}{name}")
-            os.rename(path, place)
-            path = place
-        shutil.rmtree(path)
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _unpack(self, code: CodeRef, archive: bytes) -> None:
         try:
-            yield
-        except OSError as error:
-            reason = "is full; free some space and try again" if error.errno in _FULL else f"failed: {error.strerror}"
-            raise StoreUnavailable(f"The disk of the code folder {self._root} {reason}.") from error
+            with self._trees.unpacked(archive, code.unpacked_bytes) as tree:
+                self._trees.publish(code.digest, tree)
+        except (InvalidPackage, TooLarge) as error:
+            message = f"The package {code.digest} cannot be unpacked any more ({error}); deploy the function again."
+            raise StoreUnavailable(message) from error
 
 
-def _write(path: str, content: bytes) -> None:
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb", buffering=0) as target:
-        rest = memoryview(content)
-        while rest:
-            rest = rest[target.write(rest[:BLOCK]) :]
-
-
-def _tree_bytes(root: str) -> int:
-    """The same sum as unpacking counts: content of files and targets of links."""
-    total = 0
-    for folder, directories, files in os.walk(root):
-        for name in (*files, *directories):
-            status = os.lstat(f"{folder}/{name}")
-            total += 0 if stat.S_ISDIR(status.st_mode) else status.st_size
-    return total
-
-
-def _flush(path: str) -> None:
-    """Put everything written to this file system on the disk: one call, where a flush per file takes ten times as long.
-
-    C libraries without the call flush every file system instead.
-    """
-    flush = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
-    if flush is None:
-        os.sync()
-        return
-    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        if flush(directory) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
-    finally:
-        os.close(directory)
-
-
-def _flush_directory(path: str) -> None:
-    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+def _check(unpacked: int, limit: int) -> None:
+    if unpacked > limit:
+        raise TooLarge(f"The package unpacks to more than {limit} bytes.", what="unpacked", limit=limit)

@@ -11,7 +11,7 @@ hear of that. What is already written still reaches it.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from torpor.transport.answering import StreamedAnswer
@@ -45,6 +45,7 @@ class Connection(asyncio.Protocol, Timed):
         "_ready",
         "_stash",
         "_unread",
+        "_watcher",
         "_writer",
     )
 
@@ -53,7 +54,7 @@ class Connection(asyncio.Protocol, Timed):
     def __init__(self, host: Host) -> None:
         Timed.__init__(self)
         self._host = host
-        self._parser = RequestParser(host.limits, self)
+        self._parser = self._new_parser()
         self._phase = Phase.IDLE
         self._current: Exchange | None = None
         self._ready: deque[Exchange | Refusal] = deque()
@@ -64,6 +65,10 @@ class Connection(asyncio.Protocol, Timed):
         self._open_ended = False
         self._body_start = 0
         self._peer: str | None = None
+        self._watcher: Callable[[], None] | None = None
+
+    def _new_parser(self) -> RequestParser:
+        return RequestParser(self._host.limits, self)
 
     @property
     def peer(self) -> str:
@@ -97,7 +102,7 @@ class Connection(asyncio.Protocol, Timed):
         self._busy = True
         self._parse(data)
         self._busy = False
-        if self._current is None:
+        if self._current is None or self._stash:
             self._go_on()
 
     def eof_received(self) -> bool:
@@ -133,6 +138,13 @@ class Connection(asyncio.Protocol, Timed):
         self._lose_current()
         self._parser.close()
         self._host.left(self)
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher()
+
+    def watch(self, lost: Callable[[], None]) -> None:
+        """For the exchange."""
+        self._watcher = lost
 
     # Told by the parser.
 
@@ -227,6 +239,8 @@ class Connection(asyncio.Protocol, Timed):
     # Reading on.
 
     def _put_aside(self, data: bytes | memoryview) -> None:
+        if self._phase in ENDING:
+            return
         self._stash += data
         if len(self._stash) > self._host.limits.pipelined_bytes and not self._unread:
             self._unread = True
@@ -275,7 +289,7 @@ class Connection(asyncio.Protocol, Timed):
 
     def _parse_slices(self, data: memoryview) -> Refusal | None:
         for start in range(0, len(data), SLICE):
-            if not self._may_go_on() or self._ready:
+            if not self._may_go_on() or self._ready or self._stash:
                 self._put_aside(data[start:])
                 return None
             refusal = self._parser.feed(data[start : start + SLICE])

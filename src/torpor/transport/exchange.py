@@ -1,9 +1,12 @@
 """One request and the way to answer it."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from torpor.model.invocation import BodySource
+
+if TYPE_CHECKING:
+    from torpor.transport.tunnel import Tunnel
 
 RawHeaders = list[tuple[bytes, bytes]]
 _KEYS: dict[str, bytes] = {}
@@ -42,6 +45,11 @@ class Headers:
         """Every field, names in the case they came in."""
         return ((key.decode("latin-1"), value.decode("latin-1").strip()) for key, value in self._raw)
 
+    @property
+    def raw(self) -> Sequence[tuple[bytes, bytes]]:
+        """Every field as it came."""
+        return self._raw
+
     def __len__(self) -> int:
         return len(self._raw)
 
@@ -75,6 +83,8 @@ class ReplySink(Protocol):
 
     def break_off(self, exchange: "Exchange") -> None: ...
 
+    def watch(self, lost: Callable[[], None]) -> None: ...
+
 
 class Exchange:
     """A request, answered once: at once, or later if it is kept. Use it from the event loop's thread only.
@@ -85,6 +95,7 @@ class Exchange:
     __slots__ = (
         "_sink",
         "_stream",
+        "_switch",
         "body",
         "headers",
         "http10",
@@ -96,6 +107,7 @@ class Exchange:
         "query",
         "source",
         "target",
+        "upgrade",
     )
 
     def __init__(
@@ -109,6 +121,8 @@ class Exchange:
         self.body = body
         self.source: BodySource | None = None
         """What follows `body`, if the request is served before its body is complete."""
+        self.upgrade = ""
+        """The protocol the peer offers to change to, in lower case, if `tunnel` may accept it."""
         self.keep_alive = keep_alive
         self.http10 = http10
         self.on_disconnect: Callable[[], None] | None = None
@@ -184,6 +198,27 @@ class Exchange:
             stream.abort()
         elif sink is not None:
             sink.break_off(self)
+
+    def watch_connection(self, lost: Callable[[], None]) -> None:
+        """Call `lost` once this exchange's connection is gone, however long after the answer; the last call counts."""
+        if self._sink is not None:
+            self._sink.watch(lost)
+
+    def tunnel(self, head: bytes) -> "Tunnel | None":
+        """Accept the offer: send `head`, a whole answer with status 101, and take the connection over.
+
+        None if the exchange was answered before or the peer is gone. Raises RuntimeError if nothing was offered.
+        """
+        if not self.upgrade:
+            raise RuntimeError("The request offers no change of protocol.")
+        if self._sink is None:
+            return None
+        self._sink = self.on_disconnect = self.on_writable = None
+        return self._switch(head)
+
+    def attach_switch(self, switch: Callable[[bytes], "Tunnel | None"]) -> None:
+        """For the connection: what accepts the offer."""
+        self._switch = switch
 
     def attach(self, sink: ReplySink) -> None:
         """For the connection: from now on this exchange can be answered."""

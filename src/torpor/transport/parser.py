@@ -1,9 +1,10 @@
 """Bytes to requests: llhttp does the grammar, this file the bounds and the refusals."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import httptools
 
@@ -41,13 +42,35 @@ class RequestSink(Protocol):
         ...
 
 
+class StreamSink(Protocol):
+    """Told of requests that are served before their body is complete, and of offers to change the protocol."""
+
+    def streams(self, method: str, path: str, headers: Headers) -> bool:
+        """Whether this request is one of them."""
+        ...
+
+    def streamed(self, exchange: Exchange, length: int | None, expects: bool) -> None:
+        """The head has come and the exchange's body begun; it has `length` bytes (None: chunks), and the peer may wait
+        for leave to send it."""
+        ...
+
+    def arrived(self, piece: bytes, last: bool) -> None:
+        """More of that body. Called from within the parser if it is the last."""
+        ...
+
+    def offered(self, exchange: Exchange, rest: bytes) -> None:
+        """A request whose offer may be accepted, and what followed its head."""
+        ...
+
+
 class _Refused(Exception):
     """Leaves a parser callback; the refusal is kept on the parser."""
 
 
 _OVERHEAD_FACTOR = 8
-"""Raw bytes read per byte of body at most, beside one head's worth: bounds chunk extensions and trailers. The worst
-honest case, chunks of one byte, needs six."""
+"""Raw bytes read per byte of body at most, beside one head's worth. Chunks of one byte need six."""
+_SLACK = 16 * 1024
+_BARREN = Refusal(400, "The request's chunks carry more framing than content.")
 _REPEATED_MAX = 2048
 """Longest request in bytes that is kept to be recognised when it comes again."""
 
@@ -59,30 +82,38 @@ class RequestParser:
         "_body",
         "_body_limit",
         "_completed",
+        "_expects",
         "_fed",
+        "_flow",
+        "_handed_on",
         "_headers",
         "_http",
         "_http10",
         "_in_head",
         "_keep_alive",
+        "_length",
         "_limits",
+        "_mark",
         "_method",
+        "_offer",
         "_raw",
         "_refusal",
         "_repeated",
         "_replay",
         "_sink",
+        "_special",
+        "_streaming",
         "_target",
-        "_upgrade",
         "_url",
         "finished",
         "reading",
         "size",
     )
 
-    def __init__(self, limits: HttpLimits, sink: RequestSink) -> None:
+    def __init__(self, limits: HttpLimits, sink: RequestSink, flow: StreamSink | None = None) -> None:
         self._limits = limits
         self._sink = sink
+        self._flow = flow
         self.reading = Reading.BETWEEN
         self.size = 0
         """Bytes of the current body so far."""
@@ -92,7 +123,15 @@ class RequestParser:
         self._refusal: Refusal | None = None
         self._completed = 0
         """Requests that the last input completed."""
-        self._upgrade = False
+        self._special = False
+        """Whether the request ends otherwise than by being handed on whole."""
+        self._streaming = self._handed_on = False
+        self._length: int | None = None
+        self._expects = False
+        self._mark = 0
+        """Raw bytes read when the last byte of a streamed body came."""
+        self._offer = ""
+        self._body: bytes | bytearray = b""
         self._replay: RawHeaders | None = None
         self._repeated = b""
         """The last input if it was one whole request without a body: the same bytes again are the same request, and
@@ -122,7 +161,7 @@ class RequestParser:
 
     def close(self) -> None:
         """Break the reference cycles with llhttp's wrapper and the sink, so that nothing waits for the collector."""
-        self._http = None
+        self._http = self._flow = None
         del self._sink
 
     def _explain(self, error: Exception) -> Refusal | None:
@@ -139,14 +178,34 @@ class RequestParser:
 
     def _check_unfinished(self) -> Refusal | None:
         """Bounds on what llhttp has consumed without completing a request."""
+        if self._streaming:
+            return self._hand_on()
         if self._completed:
             # An earlier request filled part of this input; the next feed counts exactly.
             self._fed = 0
         elif self.reading is Reading.HEAD:
             if self._fed > self._limits.header_bytes:
                 return self._head_too_large()
-        elif self._fed - self.size > self._limits.header_bytes + _OVERHEAD_FACTOR * self.size + 16384:
-            return Refusal(400, "The request's chunks carry more framing than content.")
+        elif self._fed - self.size > self._limits.header_bytes + _OVERHEAD_FACTOR * self.size + _SLACK:
+            return _BARREN
+        return None
+
+    def _hand_on(self) -> Refusal | None:
+        """What this input brought of a streamed body. Its size is not bounded, so silence between its bytes is."""
+        piece, self._body = bytes(self._body), b""
+        if self._completed:
+            self._fed = 0
+        if piece or not self._handed_on:
+            self._mark = self._fed
+        bound = self._limits.header_bytes + _SLACK
+        if self._fed - self._mark > bound or self._fed - self.size > bound + _OVERHEAD_FACTOR * self.size:
+            return _BARREN
+        flow = cast(StreamSink, self._flow)
+        if not self._handed_on:
+            self._handed_on = True
+            flow.streamed(self._exchange(piece), self._length, self._expects)
+        elif piece:
+            flow.arrived(piece, False)
         return None
 
     def _head_too_large(self) -> Refusal:
@@ -165,7 +224,7 @@ class RequestParser:
         self._url = b""
         self._raw: RawHeaders = []
         self._in_head = True
-        self._body: bytes | bytearray = b""
+        self._body = b""
         self.size = 0
 
     def on_url(self, url: bytes) -> None:
@@ -188,8 +247,7 @@ class RequestParser:
             self._refuse(Refusal(505, "Only HTTP/1.1 and HTTP/1.0 are spoken here."))
         self._keep_alive = http.should_keep_alive()
         self._method = http.get_method().decode()
-        if http.should_upgrade():
-            self._set_upgrade_aside()
+        if http.should_upgrade() and not self._weighs_offer():
             return
         self._target = self._origin_form()
         headers = self._headers = Headers(raw)
@@ -209,13 +267,25 @@ class RequestParser:
             self._body = bytearray(self._body) + data
 
     def on_message_complete(self) -> None:
-        if self._upgrade:
+        if self._special and self._ends_specially():
             return
         self.reading = Reading.BETWEEN
         self._completed += 1
         self.finished = not self._keep_alive
         body, self._body = self._body, b""
         self._sink.received(self._exchange(body if isinstance(body, bytes) else bytes(body)))
+
+    def _ends_specially(self) -> bool:
+        if not self._streaming:
+            return True
+        self._special = self._streaming = False
+        if not self._handed_on:  # all of it came at once: a request like any other
+            return False
+        self.reading = Reading.BETWEEN
+        self._completed += 1
+        self.finished = not self._keep_alive
+        cast(StreamSink, self._flow).arrived(bytes(self._body), True)
+        return True
 
     def _exchange(self, body: bytes) -> Exchange:
         return Exchange(
@@ -237,7 +307,7 @@ class RequestParser:
         expects = expectation is not None and self._check_expectation(expectation)
         length = int(first.get(b"content-length", 0))
         if length or chunked:
-            self._begin_body(length, expects)
+            self._begin_body(length, chunked, expects and not self._http10)
 
     def _check_repeated(self) -> None:
         """A second field of the same name must not say what the first does not. llhttp sees to Content-Length."""
@@ -250,7 +320,14 @@ class RequestParser:
             elif name == b"expect":
                 self._check_expectation(value)
 
-    def _begin_body(self, length: int, expects: bool) -> None:
+    def _begin_body(self, length: int, chunked: bool, expects: bool) -> None:
+        if self._flow is not None and self._flow.streams(self._method, self._target.partition("?")[0], self._headers):
+            self._special = self._streaming = True
+            self._handed_on = False
+            self._body_limit = sys.maxsize
+            self._length, self._expects = None if chunked else length, expects
+            self.reading = Reading.BODY
+            return
         limit = self._limits.body_bytes
         if not isinstance(limit, int):
             limit = limit(self._method, self._target.partition("?")[0])
@@ -258,7 +335,7 @@ class RequestParser:
         if length > limit:
             self._refuse(self._body_too_large())
         self.reading = Reading.BODY
-        if expects and not self._http10:
+        if expects:
             self._sink.continue_wanted()
 
     def _check_coding(self, value: bytes) -> bool:
@@ -286,19 +363,38 @@ class RequestParser:
         tail = rest[min(cuts) :] if cuts else ""
         return tail if tail.startswith("/") else "/" + tail
 
-    # An offer to change the protocol is declined by reading the request again without it, body and all.
+    # An offer to change the protocol stands at the end of its request. One that is declined is read again without it,
+    # body and all.
 
-    def _set_upgrade_aside(self) -> None:
+    def _weighs_offer(self) -> bool:
+        """Whether to read on as a request; with False it is read again without its offer."""
         if self._method == "CONNECT":
             self._refuse(Refusal(501, "This server is no proxy: CONNECT is not offered."))
-        self._upgrade = True
+        self._special = True
+        self._offer = self._acceptable_offer()
+        return bool(self._offer)
+
+    def _acceptable_offer(self) -> str:
+        if self._flow is None or self._http10:
+            return ""
+        headers = Headers(self._raw)
+        if "transfer-encoding" in headers or "expect" in headers or headers.get("content-length", "0") != "0":
+            return ""
+        wanted = self._flow.streams(self._method, self._origin_form().partition("?")[0], headers)
+        return headers.get("upgrade").lower() if wanted else ""
 
     def _read_past_upgrade(self, rest: memoryview) -> Refusal | None:
-        self._upgrade = False
-        raw = self._raw
+        self._special = False
         method, version = self._method.encode(), self._http.get_http_version().encode()
-        lines = [b"%b: %b\r\n" % field for field in raw if field[0].lower() != b"upgrade"]
-        self._replay = raw
         self._http = httptools.HttpRequestParser(self)
         self.reading = Reading.BETWEEN
+        offer, self._offer = self._offer, ""
+        if offer:
+            self.finished = not self._keep_alive
+            exchange = self._exchange(b"")
+            exchange.upgrade = offer
+            cast(StreamSink, self._flow).offered(exchange, bytes(rest))
+            return None
+        raw = self._replay = self._raw
+        lines = [b"%b: %b\r\n" % field for field in raw if field[0].lower() != b"upgrade"]
         return self.feed(b"".join([method, b" ", self._url, b" HTTP/", version, b"\r\n", *lines, b"\r\n", rest]))

@@ -62,12 +62,12 @@ class FixedHeaders(tuple[tuple[str, str], ...]):
 
     def __new__(cls, headers: Iterable[tuple[str, str]]) -> "FixedHeaders":
         fixed = super().__new__(cls, headers)
-        fixed.text = _fields(fixed)
+        fixed.text = field_lines(fixed)
         fixed.asked, fixed.head = (0, 0, False, False, ""), b""
         return fixed
 
 
-def _fields(headers: Sequence[tuple[str, str]]) -> str:
+def field_lines(headers: Sequence[tuple[str, str]]) -> str:
     """Header lines without those that are the server's own. Line breaks in a name or value become blanks."""
     known = _BEGINNINGS
     try:
@@ -95,7 +95,7 @@ def encode_head(
     Line breaks in a name or value become blanks: a header can never start a second answer.
     """
     if type(headers) is not FixedHeaders:
-        return _encode(status, _fields(headers), length, _date.text(), keep_alive, http10)
+        return _encode(status, field_lines(headers), length, _date.text(), keep_alive, http10)
     asked = (status, length, keep_alive, http10, _date.text())
     if asked != headers.asked:
         headers.asked, headers.head = asked, _encode(status, headers.text, length, asked[-1], keep_alive, http10)
@@ -111,7 +111,7 @@ def encode_open_head(
     http10: bool = False,
 ) -> bytes:
     """A head before its body is there: `length` is None if it is not known. A Date among the fields stays as it is."""
-    fields = headers.text if type(headers) is FixedHeaders else _fields(headers)
+    fields = headers.text if type(headers) is FixedHeaders else field_lines(headers)
     date = "" if "\ndate:" in f"\n{fields}".lower() else _date.text()
     if length is None:
         return _encode(status, fields, _UNKNOWN, date, keep_alive, http10)

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from torpor.model.errors import PlatformError
 from torpor.transport.attention import Attention
 from torpor.transport.connection import Connection
-from torpor.transport.exchange import Application
+from torpor.transport.exchange import Application, Streams
 from torpor.transport.limits import HttpLimits, Ticks
 from torpor.transport.response import ErrorFace, json_error
+from torpor.transport.streaming import StreamingConnection
 from torpor.transport.wheel import wheel_of_loop
 
 _BACKLOG = 1024
@@ -37,6 +38,7 @@ class HttpServer:
         "_emptied",
         "_listener",
         "_path",
+        "_streams",
         "app",
         "attention",
         "draining",
@@ -49,13 +51,21 @@ class HttpServer:
         "wheel",
     )
 
-    def __init__(self, app: Application, limits: HttpLimits, on_error: ErrorFace, attention: Attention) -> None:
+    def __init__(
+        self,
+        app: Application,
+        limits: HttpLimits,
+        on_error: ErrorFace,
+        attention: Attention,
+        streams: Streams | None = None,
+    ) -> None:
         self.app = app
         self.attention = attention
         self.limits = limits
         self.on_error = on_error
         self.ticks = Ticks(limits)
         self.wheel = wheel_of_loop()
+        self._streams = streams
         self.draining = False
         self.requests = self.refusals = self.timeouts = 0
         self._connections: set[Connection] = set()
@@ -133,7 +143,7 @@ class HttpServer:
 
     def accept(self) -> Connection:
         """The protocol of a connection just accepted; for the event loop."""
-        return Connection(self)
+        return Connection(self) if self._streams is None else StreamingConnection(self, self._streams)
 
     def listening(self, listener: asyncio.Server, path: str | None) -> None:
         """For `listen`."""
@@ -159,13 +169,15 @@ async def listen(
     limits: HttpLimits | None = None,
     on_error: ErrorFace = json_error,
     attention: Attention | None = None,
+    streams: Streams | None = None,
 ) -> HttpServer:
     """Serve `app` on a TCP address, on a Unix socket at `path`, or on `sock`, which then belongs to the server.
 
     `on_error` shapes the errors the server answers itself; `attention` is told of all that arrives.
+    Requests for which `streams` is true are served before their body is complete, and may offer to change the protocol.
     Raises PlatformError if the place cannot be listened on.
     """
-    server = HttpServer(app, limits or HttpLimits(), on_error, attention or Attention())
+    server = HttpServer(app, limits or HttpLimits(), on_error, attention or Attention(), streams)
     loop = asyncio.get_running_loop()
     try:
         if sock is not None:

@@ -8,13 +8,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torpor.api.aws.call import Call, render_reply
+from torpor.api.aws.capacity import CapacityOperations
 from torpor.api.aws.code_links import PREFIX, CodeLinks
-from torpor.api.aws.functions import FunctionOperations
+from torpor.api.aws.functions import Beside, FunctionOperations
 from torpor.api.aws.invocations import Dispatcher, Invocations, Reply, report
 from torpor.api.aws.layers import LayerOperations, is_layer_link
+from torpor.api.aws.lookup import Lookup, States, always_active
 from torpor.api.aws.objects import ObjectSource
 from torpor.api.aws.packages import PackageSource
 from torpor.api.aws.resources import ResourceOperations
+from torpor.api.aws.versions import VersionOperations
 from torpor.contracts.lambda_ import limits
 from torpor.contracts.lambda_.failures_api import ApiFailure, not_built, render_failure
 from torpor.contracts.lambda_.identifiers import new_request_id
@@ -29,6 +32,7 @@ from torpor.model.clock import Clock
 from torpor.model.errors import NotFound
 from torpor.service.functions import Functions
 from torpor.service.layers import Layers
+from torpor.service.resources import Resources
 
 _LOG = logging.getLogger(__name__)
 _LARGE = 256 * 1024
@@ -59,10 +63,18 @@ class AwsFace:
     """The whole API: authenticates, routes, checks, calls the services and words the answers."""
 
     def __init__(
-        self, functions: Functions, layers: Layers, dispatcher: Dispatcher, settings: AwsSettings, clock: Clock
+        self,
+        functions: Functions,
+        layers: Layers,
+        dispatcher: Dispatcher,
+        settings: AwsSettings,
+        clock: Clock,
+        *,
+        resources: Resources,
+        states: States = always_active,
     ) -> None:
         self._functions = functions
-        self._invocations = Invocations(functions, dispatcher, clock)
+        self._invocations = Invocations(functions, dispatcher, clock, states)
         self._running: set[asyncio.Task[None]] = set()
         self._settings = settings
         self._clock = clock
@@ -71,8 +83,25 @@ class AwsFace:
         self._places: dict[str, Place] = {}
         source = PackageSource(objects=settings.objects, max_inline=settings.max_inline)
         self._layers = LayerOperations(layers, source, self._links)
-        control = FunctionOperations(functions, self._model.shapes, source, self._links, self._layers, settings.prepare)
-        self._handlers = control.handlers() | ResourceOperations(functions).handlers() | self._layers.handlers()
+        lookup = Lookup(functions, states)
+        capacity = CapacityOperations(resources, functions, lookup, clock)
+        beside = Beside(
+            lookup=lookup,
+            layers=self._layers,
+            capacity=capacity,
+            source=source,
+            links=self._links,
+            shapes=self._model.shapes,
+            prepare=settings.prepare,
+        )
+        operations = (
+            FunctionOperations(functions, beside),
+            VersionOperations(functions, lookup),
+            ResourceOperations(functions, capacity),
+            self._layers,
+            capacity,
+        )
+        self._handlers = {name: handler for each in operations for name, handler in each.handlers().items()}
 
     def answer(self, request: ApiRequest, reply: Reply) -> None:
         """Answer one request through `reply`, called once and from the event loop's thread; never raises.
@@ -167,9 +196,11 @@ class AwsFace:
         return ApiResponse(status=200, headers=headers, body=archive)
 
     async def _archive(self, name: str, digest: str) -> bytes:
-        if self._functions.get(name).latest.version.code.digest != digest:
-            raise NotFound("The function has other code by now; ask for a new link with GetFunction.")
-        return await self._functions.archive_of(name)
+        record = self._functions.get(name)
+        for kept in (record.latest, *record.versions.values()):
+            if kept.version.code.digest == digest:
+                return await self._functions.packages.archive(kept.version.code)
+        raise NotFound("The function has other code by now; ask for a new link with GetFunction.")
 
     def _place(self, request: ApiRequest) -> Place:
         signed = request.query or request.headers.get("authorization")

@@ -1,46 +1,51 @@
 """Operations on functions: create, read, list, change, delete."""
 
-import base64
-import binascii
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, cast
 
 from torpor.api.aws.call import Call, Handler, Reply, about
+from torpor.api.aws.capacity import CapacityOperations
 from torpor.api.aws.code_links import CodeLinks
 from torpor.api.aws.layers import LayerOperations
+from torpor.api.aws.lookup import Lookup, published
 from torpor.api.aws.packages import PackageSource, check_archive
-from torpor.contracts.lambda_ import configuration, limits, rendering
-from torpor.contracts.lambda_.failures_api import ApiFailure, invalid_parameter, not_built
-from torpor.contracts.lambda_.names import FunctionName, require_latest, require_unqualified
+from torpor.api.aws.paging import marker_of, next_marker, page, page_size
+from torpor.api.aws.versions import check_publishing, publish
+from torpor.contracts.lambda_ import capacity, configuration, limits, rendering
+from torpor.contracts.lambda_.failures_api import ApiFailure, invalid_parameter
+from torpor.contracts.lambda_.names import FunctionName, require_unqualified
 from torpor.contracts.lambda_.operations import Shape
 from torpor.contracts.lambda_.rendering import Moment
 from torpor.model.errors import Conflict, NotFound, PreconditionFailed
-from torpor.model.function import LATEST, FunctionRecord
+from torpor.model.function import LATEST, FunctionRecord, VersionRecord
 from torpor.service.functions import Changes, Functions, NewFunction
 
 CONTRACT = "lambda"
-"""What the platform calls the contract that these functions are served by."""
+"""What the platform calls the contract that standard functions are served by."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """What the operations on functions work with, beside the functions themselves."""
+
+    lookup: Lookup
+    layers: LayerOperations
+    capacity: CapacityOperations
+    source: PackageSource
+    links: CodeLinks
+    shapes: Mapping[str, Shape]
+    prepare: Callable[[str], Awaitable[None]] | None = None
 
 
 class FunctionOperations:
     """The control plane's view of the function service."""
 
-    def __init__(
-        self,
-        functions: Functions,
-        shapes: Mapping[str, Shape],
-        source: PackageSource,
-        links: CodeLinks,
-        layers: LayerOperations,
-        prepare: Callable[[str], Awaitable[None]] | None = None,
-    ) -> None:
-        self._prepare = prepare
+    def __init__(self, functions: Functions, beside: Beside) -> None:
         self._functions = functions
-        self._layers = layers
-        self._shapes = shapes
-        self._source = source
-        self._links = links
+        self._beside = beside
+        self._lookup = beside.lookup
 
     def handlers(self) -> dict[str, Handler]:
         """By operation name."""
@@ -58,52 +63,54 @@ class FunctionOperations:
         """CreateFunction: check everything, take the package in, show the function as it is being made."""
         named, values = call.function, call.values
         require_unqualified(named)
-        configuration.check_new(values, call.place, self._shapes)
+        memory_max = limits.MANAGED_MEMORY_MAX_MB if capacity.CONFIG in values else limits.MEMORY_MAX_MB
+        configuration.check_new(values, call.place, self._beside.shapes, memory_max=memory_max)
         new = self._new_function(named, call)
+        check_publishing(new.contract, values)
         with about(call, named):
             self._check_free(named.name)
-            archive = await self._source.archive_of(values["Code"], call.place.region)
+            archive = await self._beside.source.archive_of(values["Code"], call.place.region)
             try:
                 record = await self._functions.create(new, archive)
             except Conflict as error:
                 raise _exists(named.name) from error
-        if self._prepare is not None:
-            await self._prepare(record.latest.version.runtime)
-        return Reply(201, rendering.configuration(record.latest, Moment.CREATED))
+            made = self._published(record, values)
+        if self._beside.prepare is not None:
+            await self._beside.prepare(record.latest.version.runtime)
+        return Reply(201, self._lookup.shown(made, Moment.CREATED))
 
     async def get(self, call: Call) -> Reply:
         """GetFunction: configuration, a link to the package, tags and reserved concurrency."""
         named = call.function
-        record = self._record(call, named)
-        link = call.base_url + self._links.make(record.name, record.latest.version.code.digest)
-        return Reply(200, rendering.function(record, link, named.qualifier))
+        record, kept = self._lookup.record(call, named), self._lookup.version(call, named)
+        link = call.base_url + self._beside.links.make(record.name, kept.version.code.digest)
+        return Reply(200, rendering.function(record, self._lookup.shown(kept, Moment.SETTLED, named.qualifier), link))
 
     async def get_configuration(self, call: Call) -> Reply:
         """GetFunctionConfiguration."""
         named = call.function
-        record = self._record(call, named)
-        return Reply(200, rendering.configuration(record.latest, Moment.SETTLED, named.qualifier))
+        return Reply(200, self._lookup.shown(self._lookup.version(call, named), Moment.SETTLED, named.qualifier))
 
     async def list(self, call: Call) -> Reply:
-        """ListFunctions: pages of at most 50, by name."""
-        marker, asked = call.values.get("Marker", ""), call.values.get("MaxItems", limits.PAGE_DEFAULT)
-        after = decode_marker(marker) if marker else None
-        records, following = self._functions.page(after, min(asked, limits.PAGE_DEFAULT))
-        qualified = call.values.get("FunctionVersion") == "ALL"
-        body: dict[str, Any] = {"Functions": [rendering.listed(record, qualified=qualified) for record in records]}
-        if following is not None:
-            body["NextMarker"] = encode_marker(following)
-        return Reply(200, body)
+        """ListFunctions: pages of at most 50, by name; every version of each if all are asked for."""
+        if call.values.get("FunctionVersion") == "ALL":
+            records = map(self._functions.get, self._functions.names())
+            versions, following = page((item for record in records for item in published(record)), call.values)
+            items = [rendering.configuration(kept, Moment.LISTED, kept.version.version) for kept in versions]
+            return Reply(200, {"Functions": items, **following})
+        found, last = self._functions.page(marker_of(call.values), page_size(call.values))
+        items = [rendering.configuration(record.latest, Moment.LISTED) for record in found]
+        return Reply(200, {"Functions": items, **next_marker(last)})
 
     async def update_code(self, call: Call) -> Reply:
         """UpdateFunctionCode; with DryRun only the checks."""
         named, values = call.function, call.values
         require_unqualified(named)
-        record = self._record(call, named)
-        _check_code_update(values)
+        record = self._lookup.record(call, named)
+        _check_code_update(record, values)
         with about(call, named):
             _check_revision(record, values.get("RevisionId"))
-            archive = await self._source.archive_of(values, call.place.region)
+            archive = await self._beside.source.archive_of(values, call.place.region)
             if values.get("DryRun"):
                 await check_archive(archive)
                 return Reply(200, rendering.configuration(record.latest, Moment.SETTLED))
@@ -112,36 +119,71 @@ class FunctionOperations:
             record = await self._functions.update_code(
                 named.name, archive, expected_revision=values.get("RevisionId"), changes=changes
             )
-        return Reply(200, rendering.configuration(record.latest, Moment.UPDATED))
+            made = self._published(record, {**values, "RevisionId": None})
+        moment = Moment.UPDATED if made is record.latest else Moment.SETTLED
+        return Reply(200, self._lookup.shown(made, moment))
 
     async def update_configuration(self, call: Call) -> Reply:
         """UpdateFunctionConfiguration: what is not given stays."""
         named, values = call.function, call.values
         require_unqualified(named)
-        self._record(call, named)
-        configuration.check_settings(values, call.place, self._shapes)
-        changes = cast(Changes, self._layers.with_layers(configuration.changes(values), call))
+        record = self._lookup.record(call, named)
+        managed = record.latest.version.contract == capacity.CONTRACT
+        memory_max = limits.MANAGED_MEMORY_MAX_MB if managed else limits.MEMORY_MAX_MB
+        configuration.check_settings(values, call.place, self._beside.shapes, memory_max=memory_max)
+        fields = self._on_capacity(configuration.changes(values), call, record.latest)
+        changes = cast(Changes, self._beside.layers.with_layers(fields, call))
         with about(call, named):
             record = self._functions.update_configuration(
                 named.name, changes, expected_revision=values.get("RevisionId")
             )
-        return Reply(200, rendering.configuration(record.latest, Moment.UPDATED))
+        return Reply(200, self._lookup.shown(record.latest, Moment.UPDATED))
 
     async def delete(self, call: Call) -> Reply:
-        """DeleteFunction."""
+        """DeleteFunction: all of it, or the version that is named."""
         named = call.function
-        self._record(call, named)
+        record = self._lookup.record(call, named)
         if named.qualifier == LATEST:
             raise invalid_parameter("$LATEST version cannot be deleted without deleting the function.")
+        if named.qualifier in record.aliases:
+            raise invalid_parameter(
+                "The qualifier of DeleteFunction names a version; delete an alias with DeleteAlias."
+            )
         with about(call, named):
-            self._functions.delete(named.name)
+            if named.qualifier:
+                self._functions.delete_version(named.name, named.qualifier)
+            else:
+                self._functions.delete(named.name)
         return Reply(204)
 
-    def _record(self, call: Call, named: FunctionName) -> FunctionRecord:
-        with about(call, named):
-            record = self._functions.get(named.name)
-        require_latest(named, call.place)
-        return record
+    def _published(self, record: FunctionRecord, values: Mapping[str, Any]) -> VersionRecord:
+        """What a call has made: a published version if it asks for one, else the newest."""
+        if not (values.get("Publish") or values.get("PublishTo")):
+            return record.latest
+        return publish(self._functions, record, values)
+
+    def _on_capacity(self, fields: dict[str, Any], call: Call, old: VersionRecord | None) -> dict[str, Any]:
+        """A function's changes with what follows from the capacity provider it runs on, if it does."""
+        config = call.values.get(capacity.CONFIG)
+        if old is None:
+            kept = None
+        elif old.version.contract == capacity.CONTRACT:
+            kept = old.settings[capacity.CONFIG]
+        elif config:
+            raise invalid_parameter("A function that was created without a capacity provider cannot be moved to one.")
+        else:
+            return fields
+        config = config or kept
+        if not config:
+            return fields
+        self._beside.capacity.require(capacity.provider_of({capacity.CONFIG: config}), call.place)
+        managed = capacity.managed_fields(
+            config,
+            runtime=fields.get("runtime", old.version.runtime if old else ""),
+            memory_mb=fields.get("memory_mb", old.version.memory_mb if old else None),
+            log_format=fields.get("log_format", "JSON"),
+        )
+        return {**fields, **managed, "settings": {**fields.get("settings", {}), **managed["settings"]}}
 
     def _check_free(self, name: str) -> None:
         # Before the package is fetched or unpacked; the service checks again when it keeps the function.
@@ -150,13 +192,14 @@ class FunctionOperations:
             raise _exists(name)
 
     def _new_function(self, named: FunctionName, call: Call) -> NewFunction:
-        fields = self._layers.with_layers(configuration.changes(call.values), call)
+        fields = self._on_capacity(configuration.changes(call.values), call, None)
+        fields = self._beside.layers.with_layers(fields, call)
         fields["region"], fields["account"] = call.place.region, call.place.account
         fields.setdefault("log_group", configuration.default_log_group(named.name))
         return NewFunction(
             name=named.name,
             resource=call.place.function_arn(named.name),
-            contract=CONTRACT,
+            contract=capacity.CONTRACT if capacity.CONFIG in call.values else CONTRACT,
             runtime=fields.pop("runtime"),
             handler=fields.pop("handler"),
             configuration=cast(Changes, fields),
@@ -164,29 +207,14 @@ class FunctionOperations:
         )
 
 
-def encode_marker(name: str) -> str:
-    """The opaque text that stands for the last function of a page."""
-    return base64.urlsafe_b64encode(name.encode()).decode()
-
-
-def decode_marker(marker: str) -> str:
-    """The name behind a marker. Raises ApiFailure for a text that never was one."""
-    try:
-        return base64.b64decode(marker, altchars=b"-_", validate=True).decode()
-    except (binascii.Error, ValueError) as error:
-        raise invalid_parameter(f"The Marker {marker} is not valid. Start again without one.") from error
-
-
 def _exists(name: str) -> ApiFailure:
     return ApiFailure("ResourceConflictException", f"Function already exist: {name}")
 
 
-def _check_code_update(values: Mapping[str, Any]) -> None:
+def _check_code_update(record: FunctionRecord, values: Mapping[str, Any]) -> None:
     if values.get("ImageUri"):
         raise invalid_parameter("Please don't provide ImageUri when updating a function with packageType Zip.")
-    for name in ("Publish", "PublishTo"):
-        if values.get(name):
-            raise not_built(name)
+    check_publishing(record.latest.version.contract, values)
 
 
 def _check_revision(record: FunctionRecord, expected: str | None) -> None:

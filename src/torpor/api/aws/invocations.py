@@ -4,17 +4,26 @@ import logging
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
-from torpor.contracts.lambda_.failures_api import function_not_found, is_expected, not_built, render_failure
+from torpor.api.aws.lookup import States
+from torpor.contracts.lambda_ import capacity
+from torpor.contracts.lambda_.failures_api import (
+    ApiFailure,
+    function_not_found,
+    is_expected,
+    not_built,
+    render_failure,
+)
 from torpor.contracts.lambda_.invoking import InvokeRequest, invocation_of, render_outcome
-from torpor.contracts.lambda_.names import Place, require_latest
+from torpor.contracts.lambda_.names import Place
 from torpor.contracts.lambda_.tracing import ACTIVE, Sampling, new_trace
 from torpor.contracts.lambda_.wire import ApiResponse
 from torpor.model.clock import Clock
 from torpor.model.errors import NotFound, PlatformError, RuntimeMissing, ShuttingDown, TorporError
-from torpor.model.function import FunctionRecord, FunctionVersion
+from torpor.model.function import LATEST, FunctionRecord, FunctionVersion
 from torpor.model.invocation import Invocation, Outcome
 from torpor.service.functions import Functions
 
+_NOT_NOW = "The operation cannot be performed at this time."
 _LOG = logging.getLogger(__name__)
 
 Reply: TypeAlias = Callable[[ApiResponse], None]
@@ -37,16 +46,16 @@ class Dispatcher(Protocol):
 class Invocations:
     """The operation Invoke."""
 
-    def __init__(self, functions: Functions, dispatcher: Dispatcher, clock: Clock) -> None:
+    def __init__(self, functions: Functions, dispatcher: Dispatcher, clock: Clock, states: States) -> None:
         self._functions = functions
+        self._states = states
         self._dispatcher = dispatcher
         self._clock = clock
         self._sampling = Sampling()
 
     def begin(self, request: InvokeRequest, place: Place, request_id: str, reply: Reply) -> None:
         """Start what is asked; `reply` is called once. Raises what refuses the call before it has begun."""
-        record = self._invoked(request, place)
-        version = record.latest.version
+        record, version = self._invoked(request, place)
         if request.kind == "DryRun":
             trace = request.trace or new_trace(self._clock.wall())
             reply(ApiResponse(status=204, headers=(("x-amzn-RequestId", request_id), ("X-Amzn-Trace-Id", trace))))
@@ -68,17 +77,34 @@ class Invocations:
             return self._sampling.step(request.trace, version.function, self._clock.wall())
         return request.trace or new_trace(self._clock.wall()), ""
 
-    def _invoked(self, request: InvokeRequest, place: Place) -> FunctionRecord:
+    def _invoked(self, request: InvokeRequest, place: Place) -> tuple[FunctionRecord, FunctionVersion]:
         named = request.function
         try:
             record = self._functions.get(named.name)
+            version = record.latest.version
+            if version.contract == capacity.CONTRACT:
+                version = self._managed(record, named.qualifier)
+            elif named.qualifier:
+                version = self._functions.resolve(named.name, named.qualifier).version
         except NotFound as error:
             raise function_not_found(place.function_arn(named.name, named.qualifier)) from error
-        if named.qualifier:
-            require_latest(named, place)
         if request.tenant:
             raise not_built("Tenant isolation (X-Amz-Tenant-Id)")
-        return record
+        return record, version
+
+    def _managed(self, record: FunctionRecord, qualifier: str) -> FunctionVersion:
+        """The version of managed instances to invoke: only published ones are, once their environments are up."""
+        if not qualifier and capacity.LATEST_PUBLISHED in record.versions:
+            qualifier = capacity.LATEST_PUBLISHED
+        version = self._functions.resolve(record.name, qualifier).version
+        if version.version == LATEST:
+            raise capacity.not_published(record)
+        state, _, _ = self._states(version)
+        if state != "Active":
+            raise ApiFailure(
+                "ResourceConflictException", f"{_NOT_NOW} The function is currently in the following state: {state}"
+            )
+        return version
 
 
 def _answer(result: Outcome | TorporError, request_id: str, trace: str, *, wants_log: bool) -> ApiResponse:

@@ -1,6 +1,7 @@
 """Operations on what belongs to a function or the account as a whole: tags, reserved concurrency, limits."""
 
 from torpor.api.aws.call import Call, Handler, Reply, about
+from torpor.api.aws.capacity import CapacityOperations
 from torpor.contracts.lambda_ import rendering
 from torpor.contracts.lambda_.configuration import check_tags
 from torpor.contracts.lambda_.names import FunctionName, require_unqualified, taggable_function
@@ -10,8 +11,9 @@ from torpor.service.functions import Functions
 class ResourceOperations:
     """Tags, concurrency and account settings."""
 
-    def __init__(self, functions: Functions) -> None:
+    def __init__(self, functions: Functions, capacity: CapacityOperations) -> None:
         self._functions = functions
+        self._capacity = capacity
 
     def handlers(self) -> dict[str, Handler]:
         """By operation name."""
@@ -27,6 +29,10 @@ class ResourceOperations:
 
     async def tag(self, call: Call) -> Reply:
         """TagResource: add tags, replacing those of the same key."""
+        if (provider := _provider(call)) is not None:
+            tags = self._capacity.tags(provider, call.place)
+            self._capacity.set_tags(provider, call.place, {**tags, **call.values["Tags"]})
+            return Reply(204)
         named = _tagged(call)
         with about(call, named):
             tags = self._functions.tags(named.name)
@@ -36,6 +42,11 @@ class ResourceOperations:
 
     async def untag(self, call: Call) -> Reply:
         """UntagResource: keys that are not there are passed over."""
+        if (provider := _provider(call)) is not None:
+            gone, tags = set(call.values["TagKeys"]), self._capacity.tags(provider, call.place)
+            left = {key: value for key, value in tags.items() if key not in gone}
+            self._capacity.set_tags(provider, call.place, left)
+            return Reply(204)
         named = _tagged(call)
         with about(call, named):
             self._functions.untag(named.name, call.values["TagKeys"])
@@ -43,6 +54,8 @@ class ResourceOperations:
 
     async def list_tags(self, call: Call) -> Reply:
         """ListTags."""
+        if (provider := _provider(call)) is not None:
+            return Reply(200, {"Tags": dict(self._capacity.tags(provider, call.place))})
         named = _tagged(call)
         with about(call, named):
             return Reply(200, {"Tags": dict(self._functions.tags(named.name))})
@@ -85,6 +98,12 @@ def _whole_function(call: Call) -> FunctionName:
     named = call.function
     require_unqualified(named)
     return named
+
+
+def _provider(call: Call) -> str | None:
+    """The ARN of the capacity provider that a tagging call is about; None if it is about something else."""
+    arn: str = call.values["Resource"]
+    return arn if ":capacity-provider:" in arn else None
 
 
 def _tagged(call: Call) -> FunctionName:

@@ -35,6 +35,8 @@ class FunctionComputeContract:
     instances: int = limits.INSTANCES
     idle_timeout: float = limits.IDLE_TIMEOUT
 
+    wire = None
+    extension_wire = None
     files_max = limits.FILES_MAX
     processes_max = limits.PROCESSES_MAX
 
@@ -51,9 +53,8 @@ class FunctionComputeContract:
     def cpu_share(self, version: FunctionVersion) -> float:
         return policy.cpu_share(version)
 
-    def image(self, version: FunctionVersion) -> str:
-        """The platform's name for what stands inside."""
-        return runtimes.image_of(version.runtime)
+    def image(self, runtime: str) -> str:
+        return runtimes.image_of(runtime)
 
     def layout(self, version: FunctionVersion) -> Layout:
         return runtimes.layout(version.runtime)
@@ -86,7 +87,7 @@ class FunctionComputeContract:
             image=image.environment,
             paths=paths,
             instance=log_stream,
-            api_address=api_address,
+            api_address="",
             port=port,
             credentials=self.credentials,
         )
@@ -136,6 +137,9 @@ class FunctionComputeContract:
         self, version: FunctionVersion, invocation: Invocation, steps: Sequence[tuple[Record, float]]
     ) -> list[bytes]:
         return []
+
+    def comments(self, version: FunctionVersion) -> None:
+        """Nothing is added to what processes write."""
 
     def log_tail(self, lines: bytes) -> bytes:
         """The end of an invocation's log; a character that the cut would split is left out."""

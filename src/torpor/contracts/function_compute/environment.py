@@ -45,7 +45,9 @@ def variables(
     `paths` tells where the code (`task`) and the layers (`opt`) stand, `port` where the server has to listen.
     """
     code, layers = paths["task"], paths.get("opt", "/opt")
-    libraries = os.pathsep.join((code, f"{code}/lib", "/usr/local/lib", f"{layers}/lib"))
+    own_libraries = image.get("LD_LIBRARY_PATH", "")
+    places = (code, f"{code}/lib", "/usr/local/lib", f"{layers}/lib", own_libraries)
+    libraries = os.pathsep.join(place for place in places if place)
     own = {"TZ": "UTC", **image, "LD_LIBRARY_PATH": libraries, **version.environment}
     return own | _platform(version, code, instance, api_address, port) | _signing(version, credentials)
 

@@ -65,6 +65,7 @@ def scaling(
         minimum=version.minimum,
         maximum=version.maximum,
         together=together,
+        counted=False,
         idle_timeout=idle_timeout if chosen is None else chosen,
     )
 

@@ -38,8 +38,8 @@ STORED = ("Architectures", "VpcConfig", "DeadLetterConfig", "KMSKeyArn", "SnapSt
 """Settings that are kept and shown, and change nothing inside an environment."""
 
 _NOT_BUILT = (
-    "FileSystemConfigs", "ImageConfig", "TenancyConfig", "CapacityProviderConfig", "DurableConfig", "RuntimeConfig",
-    "AcceleratorConfig", "PublishTo", "Publish", "CodeSigningConfigArn",
+    "FileSystemConfigs", "ImageConfig", "TenancyConfig", "DurableConfig", "RuntimeConfig", "AcceleratorConfig",
+    "CodeSigningConfigArn",
 )  # fmt: skip
 _FIELDS = {
     "Runtime": "runtime",
@@ -52,7 +52,9 @@ _LOGGING_FIELDS = {"LogFormat": "log_format", "LogGroup": "log_group"}
 _PLACE_OF_LAYER = 3
 
 
-def check_new(values: Mapping[str, Any], place: Place, shapes: Mapping[str, Shape]) -> None:
+def check_new(
+    values: Mapping[str, Any], place: Place, shapes: Mapping[str, Shape], *, memory_max: int = limits.MEMORY_MAX_MB
+) -> None:
     """Check a new function's settings. Raises ApiFailure."""
     if values.get("PackageType", "Zip") != "Zip":
         raise not_built("PackageType Image")
@@ -61,17 +63,19 @@ def check_new(values: Mapping[str, Any], place: Place, shapes: Mapping[str, Shap
             "Runtime and Handler are mandatory parameters for functions created with deployment packages."
         )
     check_tags(values.get("Tags", {}))
-    check_settings(values, place, shapes)
+    check_settings(values, place, shapes, memory_max=memory_max)
 
 
-def check_settings(values: Mapping[str, Any], place: Place, shapes: Mapping[str, Shape]) -> None:
+def check_settings(
+    values: Mapping[str, Any], place: Place, shapes: Mapping[str, Shape], *, memory_max: int = limits.MEMORY_MAX_MB
+) -> None:
     """Check the settings that a create or update call gives; absent ones pass. Raises ApiFailure."""
     for name in _NOT_BUILT:
         if values.get(name):
             raise not_built(name)
     if "Runtime" in values:
         _check_runtime(values["Runtime"], shapes["Runtime"]["enum"])
-    _check_maximum("MemorySize", values.get("MemorySize", 0), limits.MEMORY_MAX_MB)
+    _check_maximum("MemorySize", values.get("MemorySize", 0), memory_max)
     _check_maximum("Timeout", values.get("Timeout", 0), limits.TIMEOUT_MAX)
     check_variables(variables_of(values))
     _check_layers(values.get("Layers", []), place)

@@ -56,8 +56,8 @@ class LambdaContract:
             on_demand=True, when_full=WhenFull.REFUSE, minimum=version.minimum, maximum=version.maximum
         )
 
-    def image(self, version: FunctionVersion) -> str:
-        return version.runtime
+    def image(self, runtime: str) -> str:
+        return runtime
 
     def layout(self, version: FunctionVersion) -> Layout:
         return STANDARD
@@ -135,6 +135,9 @@ class LambdaContract:
     ) -> list[bytes]:
         documents = segments.segments(version, invocation, steps, lambda: random_digits(16))
         return [msgspec.json.encode(document) for document in documents]
+
+    def comments(self, version: FunctionVersion) -> None:
+        """Nothing is added to what processes write."""
 
     def log_tail(self, lines: bytes) -> bytes:
         """The end of an invocation's log; a character that the cut would split is left out."""

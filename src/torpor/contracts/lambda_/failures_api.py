@@ -29,6 +29,7 @@ KINDS: Mapping[str, Kind] = {
     "InvalidRuntimeException": Kind(502, "Message"),
     "InvalidSignatureException": Kind(403),
     "MissingAuthenticationTokenException": Kind(403),
+    "NoPublishedVersionException": Kind(400, "Message"),
     "NotImplementedException": Kind(501, "Message"),
     "PreconditionFailedException": Kind(412),
     "RequestEntityTooLargeException": Kind(413),

@@ -148,6 +148,7 @@ def invocation_of(
         client_context=request.client_context,
         tenant=request.tenant,
         wants_log=request.wants_log,
+        qualifier=qualifier,
     )
 
 

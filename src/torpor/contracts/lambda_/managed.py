@@ -35,11 +35,11 @@ class ManagedContract:
 
     def scaling(self, version: FunctionVersion) -> ScalingPolicy:
         return ScalingPolicy(
-            on_demand=False, when_full=WhenFull.REFUSE, minimum=version.minimum, maximum=version.maximum
+            on_demand=False, when_full=WhenFull.REFUSE, minimum=version.minimum, maximum=version.maximum, counted=False
         )
 
-    def image(self, version: FunctionVersion) -> str:
-        return self.standard.image(version)
+    def image(self, runtime: str) -> str:
+        return self.standard.image(runtime)
 
     def layout(self, version: FunctionVersion) -> Layout:
         return STANDARD
@@ -102,6 +102,9 @@ class ManagedContract:
         self, version: FunctionVersion, invocation: Invocation, steps: Sequence[tuple[Record, float]]
     ) -> list[bytes]:
         return self.standard.segments(version, invocation, steps)
+
+    def comments(self, version: FunctionVersion) -> None:
+        """Nothing is added to what processes write."""
 
     def log_tail(self, lines: bytes) -> bytes:
         return self.standard.log_tail(lines)

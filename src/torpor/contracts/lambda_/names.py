@@ -7,7 +7,6 @@ import msgspec
 
 from torpor.contracts.lambda_ import limits
 from torpor.contracts.lambda_.failures_api import ApiFailure, function_not_found, invalid_parameter
-from torpor.model.function import LATEST
 
 _FORMS = re.compile(
     r"(?:arn:(?P<partition>aws[a-zA-Z-]*)?:lambda:)?"
@@ -82,12 +81,6 @@ def require_unqualified(named: FunctionName) -> None:
     """Refuse a qualifier where the operation is about the whole function."""
     if named.qualifier:
         raise invalid_parameter(UNQUALIFIED_ONLY)
-
-
-def require_latest(named: FunctionName, place: Place) -> None:
-    """Refuse every version but the newest: no other is kept."""
-    if named.qualifier not in ("", LATEST):
-        raise function_not_found(place.function_arn(named.name, named.qualifier))
 
 
 def _check_place(region: str | None, account: str | None, text: str, place: Place) -> None:

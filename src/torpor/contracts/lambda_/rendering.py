@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
-from torpor.contracts.lambda_ import limits
+from torpor.contracts.lambda_ import capacity, limits
 from torpor.contracts.lambda_.names import partition_of
-from torpor.model.function import LATEST, FunctionRecord, FunctionVersion, VersionRecord
+from torpor.model.function import FunctionRecord, FunctionVersion, VersionRecord
 
 _IN_PROGRESS = "The function is being created."
 
@@ -23,17 +23,23 @@ class Moment(Enum):
     LISTED = "listed"
 
 
-def configuration(record: VersionRecord, moment: Moment, qualifier: str = "") -> dict[str, Any]:
-    """A FunctionConfiguration; the ARN carries the qualifier the caller asked with."""
+def configuration(
+    record: VersionRecord, moment: Moment, qualifier: str = "", state: tuple[str, str, str] | None = None
+) -> dict[str, Any]:
+    """A FunctionConfiguration; the ARN carries the qualifier the caller asked with.
+
+    `state`, its reason and the reason's code are those of a version whose environments are looked after.
+    """
     version = record.version
-    shown = _identity(record, qualifier) | _resources(version) | _stored(record) | _state(moment)
+    told = _state(moment) if state is None else _told_state(*state)
+    shown = _identity(record, qualifier) | _resources(version) | _stored(record) | told
     return {name: value for name, value in shown.items() if value is not None}
 
 
-def function(record: FunctionRecord, location: str, qualifier: str = "") -> dict[str, Any]:
-    """The reply of GetFunction; `location` is where the package can be fetched."""
+def function(record: FunctionRecord, shown: Mapping[str, Any], location: str) -> dict[str, Any]:
+    """The reply of GetFunction: a configuration, and where its package can be fetched."""
     reply: dict[str, Any] = {
-        "Configuration": configuration(record.latest, Moment.SETTLED, qualifier),
+        "Configuration": shown,
         "Code": {"RepositoryType": "S3", "Location": location},
     }
     if record.tags:
@@ -107,6 +113,7 @@ def _stored(record: VersionRecord) -> dict[str, Any]:
         "VpcConfig": _vpc(settings.get("VpcConfig")),
         "DeadLetterConfig": _without_empty(settings.get("DeadLetterConfig", {})) or None,
         "Layers": settings.get("Layers") or None,
+        "CapacityProviderConfig": capacity.shown_config(record.version, settings),
         "KMSKeyArn": settings.get("KMSKeyArn") or None,
     }
 
@@ -148,6 +155,11 @@ def _state(moment: Moment) -> dict[str, Any]:
             return {}
 
 
+def _told_state(state: str, reason: str, code: str) -> dict[str, Any]:
+    shown = {"State": state, "StateReason": reason or None, "StateReasonCode": code or None}
+    return shown | {"LastUpdateStatus": "Successful"} if state == "Active" else shown
+
+
 def _runtime_arn(version: FunctionVersion) -> str:
     digest = hashlib.sha256(version.runtime.encode()).hexdigest()
     return f"arn:{partition_of(version.region)}:lambda:{version.region}::runtime:{digest}"
@@ -155,8 +167,3 @@ def _runtime_arn(version: FunctionVersion) -> str:
 
 def _without_empty(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value != ""}
-
-
-def listed(record: FunctionRecord, *, qualified: bool) -> dict[str, Any]:
-    """One item of ListFunctions; with every version asked for, the names carry theirs."""
-    return configuration(record.latest, Moment.LISTED, LATEST if qualified else "")

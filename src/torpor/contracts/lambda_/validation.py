@@ -58,7 +58,11 @@ class _Checker:
         member = shape["member"]["shape"]
         if self._shapes[member]["type"] in ("structure", "list", "map"):
             for index, item in enumerate(value, start=1):
-                yield from self._value(member, item, f"{path}.{index}.member")
+                place = f"{path}.{index}.member"
+                if item is None:
+                    yield f"Value null at '{place}' failed to satisfy constraint: {NOT_NULL}"
+                else:
+                    yield from self._value(member, item, place)
         elif self._any_broken(member, value):
             yield self._violation(shape, value, path, f"Member must satisfy constraint: [{self._all(member)}]")
 

@@ -22,8 +22,8 @@ _HINTS = {
         "processes (gunicorn: --worker-tmp-dir /tmp), or deploy it with --persistent."
     ),
 }
-_MESSAGE = re.compile(rb"Read-only file system|Permission denied|EROFS|EACCES|PermissionError", re.IGNORECASE)
-_SHARED = re.compile(rb"/dev/shm|shm_open|_posixshmem|SemLock|/psm_|shared_memory", re.IGNORECASE)
+_MESSAGE = re.compile(r"Read-only file system|Permission denied|EROFS|EACCES|PermissionError", re.IGNORECASE)
+_SHARED = re.compile(r"/dev/shm|shm_open|_posixshmem|SemLock|/psm_|shared_memory", re.IGNORECASE)
 
 
 class Diagnosis:
@@ -32,7 +32,7 @@ class Diagnosis:
     def __init__(self, *, persistent: bool) -> None:
         self._untold = set() if persistent else set(_HINTS)
 
-    def read(self, output: bytes) -> list[str]:
+    def read(self, output: str) -> list[str]:
         """Lines to add to the log after this piece of output; mostly none."""
         if not self._untold:
             return []
@@ -45,15 +45,15 @@ class Diagnosis:
         return lines
 
 
-def hint(output: bytes) -> str:
+def hint(output: str) -> str:
     """The hint for the last such error in a piece of output; empty if there is none."""
     found = list(_MESSAGE.finditer(output))
     return _HINTS[_kind(output, found[-1])] if found else ""
 
 
-def _kind(output: bytes, match: re.Match[bytes]) -> str:
+def _kind(output: str, match: re.Match[str]) -> str:
     """What the error is about; words about shared memory stand near it, mostly on the lines of a stack before it."""
     window = output[max(0, match.start() - limits.HINT_WINDOW) : match.end() + limits.HINT_WINDOW]
     if _SHARED.search(window):
         return SHARED_MEMORY
-    return READ_ONLY if match[0].lower() in (b"read-only file system", b"erofs") else DENIED
+    return READ_ONLY if match[0].lower() in ("read-only file system", "erofs") else DENIED

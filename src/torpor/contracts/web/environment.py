@@ -8,9 +8,13 @@ from torpor.model.function import FunctionVersion
 APP = "/app"
 """Where the built application stands, and the folder in which it is built and started."""
 SHELL = "/bin/bash"
+SYSTEM = ".torpor-system"
+"""Folder beside the application that holds the changes which its build made to system folders."""
 HOME = "/tmp"
 _SYSTEM_PATH = "/var/lang/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_BUILT_PROGRAMS = ("bin", ".venv/bin", "venv/bin", "node_modules/.bin")
+_BUILT_PACKAGES = ".python"
+"""Where `pip install --target .python` puts what is imported, below the application's folder."""
+_BUILT_PROGRAMS = (f"{_BUILT_PACKAGES}/bin", "bin", ".venv/bin", "venv/bin", "node_modules/.bin")
 """Where builds put programs, below the application's folder."""
 _DEFAULTS = {"LANG": "C.UTF-8", "TZ": ":UTC"}
 RESERVED = frozenset({"PORT"})
@@ -23,7 +27,9 @@ _BUILD_DEFAULTS = {
     "PIP_NO_CACHE_DIR": "1",
     "PIP_NO_INPUT": "1",
     "PIP_ROOT_USER_ACTION": "ignore",
+    "XDG_CACHE_HOME": "/tmp/.cache",
     "npm_config_audit": "false",
+    "npm_config_cache": "/tmp/.npm",
     "npm_config_fund": "false",
     "npm_config_update_notifier": "false",
 }
@@ -45,14 +51,14 @@ def port(version: FunctionVersion) -> int:
     return version.server.port if version.server is not None else 0
 
 
-def server_variables(version: FunctionVersion, image: Mapping[str, str], app: str) -> dict[str, str]:
+def server_variables(version: FunctionVersion, image: Mapping[str, str], app: str, port: int) -> dict[str, str]:
     """The server's variables; `app` is where the application stands inside. The user's win over all but the port."""
     variables = {**_DEFAULTS, **_language(image), **version.environment}
     variables["PATH"] = _path(app, image.get("PATH", ""), version.environment.get("PATH", ""))
-    variables["PYTHONPATH"] = _joined(version.environment.get("PYTHONPATH", ""), app)
+    variables["PYTHONPATH"] = _joined(version.environment.get("PYTHONPATH", ""), app, f"{app}/{_BUILT_PACKAGES}")
     variables.setdefault("PYTHONUNBUFFERED", "1")
     variables["HOME"] = version.environment.get("HOME", HOME)
-    variables["PORT"] = str(port(version))
+    variables["PORT"] = str(port)
     variables["PWD"] = app
     return variables
 

@@ -65,11 +65,16 @@ def status_of(code: str) -> int:
     return _CODES.get(code, HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
-def start_error(version: FunctionVersion, failure: Failure, output: bytes = b"") -> ServiceError:
-    """A server that did not become ready; `output` is what it wrote before that."""
+def error_of(version: FunctionVersion, failure: Failure) -> ServiceError:
+    """Whatever failed: the start of a server, or a request in one that had become ready."""
+    return start_error(version, failure) if failure.starting else request_error(version, failure)
+
+
+def start_error(version: FunctionVersion, failure: Failure) -> ServiceError:
+    """A server that did not become ready."""
     not_listening = f"Port Some({port(version)}) is not being listened to by the service"
-    shown = _last_lines(output)
-    found = diagnosis.hint(output) if not version.persistent else ""
+    shown = _last_lines(failure)
+    found = diagnosis.hint(shown) if not version.persistent else ""
     if failure.kind is FailureKind.TIMEOUT:
         told = f"Within {failure.limit:g} s nothing answered there; let the server listen on 0.0.0.0:$PORT, or deploy "
         told += "with --port set to the port that it uses."
@@ -80,7 +85,7 @@ def start_error(version: FunctionVersion, failure: Failure, output: bytes = b"")
     return ServiceError(code="StartFailed", text=not_listening, hint=_and(ended, found or LOOK_AT_BUILD), output=shown)
 
 
-def request_error(version: FunctionVersion, failure: Failure, output: bytes = b"") -> ServiceError:
+def request_error(version: FunctionVersion, failure: Failure) -> ServiceError:
     """A request that failed in a server that had become ready."""
     match failure.kind:
         case FailureKind.TIMEOUT:
@@ -94,7 +99,7 @@ def request_error(version: FunctionVersion, failure: Failure, output: bytes = b"
             return ServiceError(code="ResponseTooLarge", text=OVERSIZE, hint=hint)
         case FailureKind.EXIT | FailureKind.HEALTH:
             text = f"The service {_how(failure, version)} while it worked on the request"
-            return ServiceError(code="ServerDied", text=text, hint=_log_hint(version), output=_last_lines(output))
+            return ServiceError(code="ServerDied", text=text, hint=_log_hint(version), output=_last_lines(failure))
         case FailureKind.NO_ANSWER | FailureKind.CANCELLED:
             text = "The service closed the connection without an answer"
             return ServiceError(code="NoAnswer", text=text, hint=_log_hint(version))
@@ -104,7 +109,7 @@ def request_error(version: FunctionVersion, failure: Failure, output: bytes = b"
         case FailureKind.STOPPED:
             return ServiceError(code="Stopped", text="The service was stopped while it worked on the request")
         case FailureKind.START | FailureKind.INIT_ERROR:
-            return start_error(version, failure, output)
+            return start_error(version, failure)
     return _platform(failure)
 
 
@@ -132,6 +137,19 @@ def refusal(error: TorporError) -> ServiceError:
         case CallerError():
             return ServiceError(code="Refused", text=str(error))
     return ServiceError(code="PlatformFailed", text=str(error))
+
+
+def no_such_service(name: str) -> ServiceError:
+    """A request names a service that there is not."""
+    text = f"There is no service {name} here"
+    return ServiceError(code="NoSuchService", text=text, hint="`torpor list` shows those there are.")
+
+
+def extra_fields(error: ServiceError) -> tuple[tuple[str, str], ...]:
+    """Header fields that belong to the error."""
+    if error.code == "QueueFull":
+        return (("Retry-After", "1"),)
+    return (("Upgrade", "HTTP/1.1"),) if error.code == "UpgradeRefused" else ()
 
 
 def request_too_large() -> ServiceError:
@@ -162,9 +180,10 @@ def _signal_name(number: int) -> str:
         return str(number)
 
 
-def _last_lines(output: bytes) -> str:
-    text = output[-limits.OUTPUT_BYTES :].decode(errors="replace")
-    return "\n".join(text.rstrip().splitlines()[-limits.OUTPUT_LINES :])
+def _last_lines(failure: Failure) -> str:
+    """What the server wrote last, bounded in lines and length."""
+    text = "".join(line for _, line in failure.output[-limits.OUTPUT_LINES :])
+    return text[-limits.OUTPUT_LENGTH :].rstrip()
 
 
 def _quoted(command: str) -> str:

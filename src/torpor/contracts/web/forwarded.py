@@ -8,9 +8,6 @@ made once.
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from http import HTTPStatus
-
-from torpor.model.invocation import Fields
 
 WEBSOCKET = "websocket"
 REQUEST_ID = "X-Request-Id"
@@ -35,7 +32,7 @@ _DROP = ""
 _LOOK = "?"
 _names: dict[bytes, str] = {}
 """Names of request fields as they came and as they go on, or `_DROP`, or `_LOOK` for those that need a closer look."""
-_answered: dict[str, str] = {}
+_answered: dict[bytes, str] = {}
 """The same for the names of response fields."""
 
 _Pairs = list[tuple[str, str]]
@@ -49,12 +46,10 @@ def request_fields(
     host: str,
     request_id: str,
     prefix: str = "",
-    upgrade: str = "",
 ) -> _Pairs:
     """The fields of a request as the server inside gets them, framing left to whoever sends it.
 
-    `raw` are the fields as they came, `host` the Host field, `prefix` what was taken off the path, and `upgrade` the
-    protocol that the request may change to.
+    `raw` are the fields as they came, `host` the Host field, and `prefix` what was taken off the path.
     """
     names = _names
     kept: _Pairs = []
@@ -62,7 +57,7 @@ def request_fields(
     for key, value in raw:
         name = names.get(key)
         if name is None:
-            name = _learn(key)
+            name = _learn(key, names, _TOLD)
         if name == _LOOK:
             special = special or []
             special.append((key.decode("latin-1").lower(), value.decode("latin-1").strip()))
@@ -79,33 +74,24 @@ def request_fields(
     kept.append((REQUEST_ID, request_id))
     if prefix:
         kept.append((PREFIX, prefix))
-    if upgrade:
-        kept += [("Connection", "Upgrade"), ("Upgrade", upgrade)]
     return kept
 
 
-def response_fields(fields: Fields, *, status: int = HTTPStatus.OK) -> Fields:
-    """The fields of an answer as its caller gets them, framing left to whoever sends it.
-
-    An answer that changes the protocol keeps the fields that say so.
-    """
+def response_fields(raw: Iterable[tuple[bytes, bytes]]) -> _Pairs:
+    """The fields of an answer as its caller gets them, framing left to whoever sends it."""
     names = _answered
     kept: _Pairs = []
     special: _Pairs | None = None
-    for field in fields:
-        name = names.get(field[0])
+    for key, value in raw:
+        name = names.get(key)
         if name is None:
-            name = _learn_answered(field[0])
+            name = _learn(key, names, frozenset())
         if name == _LOOK:
             special = special or []
-            special.append((field[0].lower(), field[1]))
+            special.append((key.decode("latin-1").lower(), value.decode("latin-1").strip()))
         elif name:
-            kept.append(field)
-    if special is not None:
-        kept = _without(kept, special)
-    if status == HTTPStatus.SWITCHING_PROTOCOLS:
-        kept += [field for field in fields if field[0].lower() in ("connection", "upgrade")]
-    return kept
+            kept.append((name, value.decode("latin-1").strip()))
+    return kept if special is None else _without(kept, special)
 
 
 def wanted_upgrade(connection: str, upgrade: str) -> str:
@@ -115,28 +101,17 @@ def wanted_upgrade(connection: str, upgrade: str) -> str:
     return WEBSOCKET if WEBSOCKET in _listed(upgrade) else ""
 
 
-def _learn(key: bytes) -> str:
+def _learn(key: bytes, names: dict[bytes, str], told: frozenset[str]) -> str:
+    """How a field's name goes on, from now on known."""
     text = key.decode("latin-1")
     lower = text.lower()
-    name = _LOOK if lower in _TOLD else _passing(text)
-    if len(_names) < _NAMES_MAX:
-        _names[key] = name
+    if lower in told or lower == "connection":
+        name = _LOOK
+    else:
+        name = _DROP if lower in _HOP_BY_HOP or lower.startswith("proxy-") else text
+    if len(names) < _NAMES_MAX:
+        names[key] = name
     return name
-
-
-def _learn_answered(text: str) -> str:
-    name = _passing(text)
-    if len(_answered) < _NAMES_MAX:
-        _answered[text] = name
-    return name
-
-
-def _passing(text: str) -> str:
-    """How a field's name goes on."""
-    lower = text.lower()
-    if lower == "connection":
-        return _LOOK
-    return _DROP if lower in _HOP_BY_HOP or lower.startswith("proxy-") else text
 
 
 def _without(kept: _Pairs, special: _Pairs) -> _Pairs:

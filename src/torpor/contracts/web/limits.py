@@ -20,11 +20,16 @@ UNLIMITED_TIME = 31_536_000.0
 RESPONSE_MAX = 6_291_456
 REQUEST_MAX = 32 * MIB
 """Ours: the body of a request to a serverless service, as in comparable clouds."""
+REUSE_AFTER_FREEZE = 1.0
+"""Ours: servers close connections that were idle for some seconds, the shortest usual one being 2."""
 CONCURRENCY_DEFAULT = 80
 """Ours, as in comparable clouds: web servers are made for many requests at once, and one environment per request would
 start a whole server for every picture of a page."""
 CONCURRENCY_MAX = 1_000
 """Ours; what a persistent service gets by default, as it has one environment for all."""
+
+RESPONSE_HEAD_MAX = 64 * 1024
+"""Ours: status line and fields of an answer."""
 
 # Scaling (1.5, 5)
 QUEUE_LIMIT = 10.0
@@ -51,8 +56,8 @@ NAME_MAX = 40
 """Ours, so that a name is one label of a host name and leaves room for what is made of it."""
 COMMAND_MAX = 8 * 1024
 """Ours: characters of a build or start command."""
-ENVIRONMENT_MAX = 64 * 1024
-"""Ours: of all variables' names and values."""
+ENVIRONMENT_MAX = 32 * 1024
+"""Ours, so that they fit in a request's head: of all variables' names and values."""
 FILES_MAX = 4_096
 """Ours: a server holds a descriptor for each connection."""
 PROCESSES_MAX = 1_024
@@ -71,6 +76,7 @@ BUILD_LOG_MAX = 256 * 1024
 # Failures; all ours
 OUTPUT_LINES = 20
 """Of the server's last output, told with a failed start."""
-OUTPUT_BYTES = 4 * 1024
+OUTPUT_LENGTH = 4 * 1024
+"""Characters."""
 HINT_WINDOW = 400
 """Characters around a message within which words about shared memory belong to it."""

@@ -42,12 +42,15 @@ def policy(version: FunctionVersion, *, start_limit: float = limits.START_LIMIT)
 def scaling(version: FunctionVersion) -> ScalingPolicy:
     """Serverless: from none to many by demand. Persistent: exactly one."""
     if version.persistent:
-        return ScalingPolicy(when_full=WhenFull.QUEUE, queue_limit=limits.QUEUE_LIMIT, minimum=1, maximum=1)
+        return ScalingPolicy(
+            when_full=WhenFull.QUEUE, queue_limit=limits.QUEUE_LIMIT, minimum=1, maximum=1, counted=False
+        )
     return ScalingPolicy(
         when_full=WhenFull.QUEUE,
         queue_limit=limits.QUEUE_LIMIT,
         minimum=version.minimum,
         maximum=version.maximum,
+        counted=False,
         idle_timeout=limits.IDLE_TIMEOUT if version.idle_timeout_s is None else version.idle_timeout_s,
     )
 

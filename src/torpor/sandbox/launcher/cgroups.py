@@ -9,6 +9,8 @@ What the hot path does (freeze, thaw, limits, counters) is a single read or writ
 descriptors may be handed to another process. Errors are `OSError`: this folder stands on the standard library alone.
 """
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import os

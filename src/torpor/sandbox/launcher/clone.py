@@ -78,7 +78,8 @@ def _reset_modules(argv: Sequence[str]) -> None:
     main.__dict__.update(__builtins__=builtins, __file__=script)
     sys.modules["__main__"] = main
     sys.argv[:] = [script]
-    sys.orig_argv[:] = list(argv)
+    if hasattr(sys, "orig_argv"):  # since Python 3.10
+        sys.orig_argv[:] = list(argv)
     sys.path[:] = [os.path.dirname(script), *(path for path in sys.path if path not in ("", _program_folder()))]
 
 

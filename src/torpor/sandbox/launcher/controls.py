@@ -3,6 +3,8 @@
 Every call is calm: where the host lacks the file, or the group is gone, a write returns False and a counter 0.
 """
 
+from __future__ import annotations
+
 import os
 
 CPU_PERIOD_US = 100_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from . import places, syscalls, tmpdisk, wire
+from . import layout, places, syscalls, tmpdisk, wire
 
 _MASKED = ("cmdline", "config.gz", "kcore", "keys", "latency_stats", "sched_debug", "timer_list")
 _PROC_FLAGS = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
@@ -42,33 +42,48 @@ def mount_own(order: wire.Message, settings: dict[str, Any]) -> tuple[str, str]:
 
 
 def _bind_image(runtime: str, image: dict[str, Any]) -> None:
-    if image["lang"]:
-        _bind(places.image_lang(runtime), places.LANG)
+    if image["languages"]:
+        syscalls.mount(places.image_languages(runtime), places.LANG, flags=syscalls.MS_BIND | syscalls.MS_REC)
+        syscalls.protect(places.LANG, recursive=False)
+    elif image["lang"]:
+        _bind(image["lang"], places.LANG)
     if image["runtime_dir"]:
-        _bind(places.image_runtime(runtime), places.RUNTIME)
+        _bind(image["runtime_dir"], places.RUNTIME)
 
 
-def assign(message: wire.Message, order: wire.Message, settings: dict[str, Any]) -> tuple[str, str]:
-    """Bring in the function's code; afterwards nothing of the host or of other functions can be reached any more."""
-    tmp = ("", "")
+def assign(
+    message: wire.Message, order: wire.Message, settings: dict[str, Any], mapping: int | None
+) -> tuple[str, str, dict[str, int]]:
+    """Bring in the function's code; afterwards nothing of the host or of other functions can be reached any more.
+
+    `mapping` is a user namespace in which root stands for the sandbox's first user, if one is needed. Tells what `/tmp`
+    is made of, why not of what was wanted, and the folders that collect changes."""
+    kind, problem = "", ""
     if message["tmp_mb"] != order["tmp_mb"]:
         tmpdisk.unmount_tmp()
-        tmp = tmpdisk.mount_tmp(message["tmp_mb"], disk=settings["disk"])
-    _bind(_code_folder(message["code"]), places.TASK)
-    layers = [_code_folder(layer) for layer in message["layers"]]
+        kind, problem = tmpdisk.mount_tmp(message["tmp_mb"], disk=settings["disk"])
+    if not message["writable"]:
+        _show_layers([layout.code_folder(layer) for layer in message["layers"]])
+    uppers: dict[str, int] = {}
+    run = None
+    if message["writable"] or message["system"]:
+        made = layout.Layout(message, settings, 0 if settings["rootless"] else order["user"], mapping)
+        made.build()
+        uppers, run = made.uppers, made.take_run()
+    else:
+        layout.show(layout.code_folder(message["code"]), message["code_at"], mapping)
+    syscalls.unmount(places.HIDDEN)
+    if run is not None:
+        syscalls.attach(run, "/run")
+    return kind, problem, uppers
+
+
+def _show_layers(layers: list[str]) -> None:
     if len(layers) == 1:
         _bind(layers[0], places.OPT)
     elif layers:
         flags = syscalls.MS_RDONLY | syscalls.MS_NOSUID | syscalls.MS_NODEV
         syscalls.mount("layers", places.OPT, "overlay", flags, "lowerdir=" + ":".join(reversed(layers)))
-    syscalls.unmount(places.HIDDEN)
-    return tmp
-
-
-def _code_folder(relative: str) -> str:
-    if relative.startswith("/") or ".." in relative.split("/"):
-        raise OSError(f"{relative} is not below the code store")
-    return f"{places.CODE}/{relative}"
 
 
 def _bind(source: str, target: str) -> None:

@@ -15,13 +15,13 @@ import socket
 import time
 from typing import Any
 
-from . import filesystem, network, places, process, syscalls, title, wire
+from . import filesystem, network, places, process, saving, syscalls, title, wire, workers
 
 _EVERYONE = -1
 _KILLED_PAUSE = 0.001
 _KILLED_LOOKS = 1000
 """Looks with such a pause (seconds) in between at whether all that was killed is gone."""
-_USER_MAP = "0 0 1\n{inside} {outside} 1\n"
+_LOWEST_PORT = "sys/net/ipv4/ip_unprivileged_port_start"
 _NAMESPACES = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWNET | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
 
 
@@ -36,6 +36,10 @@ class Keeper:
         self._spare: process.Child | None = None
         self._network: network.NetworkSockets | None = None
         self._wake = -1
+        self._workers = workers.Sockets()
+        self._saver = saving.Saver()
+        self._uppers: dict[str, int] = {}
+        self._code_at = places.TASK
         self._killed = False
         """Everyone was killed, and nothing was started since."""
 
@@ -61,19 +65,42 @@ class Keeper:
         self._catch_child_signals()
         reader, writer = os.pipe2(os.O_CLOEXEC)
         self._surroundings = process.Surroundings(
-            user_namespace=_make_user_namespace(self._order["user"], proc, rootless=self._settings["rootless"]),
+            user_namespace=self._user_namespace(proc),
             output=writer,
             null=os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC),
             proc=proc,
             procs=procs,
             rootless=self._settings["rootless"],
+            as_root=self._order["as_root"],
             clone_module=self._settings["clone_module"] or "",
         )
+        if self._order["as_root"]:
+            _open_low_ports(proc)
         filesystem.close_proc()
         self._announce(tmp, reader, controls)
         os.close(reader)
         wire.close_all(list(controls.values()))
         self._spare = process.fork(self._surroundings)
+
+    def _user_namespace(self, proc: int) -> int:
+        """One in which the sandbox's users stand for unprivileged ones outside."""
+        outside, as_root, rootless = self._order["user"], self._order["as_root"], self._settings["rootless"]
+        if rootless:
+            users, groups = ("0 0 1",) * 2 if as_root else (f"{places.USER_ID} 0 1", f"{places.GROUP_ID} 0 1")
+        elif as_root:
+            users = groups = f"0 {outside} {places.ROOT_IDS}"
+        else:
+            users, groups = (_ordinary_map(inside, outside) for inside in (places.USER_ID, places.GROUP_ID))
+        return _make_user_namespace(users, groups, proc)
+
+    def _mapping(self, *, writable: bool) -> int | None:
+        """A namespace for showing root's files as those of the sandbox's first user, where that is wanted and known."""
+        if self._settings["rootless"] or not self._settings["map_ids"]:
+            return None
+        if self._order["as_root"]:
+            return os.dup(self._surroundings.user_namespace)
+        owner = f"0 {self._order['user']} 1"
+        return _make_user_namespace(owner, owner, self._surroundings.proc) if writable else None
 
     def _announce(self, tmp: tuple[str, str], reader: int, controls: dict[str, int]) -> None:
         assert self._network is not None
@@ -120,19 +147,41 @@ class Keeper:
 
     def _do_assign(self, message: wire.Message, descriptors: list[int]) -> None:
         try:
-            tmp = filesystem.assign(message, self._order, self._settings)
+            mapping = self._mapping(writable=message["writable"])
+            kind, problem, self._uppers = filesystem.assign(message, self._order, self._settings, mapping)
         except OSError as error:
             self._tell({"event": "failed", "reason": str(error)})
             return
-        self._tell({"event": "assigned", "tmp": tmp[0], "problem": tmp[1]})
+        if mapping is not None:
+            os.close(mapping)
+        self._code_at = message["code_at"]
+        self._tell({"event": "assigned", "tmp": kind, "problem": problem})
+
+    def _do_save(self, message: wire.Message, descriptors: list[int]) -> None:
+        try:
+            self._saver.begin(self._code_at, self._uppers, descriptors[0])
+        except OSError as error:
+            self._tell({"event": "saved", "error": str(error)})
 
     def _do_start(self, message: wire.Message, descriptors: list[int]) -> None:
         if self._killed:
             self._killed = False
             self._await_killed()
+        if message["worker_variable"]:
+            self._open_workers(message)
         child, self._spare = self._spare or process.fork(self._surroundings), None
         self._children[child.pid] = (message["name"], child)
         child.begin(message, descriptors)
+
+    def _open_workers(self, message: wire.Message) -> None:
+        try:
+            path, listening = self._workers.open(message["name"])
+        except OSError:  # the variable is missing then: programs fall back to their ordinary output
+            return
+        message["environment"][message["worker_variable"]] = path
+        with contextlib.suppress(OSError):
+            wire.send(self._control, {"event": "workers", "name": message["name"]}, (listening.fileno(),))
+        listening.close()
 
     def _do_signal(self, message: wire.Message, descriptors: list[int]) -> None:
         for pid, (name, _) in self._children.items():
@@ -185,6 +234,9 @@ class Keeper:
         if self._spare is not None and self._spare.pid == pid:
             self._spare.close()
             self._spare = None
+        saved = self._saver.ended(pid)
+        if saved is not None:
+            self._tell({"event": "saved", "error": saved})
         known = self._children.pop(pid, None)
         if known is None:
             return
@@ -210,8 +262,24 @@ def start(control: socket.socket, order: wire.Message, settings: dict[str, Any],
     Keeper(control, order, settings).run(groups)
 
 
-def _make_user_namespace(outside: int, proc: int, *, rootless: bool) -> int:
-    """A user namespace in which the function's user stands for an unprivileged one outside."""
+def _ordinary_map(inside: int, outside: int) -> str:
+    """Only this one id is ever used. The others stand for ids that nobody has: becoming one of them, or giving files to
+    one, is then refused for lack of rights, and not because there were no such id."""
+    lower = f"1 {places.UNUSED_IDS + 1} {inside - 1}"
+    upper = f"{inside + 1} {places.UNUSED_IDS + inside + 1} {places.ROOT_IDS - inside - 1}"
+    return f"0 0 1\n{lower}\n{inside} {outside} 1\n{upper}\n"
+
+
+def _open_low_ports(proc: int) -> None:
+    """Let servers bind the ports below 1024, which elsewhere takes a privilege over the network."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(_LOWEST_PORT, os.O_WRONLY | os.O_CLOEXEC, dir_fd=proc)
+        os.write(descriptor, b"0")
+        os.close(descriptor)
+
+
+def _make_user_namespace(users: str, groups: str, proc: int) -> int:
+    """A user namespace with these maps, as the kernel wants them written; `proc` is a writable view of `/proc`."""
     ours, theirs = socket.socketpair()
     pid = os.fork()
     if pid == 0:
@@ -223,17 +291,14 @@ def _make_user_namespace(outside: int, proc: int, *, rootless: bool) -> int:
         finally:
             os._exit(0)
     theirs.close()
-    if not ours.recv(1):
-        raise OSError("the kernel makes no user namespaces")
     try:
-        _map_ids(f"/proc/{pid}", outside, rootless=rootless)
-        return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        if not ours.recv(1):
+            raise OSError("the kernel makes no user namespaces")
+        for name, content in (("uid_map", users), ("gid_map", groups)):
+            descriptor = os.open(f"{pid}/{name}", os.O_WRONLY | os.O_CLOEXEC, dir_fd=proc)
+            os.write(descriptor, content.encode())
+            os.close(descriptor)
+        return os.open(f"{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
     finally:
         ours.close()
         os.waitpid(pid, 0)
-
-
-def _map_ids(folder: str, outside: int, *, rootless: bool) -> None:
-    for name, inside in (("uid_map", places.USER_ID), ("gid_map", places.GROUP_ID)):
-        with open(f"{folder}/{name}", "w") as file:
-            file.write(f"{inside} 0 1" if rootless else _USER_MAP.format(inside=inside, outside=outside))

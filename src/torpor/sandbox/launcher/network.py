@@ -13,6 +13,8 @@ be made. Three sockets are the way out; whoever holds their descriptors serves t
 There is no IPv6 route at all, so programs that try it first are refused at once and go on with IPv4.
 """
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import os
@@ -49,8 +51,8 @@ class NetworkSockets:
     """The sockets of a sandbox. Without egress, `egress` and `dns` are None and `egress_problem` says why."""
 
     api: socket.socket
-    egress: "socket.socket | None"
-    dns: "socket.socket | None"
+    egress: socket.socket | None
+    dns: socket.socket | None
     egress_problem: str = ""
 
 

@@ -22,6 +22,9 @@ _FIRST_FREE = 4
 _OUT_OF_MEMORY_SCORE = "500"
 _LOCKED_BYTES = 65536
 _START_FAILED = 127
+_ROOT_CAPABILITIES = frozenset((0, 1, 3, 4, 5, 6, 7, 10))
+"""What root inside may do within its own user namespace: CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID and
+NET_BIND_SERVICE; nothing that mounts, traces, loads or configures."""
 _HANDLED = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -35,6 +38,7 @@ class Surroundings:
     proc: int
     procs: list[int]
     rootless: bool
+    as_root: bool
     clone_module: str
 
 
@@ -89,7 +93,7 @@ def _prepare(surroundings: Surroundings, theirs: socket.socket) -> socket.socket
         syscalls.unshare(syscalls.CLONE_NEWCGROUP)
     _raise_oom_score(surroundings.proc)
     _arrange_descriptors(surroundings, theirs.detach())
-    _become_user(rootless=surroundings.rootless)
+    _become_user(surroundings)
     seccomp.load()
     return socket.socket(fileno=_SPECIFICATION)
 
@@ -119,15 +123,17 @@ def _arrange_descriptors(surroundings: Surroundings, channel: int) -> None:
     syscalls.close_from(_FIRST_FREE)
 
 
-def _become_user(*, rootless: bool) -> None:
+def _become_user(surroundings: Surroundings) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_MEMLOCK, (_LOCKED_BYTES, _LOCKED_BYTES))
-    syscalls.drop_bounding_capabilities()
-    if not rootless:
+    kept = _ROOT_CAPABILITIES if surroundings.as_root else frozenset()
+    user, group = (0, 0) if surroundings.as_root else (places.USER_ID, places.GROUP_ID)
+    syscalls.drop_bounding_capabilities(kept)
+    if not surroundings.rootless:
         os.setgroups([])
-    os.setresgid(places.GROUP_ID, places.GROUP_ID, places.GROUP_ID)
-    os.setresuid(places.USER_ID, places.USER_ID, places.USER_ID)
-    syscalls.drop_capabilities()
+    os.setresgid(group, group, group)
+    os.setresuid(user, user, user)
+    syscalls.drop_capabilities(kept)
     syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
     # Changing the user hides a process from its own kind in /proc; nothing of value is in this copy's memory.
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)

@@ -8,13 +8,16 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from . import places, syscalls
+from . import configuration, places, syscalls
 
 _TREES = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
+_TREES_BY_PATH = tuple(f"/{name}" for name in _TREES)
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _ETC_FILES = ("ld.so.cache", "ld.so.conf", "localtime", "protocols", "services", "mime.types")
-_ETC_TREES = ("alternatives", "ssl", "pki", "ca-certificates", "ld.so.conf.d", "fonts")
-_EMPTY = ("var/task", "var/lang", "var/runtime", "var/tmp", "opt", "tmp", "proc", "dev/shm", "home", "root", "mnt")
+_EMPTY = (
+    *("var/lang", "var/runtime", "var/tmp", "opt", "tmp", "proc", "dev/shm", "run/workers"),
+    *("home", "root", "srv", "mnt", *(place.lstrip("/") for place in places.CODE_PLACES)),
+)
 
 _PASSWD = f"""root:x:0:0:root:/root:/bin/sh
 nobody:x:65534:65534:nobody:/:/sbin/nologin
@@ -75,6 +78,9 @@ def enter(settings: Settings) -> None:
     syscalls.mount("root", top, "tmpfs", syscalls.MS_NOSUID, "mode=0755,size=16m")
     _place_system(builder, top, etc)
     _place_hidden(builder, top, sources)
+    for name, image in settings["images"].items():
+        if image["languages"]:
+            _place_languages(top + places.image_languages(name), top, image)
     builder.close()
     _switch(top)
 
@@ -105,19 +111,14 @@ def _hidden_sources(settings: Settings) -> dict[str, str]:
         found[places.LANG] = settings["lang"]
     if settings["runtime_dir"]:
         found[places.RUNTIME] = settings["runtime_dir"]
-    for name, image in settings["images"].items():
-        if image["lang"]:
-            found[places.image_lang(name)] = image["lang"]
-        if image["runtime_dir"]:
-            found[places.image_runtime(name)] = image["runtime_dir"]
+    found.update(settings["folders"])
     return {inside: source for inside, source in found.items() if os.path.exists(source)}
 
 
 def _tree_sources() -> list[str]:
     trees = [f"/{name}" for name in _TREES if os.path.isdir(f"/{name}") and not os.path.islink(f"/{name}")]
-    etc = [f"/etc/{name}" for name in _ETC_TREES if os.path.isdir(f"/etc/{name}")]
     devices = [f"/dev/{name}" for name in _DEVICES if os.path.exists(f"/dev/{name}")]
-    return [*trees, *etc, *devices, "/proc"]
+    return [*trees, *devices, "/proc"]
 
 
 def _etc_files() -> dict[str, bytes]:
@@ -134,6 +135,7 @@ def _etc_files() -> dict[str, bytes]:
 def _place_system(builder: _Builder, top: str, etc: dict[str, bytes]) -> None:
     for name in _EMPTY:
         os.makedirs(f"{top}/{name}", exist_ok=True)
+    os.chmod(f"{top}/var/tmp", 0o1777)
     for source in _tree_sources():
         builder.bind(source, source, writable=source == "/proc", devices=source.startswith("/dev/"))
     for name in _TREES:
@@ -159,6 +161,7 @@ def _write_etc(builder: _Builder, top: str, etc: dict[str, bytes]) -> None:
     for name, data in etc.items():
         with open(f"{top}/etc/{name}", "wb") as file:
             file.write(data)
+    configuration.copy_trees("/etc", f"{top}/etc")
     if os.path.exists("/usr/lib/os-release"):
         os.symlink("../usr/lib/os-release", f"{top}/etc/os-release")
     os.symlink("/proc/self/mounts", f"{top}/etc/mtab")
@@ -167,10 +170,35 @@ def _write_etc(builder: _Builder, top: str, etc: dict[str, bytes]) -> None:
 def _place_hidden(builder: _Builder, top: str, sources: dict[str, str]) -> None:
     os.makedirs(top + places.HIDDEN)
     syscalls.mount("hidden", top + places.HIDDEN, "tmpfs", syscalls.MS_NOSUID, "mode=0700,size=1m")
-    os.makedirs(top + places.PROC)
+    for number in range(places.LOWERS_COUNT):
+        os.makedirs(f"{top}{places.LOWERS}/{number}")
+    for place in (places.PROC, places.SCRATCH):
+        os.makedirs(top + place)
     for inside, source in sources.items():
         writable = inside in (places.STATE, places.DEVICES, places.CGROUP)
         builder.bind(source, inside, writable=writable, devices=inside == places.DEVICES)
+
+
+def _place_languages(folder: str, top: str, image: dict[str, Any]) -> None:
+    """Put several interpreters and the commands that start them into one folder."""
+    os.makedirs(f"{folder}/bin")
+    for name, source in image["languages"].items():
+        if source in _TREES_BY_PATH:
+            os.symlink(source, f"{folder}/{name}")
+        elif os.path.isdir(top + source):
+            os.mkdir(f"{folder}/{name}")
+            syscalls.mount(top + source, f"{folder}/{name}", flags=syscalls.MS_BIND | syscalls.MS_REC)
+            syscalls.protect(f"{folder}/{name}")
+    for name, content in image["commands"].items():
+        _place_command(f"{folder}/bin/{name}", content)
+
+
+def _place_command(path: str, content: str) -> None:
+    if content.startswith("#!"):
+        _write(path, content)
+        os.chmod(path, 0o755)
+    else:
+        os.symlink(content, path)
 
 
 def _switch(top: str) -> None:

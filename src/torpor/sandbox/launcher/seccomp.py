@@ -16,6 +16,8 @@ handles. Kept on purpose: `ptrace`, `process_vm_*`, for debuggers, as all proces
 anyway and kernels since 4.8 filter after the tracer's changes; `landlock_*` and `seccomp`, which only take rights away.
 """
 
+from __future__ import annotations
+
 import ctypes
 import errno
 import os

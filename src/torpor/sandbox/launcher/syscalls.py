@@ -35,10 +35,14 @@ PR_SET_NO_NEW_PRIVS = 38
 _ATTR_RDONLY = 0x1
 _ATTR_NOSUID = 0x2
 _ATTR_NODEV = 0x4
+_ATTR_IDMAP = 0x100000
+_EMPTY_PATH = 0x1000
+_TREE_CLONE, _FROM_EMPTY_PATH = 1, 4
 _AT_FDCWD = -100
 _AT_RECURSIVE = 0x8000
 _ARM = os.uname().machine == "aarch64"
 _MOUNT_SETATTR = 442
+_OPEN_TREE, _MOVE_MOUNT = 428, 429
 _CLOSE_RANGE = 436
 _CLONE = 220 if _ARM else 56
 _PIVOT_ROOT = 41 if _ARM else 155
@@ -116,6 +120,46 @@ def protect(target: str, *, read_only: bool = True, devices: bool = False, recur
     _check(result, f"mount_setattr {target}")
 
 
+def clone_tree(path: str, *, recursive: bool = True) -> int:
+    """A descriptor of a copy of the mount at this path, not mounted anywhere yet."""
+    flags = _TREE_CLONE | os.O_CLOEXEC | (_AT_RECURSIVE if recursive else 0)
+    descriptor: int = _libc.syscall(
+        ctypes.c_long(_OPEN_TREE), ctypes.c_int(_AT_FDCWD), ctypes.c_char_p(path.encode()), ctypes.c_uint(flags)
+    )
+    _check(descriptor, f"open_tree {path}")
+    return descriptor
+
+
+def map_ids(tree: int, user_namespace: int) -> None:
+    """Show the owners of files in a copied mount as the namespace maps them. It must not be mounted yet."""
+    attributes = _MountAttributes(_ATTR_IDMAP, 0, 0, user_namespace)
+    result = _libc.syscall(
+        ctypes.c_long(_MOUNT_SETATTR),
+        ctypes.c_int(tree),
+        ctypes.c_char_p(b""),
+        ctypes.c_uint(_EMPTY_PATH),
+        ctypes.byref(attributes),
+        ctypes.c_size_t(ctypes.sizeof(attributes)),
+    )
+    _check(result, "mount_setattr")
+
+
+def attach(tree: int, target: str) -> None:
+    """Mount a copied mount and close its descriptor."""
+    try:
+        result = _libc.syscall(
+            ctypes.c_long(_MOVE_MOUNT),
+            ctypes.c_int(tree),
+            ctypes.c_char_p(b""),
+            ctypes.c_int(_AT_FDCWD),
+            ctypes.c_char_p(target.encode()),
+            ctypes.c_uint(_FROM_EMPTY_PATH),
+        )
+        _check(result, f"move_mount {target}")
+    finally:
+        os.close(tree)
+
+
 def pivot_root(new: str, old: str) -> None:
     result = _libc.syscall(ctypes.c_long(_PIVOT_ROOT), ctypes.c_char_p(new.encode()), ctypes.c_char_p(old.encode()))
     _check(result, f"pivot_root {new}")
@@ -140,8 +184,10 @@ def set_process_name(name: str) -> None:
     _check(_libc.prctl(PR_SET_NAME, ctypes.addressof(buffer), 0, 0, 0), "prctl name")
 
 
-def drop_bounding_capabilities() -> None:
+def drop_bounding_capabilities(kept: frozenset[int] = frozenset()) -> None:
     for capability in range(_LAST_CAPABILITY + 1):
+        if capability in kept:
+            continue
         try:
             prctl(PR_CAPBSET_DROP, capability)
         except OSError as error:
@@ -150,10 +196,11 @@ def drop_bounding_capabilities() -> None:
             raise
 
 
-def drop_capabilities() -> None:
-    """Give up every capability this process has; changing the user alone does so only for a former root."""
+def drop_capabilities(kept: frozenset[int] = frozenset()) -> None:
+    """Give up every other capability this process has; changing the user alone does so only for a former root."""
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
-    _check(_libc.capset(header, (ctypes.c_uint32 * 6)()), "capset")
+    low = sum(1 << capability for capability in kept)
+    _check(_libc.capset(header, (ctypes.c_uint32 * 6)(low, low, 0, 0, 0, 0)), "capset")
 
 
 def close_from(first: int) -> None:

@@ -8,6 +8,7 @@ from torpor.sandbox.port import Capability
 
 _KERNEL = (5, 12)
 """The first that can make a whole tree of mounts read-only in one call."""
+_MAPPED_LAYERS = (5, 19)
 _SYS_ADMIN = 21
 _NAMESPACES = "/proc/sys/user/max_user_namespaces"
 _RESTRICTED = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns"
@@ -21,6 +22,7 @@ def capabilities(*, rootless: bool, boot_only: bool) -> tuple[Capability, ...]:
         _user_namespaces(rootless=rootless),
         *_groups(),
         _tmp(rootless=rootless),
+        *_changes(rootless=rootless),
         Capability(
             name="clones",
             available=not boot_only,
@@ -29,9 +31,18 @@ def capabilities(*, rootless: bool, boot_only: bool) -> tuple[Capability, ...]:
     )
 
 
-def _kernel(release: str) -> Capability:
+def maps_ids() -> bool:
+    """Whether this kernel lays overlays over mounts whose files have other owners than on disk."""
+    return _release(os.uname().release) >= _MAPPED_LAYERS
+
+
+def _release(release: str) -> tuple[int, int]:
     numbers = re.match(r"(\d+)\.(\d+)", release)
-    enough = numbers is not None and (int(numbers[1]), int(numbers[2])) >= _KERNEL
+    return (int(numbers[1]), int(numbers[2])) if numbers else (0, 0)
+
+
+def _kernel(release: str) -> Capability:
+    enough = _release(release) >= _KERNEL
     wanted = ".".join(map(str, _KERNEL))
     return Capability(
         name="kernel", available=enough, detail=release if enough else f"{release}: real sandboxes need Linux {wanted}"
@@ -82,6 +93,19 @@ def _tmp(*, rootless: bool) -> Capability:
     if not os.path.exists("/dev/loop-control"):
         return Capability(name=name, available=False, detail="no /dev/loop-control: load the loop module")
     return Capability(name=name, available=True, detail="an ext4 image for each sandbox")
+
+
+def _changes(*, rootless: bool) -> tuple[Capability, ...]:
+    """What sandboxes with changeable directories, or with root inside, can do here."""
+    whole = not rootless and maps_ids()
+    reason = "rootless" if rootless else f"before Linux {'.'.join(map(str, _MAPPED_LAYERS))}"
+    less = f"{reason}: in /usr files can be added, but those of the host not be changed; other directories are whole"
+    root = "ids 0 to 65535 inside, unprivileged ones on the host"
+    alone = "id 0 inside is the server's own account; no other ids, so that changing owners fails"
+    return (
+        Capability(name="changeable directories", available=whole, detail="all usual ones" if whole else less),
+        Capability(name="root inside", available=not rootless, detail=alone if rootless else root),
+    )
 
 
 def _effective_capabilities() -> int:

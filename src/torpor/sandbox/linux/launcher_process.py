@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torpor.model.errors import SandboxUnavailable
-from torpor.sandbox.images import LANG, RuntimeImage
+from torpor.sandbox.images import RuntimeImage
 from torpor.sandbox.launcher import cgroups, entry, places, wire
 from torpor.sandbox.linux.channel import Channel, pair
 from torpor.sandbox.linux.home import Home
+from torpor.sandbox.server_image import LANG
 
 START_SECONDS = 30.0
 END_SECONDS = 15.0
@@ -27,6 +28,8 @@ class LauncherPlan:
     code_root: str
     rootless: bool
     disk: bool
+    map_ids: bool = False
+    """Whether overlays of mounts with other owners can be had."""
     image: RuntimeImage | None = None
     clone: bool = False
     others: Mapping[str, RuntimeImage] = field(default_factory=dict)
@@ -42,13 +45,12 @@ class LauncherPlan:
             "parent": parent,
             "rootless": self.rootless,
             "disk": self.disk,
+            "map_ids": self.map_ids,
             "own_lang": None,
             "lang": image and image.lang,
             "runtime_dir": image and image.runtime_dir,
             "clone_module": (image and self.clone and image.clone_module) or "",
-            "images": {
-                name: {"lang": other.lang, "runtime_dir": other.runtime_dir} for name, other in self.others.items()
-            },
+            **_folders(self.others),
         }
         settings.update(self._interpreter())
         return settings
@@ -61,6 +63,29 @@ class LauncherPlan:
             return {"executable": own, "libraries": "/usr/lib"}
         inside = places.OWN_LANG
         return {"executable": inside + own[len(prefix) :], "libraries": f"{inside}/lib", "own_lang": prefix}
+
+
+def _folders(images: Mapping[str, RuntimeImage]) -> dict[str, Any]:
+    """What the images stand on: every host folder once, with the hidden place it is mounted at."""
+    places_of: dict[str, str] = {}
+
+    def hidden(folder: str | None) -> str | None:
+        return places_of.setdefault(folder, places.image_folder(len(places_of))) if folder else None
+
+    described = {
+        name: {
+            "lang": hidden(image.lang),
+            "runtime_dir": hidden(image.runtime_dir),
+            "languages": {
+                # What is part of the system is shown where it is.
+                language: folder if folder == "/usr" else hidden(folder)
+                for language, folder in image.languages.items()
+            },
+            "commands": dict(image.commands),
+        }
+        for name, image in images.items()
+    }
+    return {"images": described, "folders": {inside: folder for folder, inside in places_of.items()}}
 
 
 class LauncherProcess:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from torpor.model.errors import SandboxUnavailable
@@ -16,6 +17,18 @@ from torpor.sandbox.port import SandboxStatistics
 ANSWER_SECONDS = 20.0
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """What a sandbox shows. Folders are relative to the code root."""
+
+    code: str
+    code_at: str = "/var/task"
+    layers: tuple[str, ...] = ()
+    system: str = ""
+    tmp_mb: int
+    writable: bool = False
 
 
 class PreparedSandbox:
@@ -46,21 +59,21 @@ class PreparedSandbox:
             return SandboxStatistics()
         return gauge.look(family([keeper])[1:], cpu_of_reaped(keeper))
 
-    async def make(self, runtime: str, user: int, tmp_mb: int) -> None:
-        """Build it. Raises SandboxUnavailable."""
-        order = {"id": self.name, "runtime": runtime, "user": user, "tmp_mb": tmp_mb}
+    async def make(self, runtime: str, user: int, tmp_mb: int, *, as_root: bool = False) -> None:
+        """Build it. `user` is the first of its users on the host. Raises SandboxUnavailable."""
+        order = {"id": self.name, "runtime": runtime, "user": user, "tmp_mb": tmp_mb, "as_root": as_root}
         self.launcher.prepare(order, self._theirs.detach())
         await self._wait("built")
 
-    async def assign(self, code: str, layers: list[str], tmp_mb: int) -> None:
+    async def assign(self, contents: Contents) -> None:
         """Show the function's code inside; for good. Raises SandboxUnavailable."""
-        self.channel.send({"do": "assign", "code": code, "layers": layers, "tmp_mb": tmp_mb})
+        self.channel.send({"do": "assign", **asdict(contents)})
         message = await self._wait("assigned")
         self._note_tmp(message)
 
     def listen(self, listener: Any) -> None:
-        """From now on tell `listener` (`on_event(message)`, `on_sockets(descriptors, lacking)`, `on_keeper_gone()`)
-        what happens."""
+        """From now on tell `listener` (`on_event(message, descriptors)`, whose descriptors are then its own, and
+        `on_keeper_gone()`) what happens."""
         self._listener = listener
 
     async def discard(self) -> None:
@@ -93,18 +106,19 @@ class PreparedSandbox:
         return message
 
     def _on_message(self, message: wire.Message, descriptors: list[int]) -> None:
+        waited_for = self._answer is not None and message["event"] in ("ready", "assigned", "failed")
         if message["event"] == "ready":
             self._adopt(message, descriptors)
-        elif message["event"] == "sockets" and self._listener is not None:
-            self._listener.on_sockets(descriptors, message["lacking"])
-            return
-        else:
+        elif waited_for or self._listener is None:
             wire.close_all(descriptors)
-        if self._answer is not None and message["event"] in ("ready", "assigned", "failed"):
-            if not self._answer.done():
-                self._answer.set_result(message)
-        elif self._listener is not None:
-            self._listener.on_event(message)
+        if waited_for:
+            self._settle(message)
+        elif self._listener is not None and message["event"] != "ready":
+            self._listener.on_event(message, descriptors)
+
+    def _settle(self, message: wire.Message) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(message)
 
     def _adopt(self, message: wire.Message, descriptors: list[int]) -> None:
         self._note_tmp(message)
@@ -123,6 +137,6 @@ class PreparedSandbox:
     def _on_closed(self) -> None:
         self._alive = False
         if self._answer is not None and not self._answer.done():
-            self._answer.set_result({"event": "failed", "reason": "its keeper ended"})
+            self._settle({"event": "failed", "reason": "its keeper ended"})
         elif self._listener is not None:
             self._listener.on_keeper_gone()

@@ -11,11 +11,12 @@ from collections.abc import Iterator
 
 from torpor.model.errors import RuntimeMissing, SandboxUnavailable
 from torpor.sandbox.images import ImageCatalog, RuntimeImage
+from torpor.sandbox.launcher import places
 from torpor.sandbox.linux import host
 from torpor.sandbox.linux.home import Home
 from torpor.sandbox.linux.launcher_process import LauncherPlan, LauncherProcess
 from torpor.sandbox.linux.pool import PreparedPool
-from torpor.sandbox.linux.prepared import PreparedSandbox
+from torpor.sandbox.linux.prepared import Contents, PreparedSandbox
 from torpor.sandbox.linux.sandbox import Egress, LinuxSandbox
 from torpor.sandbox.port import (
     Capability,
@@ -30,6 +31,9 @@ _BOOTED = "booted"
 _ATTEMPTS = 3
 _FIRST_USER = 700_000
 _USERS = 100_000
+_FIRST_RANGE = 1_000_000_000
+_RANGES = 16_000
+_ROOT_INSIDE = "+root"
 
 _log = logging.getLogger(__name__)
 
@@ -84,9 +88,9 @@ class LinuxProvider:
         await self._pool(image).fill()
 
     async def create(self, spec: SandboxSpec, listener: SandboxListener) -> LinuxSandbox:
-        code, *layers = [self._below_root(folder) for folder in (spec.code, *spec.layers)]
+        contents = self._contents(spec)
         image = self._images.resolve(spec.runtime)
-        prepared = await self._assigned(image, code, layers, spec.tmp_mb)
+        prepared = await self._assigned(image, contents, as_root=spec.as_root)
         loop = asyncio.get_running_loop()
         sandbox = LinuxSandbox(loop, spec, prepared, image, listener, self._egress, self._forget)
         self._live[spec.name] = sandbox
@@ -115,11 +119,11 @@ class LinuxProvider:
             home, self._home = self._home, None
             await asyncio.to_thread(home.release)
 
-    async def _assigned(self, image: RuntimeImage, code: str, layers: list[str], tmp_mb: int) -> PreparedSandbox:
+    async def _assigned(self, image: RuntimeImage, contents: Contents, *, as_root: bool) -> PreparedSandbox:
         for attempt in range(_ATTEMPTS):
-            prepared = await self._pool(image).take()
+            prepared = await self._pool(image, as_root=as_root).take()
             try:
-                await prepared.assign(code, layers, tmp_mb)
+                await prepared.assign(contents)
                 return prepared
             except BaseException as error:
                 gone = not prepared.is_alive
@@ -133,26 +137,43 @@ class LinuxProvider:
         if self._live.get(sandbox.name) is sandbox:
             del self._live[sandbox.name]
 
+    def _contents(self, spec: SandboxSpec) -> Contents:
+        if spec.code_at not in places.CODE_PLACES:
+            known = ", ".join(places.CODE_PLACES)
+            raise SandboxUnavailable(f"Code cannot be shown at {spec.code_at}; possible are {known}.")
+        return Contents(
+            code=self._below_root(spec.code),
+            code_at=spec.code_at,
+            layers=tuple(self._below_root(layer) for layer in spec.layers),
+            system=self._below_root(spec.system) if spec.system else "",
+            tmp_mb=spec.tmp_mb,
+            writable=spec.writable,
+        )
+
     def _below_root(self, folder: str) -> str:
         relative = os.path.relpath(os.path.realpath(folder), self._code_root)
         if relative.split("/")[0] == "..":
             raise SandboxUnavailable(f"The code folder {folder} is not below {self._code_root}.")
         return relative
 
-    def _pool(self, image: RuntimeImage) -> PreparedPool:
-        pool = self._pools.get(image.runtime)
+    def _pool(self, image: RuntimeImage, *, as_root: bool = False) -> PreparedPool:
+        key = image.runtime + (_ROOT_INSIDE if as_root else "")
+        pool = self._pools.get(key)
         if pool is None:
-            pool = PreparedPool(asyncio.get_running_loop(), lambda: self._prepare(image), self._target)
-            self._pools[image.runtime] = pool
+            loop = asyncio.get_running_loop()
+            pool = PreparedPool(loop, lambda: self._prepare(image, as_root=as_root), self._target)
+            self._pools[key] = pool
         return pool
 
-    async def _prepare(self, image: RuntimeImage) -> PreparedSandbox:
+    async def _prepare(self, image: RuntimeImage, *, as_root: bool) -> PreparedSandbox:
         launcher = await self._launcher(image)
         number = next(self._numbers)
         prepared = PreparedSandbox(asyncio.get_running_loop(), launcher, f"s{number}")
         user = _FIRST_USER + (self._first_user + number) % _USERS
+        if as_root:
+            user = _FIRST_RANGE + (self._first_user + number) % _RANGES * places.ROOT_IDS
         try:
-            await prepared.make(image.runtime, user, DEFAULT_TMP_MB)
+            await prepared.make(image.runtime, user, DEFAULT_TMP_MB, as_root=as_root)
         except BaseException:
             await prepared.discard()
             raise
@@ -178,6 +199,7 @@ class LinuxProvider:
             code_root=self._code_root,
             rootless=self._rootless,
             disk=not self._rootless,
+            map_ids=host.maps_ids(),
             image=image if clonable else None,
             clone=clonable and not self._boot_only,
             others={} if clonable else {other.runtime: other for other in self._booted_images()},
@@ -188,7 +210,7 @@ class LinuxProvider:
         return launcher
 
     def _booted_images(self) -> Iterator[RuntimeImage]:
-        for runtime in self._images.present():
+        for runtime in self._images.served():
             with contextlib.suppress(RuntimeMissing):
                 image = self._images.resolve(runtime)
                 if not image.clone_module:

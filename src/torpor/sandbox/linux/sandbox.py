@@ -8,13 +8,14 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from torpor.model.errors import SandboxUnavailable
 from torpor.sandbox.gauge import Gauge
 from torpor.sandbox.images import RuntimeImage
 from torpor.sandbox.launcher import places, wire
 from torpor.sandbox.linux.fidelity import may_clone
-from torpor.sandbox.linux.output import OutputReader
 from torpor.sandbox.linux.prepared import PreparedSandbox
 from torpor.sandbox.linux.sockets import SocketStock
+from torpor.sandbox.output import OutputReader
 from torpor.sandbox.port import (
     ProcessExit,
     ProcessSpec,
@@ -24,6 +25,7 @@ from torpor.sandbox.port import (
     Stream,
 )
 from torpor.sandbox.watch import MemoryWatch
+from torpor.sandbox.workers import WorkerOutputs
 
 API_ADDRESS = f"{places.API_HOST}:9001"
 PATHS = {
@@ -67,6 +69,8 @@ class LinuxSandbox:
         self._controls = prepared.controls
         self._api = prepared.sockets["api"]
         self._sockets = SocketStock(loop, lambda count: prepared.channel.send({"do": "sockets", "count": count}))
+        self._workers = WorkerOutputs(loop, listener)
+        self._worker_limits: dict[str, int] = {}
         self._running: set[str] = set()
         self._framed: dict[str, OutputReader] = {}
         self._by_signal = not {"cgroup.freeze", "freezer.state"} & set(self._controls.fds)
@@ -80,6 +84,7 @@ class LinuxSandbox:
         self._oom_seen = 0
         self._dead = False
         self._destroying: asyncio.Task[None] | None = None
+        self._saving: asyncio.Future[str] | None = None
         descriptor, prepared.output = prepared.output, -1
         self._output = OutputReader(loop, descriptor, self._deliver_output)
         self._set_limits()
@@ -100,7 +105,7 @@ class LinuxSandbox:
 
     @property
     def paths(self) -> Mapping[str, str]:
-        return PATHS
+        return {**PATHS, "task": self._spec.code_at}
 
     @property
     def address(self) -> str:
@@ -125,6 +130,7 @@ class LinuxSandbox:
         if process.framed_log_variable:
             writers = (self._open_framed(process.name),)
         self._running.add(process.name)
+        self._worker_limits[process.name] = process.worker_connections
         self._killed.discard(process.name)
         if self._watch is not None:
             self._watch.start()
@@ -179,6 +185,7 @@ class LinuxSandbox:
             self._output.drain()
             for reader in list(self._framed.values()):
                 reader.drain()
+            self._workers.drain()
 
     def memory_peak(self) -> int:
         if self._dead:
@@ -200,22 +207,46 @@ class LinuxSandbox:
             processes=self._controls.processes(),
         )
 
+    async def save(self, folder: str) -> None:
+        if not self._spec.writable:
+            raise SandboxUnavailable(f"The sandbox {self.name} cannot be changed, so there is nothing to save.")
+        if self._dead or (self._saving is not None and not self._saving.done()):
+            raise SandboxUnavailable(f"The sandbox {self.name} is gone or is being saved already.")
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise SandboxUnavailable(f"Nothing can be saved to {folder}: {error}.") from error
+        self._saving = self._loop.create_future()
+        self._prepared.channel.send({"do": "save"}, (descriptor,))
+        problem = await asyncio.shield(self._saving)
+        if problem:
+            raise SandboxUnavailable(f"The sandbox {self.name} could not be saved: {problem}.")
+
     async def destroy(self) -> None:
         if self._destroying is None:
             self._destroying = self._loop.create_task(self._tear_down())
         await asyncio.shield(self._destroying)
 
-    def on_event(self, message: wire.Message) -> None:
+    def on_event(self, message: wire.Message, descriptors: list[int]) -> None:
         """Told by the keeper."""
+        event = message["event"]
+        if event == "sockets":
+            self._sockets.deliver(descriptors, message["lacking"])
+        elif event == "workers" and not self._dead:
+            listening = socket.socket(fileno=descriptors[0])
+            self._workers.open(message["name"], listening, self._worker_limits[message["name"]])
+        else:
+            wire.close_all(descriptors)
+            self._on_plain_event(message)
+
+    def _on_plain_event(self, message: wire.Message) -> None:
         if message["event"] == "exit":
             self._on_exit(message)
+        elif message["event"] == "saved":
+            self._end_saving(message["error"])
         elif message["event"] == "everyone" and message["number"] == signal.SIGKILL and not self._frozen:
             # The killed processes of a frozen v1 group end only now.
             self._controls.thaw()
-
-    def on_sockets(self, descriptors: list[int], lacking: int) -> None:
-        """Sockets the keeper made."""
-        self._sockets.deliver(descriptors, lacking)
 
     def on_keeper_gone(self) -> None:
         """The keeper ended, and with it everything inside."""
@@ -232,9 +263,10 @@ class LinuxSandbox:
             "name": process.name,
             "argv": list(process.argv),
             "environment": dict(process.environment),
-            "cwd": process.cwd,
+            "cwd": process.cwd or self._spec.code_at,
             "clone": self._prepared.launcher.plan.clone and may_clone(process, self._image),
             "framed_variable": process.framed_log_variable,
+            "worker_variable": process.worker_log_variable,
             "files": self._spec.files,
             "processes": self._spec.processes,
             "limit_processes": "pids.max" not in self._controls.fds,
@@ -305,8 +337,13 @@ class LinuxSandbox:
         else:
             self._egress.attach(self.name, tcp.detach(), udp.detach())
 
+    def _end_saving(self, problem: str) -> None:
+        if self._saving is not None and not self._saving.done():
+            self._saving.set_result(problem)
+
     def _die(self) -> None:
         self._dead = True
+        self._end_saving("it is gone")
         self._sockets.close(f"The sandbox {self.name} is gone.")
         if self._watch is not None:
             self._watch.stop()
@@ -314,6 +351,7 @@ class LinuxSandbox:
         for reader in self._framed.values():
             reader.close()
         self._framed.clear()
+        self._workers.close()
 
     async def _tear_down(self) -> None:
         if not self._dead:

@@ -20,8 +20,9 @@ class PathTranslation:
     folder below `/tmp`).
     """
 
-    def __init__(self, paths: Mapping[str, str]) -> None:
-        moves = [(FIXED[key], host) for key, host in paths.items()]
+    def __init__(self, paths: Mapping[str, str], code_at: str = FIXED["task"]) -> None:
+        fixed = {**FIXED, "task": code_at}
+        moves = [(fixed[key], host) for key, host in paths.items()]
         moves += [(host, host) for host in paths.values()]
         self._moves = sorted(moves, key=lambda move: len(move[0]), reverse=True)
 
@@ -45,6 +46,13 @@ def merge_layers(layers: Sequence[str], target: str) -> None:
     os.mkdir(target, 0o755)
     for layer in layers:
         _merge(layer, target)
+
+
+def write_script(path: str, text: str) -> None:
+    """Write a program of text. Raises OSError."""
+    with open(path, "w") as file:
+        file.write(text)
+    os.chmod(path, 0o755)
 
 
 def _merge(source: str, target: str) -> None:

@@ -6,7 +6,9 @@ import fcntl
 import getpass
 import logging
 import os
+import shutil
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -15,7 +17,7 @@ from collections.abc import Iterator
 from torpor.model.errors import SandboxUnavailable
 from torpor.sandbox.images import ImageCatalog, RuntimeImage
 from torpor.sandbox.plain import guard
-from torpor.sandbox.plain.folders import merge_layers
+from torpor.sandbox.plain.folders import merge_layers, write_script
 from torpor.sandbox.plain.sandbox import Place, PlainSandbox
 from torpor.sandbox.port import (
     Capability,
@@ -25,6 +27,7 @@ from torpor.sandbox.port import (
     SandboxSpec,
 )
 from torpor.sandbox.ports import PortBook
+from torpor.sandbox.server_image import LANG
 
 PREFIX = "plain-"
 LOCK = "plain.lock"
@@ -151,7 +154,7 @@ class PlainProvider:
         image = self._images.resolve(spec.runtime)
         try:
             place = await asyncio.to_thread(_prepare, self._home.folder, spec, image)
-        except OSError as error:
+        except (OSError, shutil.Error) as error:
             raise SandboxUnavailable(f"The sandbox {spec.name} cannot be made: {error}.") from error
         return self._adopt(self._home, spec, place, listener)
 
@@ -171,6 +174,8 @@ class PlainProvider:
         children = os.path.exists(f"/proc/self/task/{os.getpid()}/children")
         return (
             Capability(name="isolation", available=False, detail=f"functions run as user {_user()} on the host itself"),
+            Capability(name="changeable directories", available=False, detail="a copy of the code only"),
+            Capability(name="root inside", available=False, detail=f"processes stay user {_user()}"),
             Capability(name="limits", available=False, detail="only the number of open files is limited"),
             Capability(name="freeze", available=True, detail="SIGSTOP to process groups and their descendants"),
             Capability(
@@ -206,7 +211,7 @@ def _prepare(home: str, spec: SandboxSpec, image: RuntimeImage) -> Place:
     try:
         paths = _folders(folder, spec, image)
         api = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
-    except OSError:
+    except (OSError, shutil.Error):
         guard.remove_tree(folder)
         raise
     api.setblocking(False)
@@ -218,12 +223,39 @@ def _folders(folder: str, spec: SandboxSpec, image: RuntimeImage) -> dict[str, s
     os.mkdir(tmp, 0o700)
     os.mkdir(absent, 0o700)
     return {
-        "task": spec.code,
+        "task": _code(folder, spec),
         "opt": _opt(folder, spec.layers),
         "runtime": image.runtime_dir or absent,
-        "lang": image.lang or absent,
+        "lang": _lang(folder, image) or absent,
         "tmp": tmp,
     }
+
+
+def _code(folder: str, spec: SandboxSpec) -> str:
+    """The code where it lies, or a copy of it that may change."""
+    if not spec.writable:
+        return spec.code
+    copy = os.path.join(folder, "code")
+    shutil.copytree(spec.code, copy, symlinks=True)
+    os.chmod(copy, os.stat(copy).st_mode | stat.S_IWUSR)
+    return copy
+
+
+def _lang(folder: str, image: RuntimeImage) -> str | None:
+    """Several interpreters get a folder of their own with links to them."""
+    if not image.languages:
+        return image.lang
+    lang = os.path.join(folder, "lang")
+    os.makedirs(os.path.join(lang, "bin"))
+    for name, prefix in image.languages.items():
+        os.symlink(prefix, os.path.join(lang, name))
+    for name, content in image.commands.items():
+        place, moved = os.path.join(lang, "bin", name), content.replace(LANG, lang)
+        if content.startswith("#!"):
+            write_script(place, moved)
+        else:
+            os.symlink(moved, place)
+    return lang
 
 
 def _opt(folder: str, layers: tuple[str, ...]) -> str:

@@ -29,7 +29,9 @@ from torpor.sandbox.port import (
     Stream,
 )
 from torpor.sandbox.ports import PortBook
+from torpor.sandbox.saved import save_code
 from torpor.sandbox.watch import MemoryWatch
+from torpor.sandbox.workers import BACKLOG, WorkerOutputs
 
 DESTROY_PAUSE = 0.005
 """Seconds between two looks at whether everything killed is gone."""
@@ -69,8 +71,10 @@ class PlainSandbox:
         self._forget = forget
         self._ports = ports
         self._loop = asyncio.get_running_loop()
-        self._translation = PathTranslation(place.paths)
+        self._translation = PathTranslation(place.paths, spec.code_at)
         self._outputs = {Stream.OUTPUT: OutputPipe(self._loop, self._deliver_output)}
+        self._workers = WorkerOutputs(self._loop, listener)
+        self._worker_sockets = 0
         self._processes: dict[int, PlainProcess] = {}
         self._orphaned: set[int] = set()
         """Sessions whose leader is reaped but whose group still has members."""
@@ -143,14 +147,30 @@ class PlainSandbox:
         if process.framed_log_variable:
             inherited = (self._framed().writer,)
             environment[process.framed_log_variable] = str(inherited[0])
+        if process.worker_log_variable:
+            environment[process.worker_log_variable] = self._open_workers(process)
         return Command(
             argv=[self._translation.translate(argument) for argument in process.argv],
             environment=environment,
-            cwd=self._translation.translate(process.cwd),
+            cwd=self._translation.translate(process.cwd or self._spec.code_at),
             output=self._outputs[Stream.OUTPUT].writer,
             inherited=inherited,
             files=self._spec.files,
         )
+
+    def _open_workers(self, process: ProcessSpec) -> str:
+        """Listen for the workers of this process; where. Raises OSError."""
+        self._worker_sockets += 1
+        path = os.path.join(self._place.folder, f"w{self._worker_sockets}")
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            listening.bind(path)
+            listening.listen(BACKLOG)
+        except OSError:
+            listening.close()
+            raise
+        self._workers.open(process.name, listening, process.worker_connections)
+        return path
 
     def _framed(self) -> OutputPipe:
         if Stream.FRAMED not in self._outputs:
@@ -261,6 +281,7 @@ class PlainSandbox:
         if self._ending is None:
             for pipe in tuple(self._outputs.values()):
                 pipe.drain()
+            self._workers.drain()
 
     def memory_peak(self) -> int:
         """The largest sum of the processes' own peaks seen at a look: here, in `statistics` and before a kill."""
@@ -277,6 +298,12 @@ class PlainSandbox:
             return SandboxStatistics(memory_bytes=0, memory_peak_bytes=self._gauge.peak, cpu_seconds=self._cpu_of_ended)
         return self._sample()
 
+    async def save(self, folder: str) -> None:
+        """Copy the code; nothing else of this rung's is private."""
+        if not self._spec.writable or self._ending is not None:
+            raise SandboxUnavailable(f"The sandbox {self.name} cannot be changed or is gone: nothing can be saved.")
+        await save_code(self.paths["task"], folder)
+
     async def destroy(self) -> None:
         """End all, remove the folder. The listener is told nothing from here on."""
         if self._ending is None:
@@ -285,6 +312,7 @@ class PlainSandbox:
 
     async def _end(self) -> None:
         self._watch.stop()
+        self._workers.close()
         self._place.api.close()
         await self._end_processes()
         for pipe in self._outputs.values():

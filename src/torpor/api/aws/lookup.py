@@ -1,0 +1,60 @@
+"""Functions and versions as calls name them, and how they are shown."""
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from torpor.api.aws.call import Call, about
+from torpor.contracts.lambda_ import capacity, rendering
+from torpor.contracts.lambda_.names import FunctionName
+from torpor.contracts.lambda_.rendering import Moment
+from torpor.model.function import LATEST, FunctionRecord, FunctionVersion, VersionRecord
+from torpor.service.functions import Functions
+
+
+class States(Protocol):
+    """Knows how far the environments of a managed version are."""
+
+    def __call__(self, version: FunctionVersion, /) -> tuple[str, str, str]:
+        """State (`Pending`, `Active`, `Failed`, …), reason and reason's code; the last two may be empty."""
+        ...
+
+
+def always_active(_version: FunctionVersion) -> tuple[str, str, str]:
+    """For servers without managed instances."""
+    return "Active", "", ""
+
+
+class Lookup:
+    """Finds and shows what operations are about."""
+
+    def __init__(self, functions: Functions, states: States) -> None:
+        self._functions = functions
+        self.states = states
+
+    def record(self, call: Call, named: FunctionName) -> FunctionRecord:
+        """The function, whatever its qualifier. Raises ApiFailure."""
+        with about(call, named):
+            return self._functions.get(named.name)
+
+    def version(self, call: Call, named: FunctionName) -> VersionRecord:
+        """The version named; an alias stands for its first one. Raises ApiFailure."""
+        record = self.record(call, named)
+        alias = record.aliases.get(named.qualifier)
+        with about(call, named):
+            return self._functions.resolve(record.name, alias.version if alias else named.qualifier)
+
+    def shown(self, kept: VersionRecord, moment: Moment, qualifier: str = "") -> dict[str, Any]:
+        """A version's configuration; the ARN carries `qualifier`, or the version's own if it is a published one."""
+        version = kept.version
+        if version.version != LATEST:
+            qualifier = qualifier or version.version
+            if version.contract == capacity.CONTRACT and moment is not Moment.LISTED:
+                return rendering.configuration(kept, moment, qualifier, self.states(version))
+        return rendering.configuration(kept, moment, qualifier)
+
+
+def published(record: FunctionRecord) -> Iterator[tuple[str, VersionRecord]]:
+    """Every version of a function with a key by which they sort: the newest, unpublished one first, then by number."""
+    yield f"{record.name}\0", record.latest
+    for number, kept in record.versions.items():
+        yield f"{record.name}\0{number:0>20}" if number.isdecimal() else f"{record.name}\0!{number}", kept

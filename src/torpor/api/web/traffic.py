@@ -1,0 +1,148 @@
+"""The services' own traffic: requests by `N.localhost` or `/services/N/` go to their server, and its answers back."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+from torpor.api.relay import ExchangeRelay
+from torpor.api.web.bodies import BoundedSource
+from torpor.contracts.lambda_.identifiers import new_request_id
+from torpor.contracts.web import failures
+from torpor.contracts.web.failures import ServiceError
+from torpor.contracts.web.forwarded import REQUEST_ID, request_fields, wanted_upgrade
+from torpor.contracts.web.names import SPACE
+from torpor.contracts.web.policy import request_limit
+from torpor.contracts.web.routing import Route, prefix, route
+from torpor.engine.groups import Request
+from torpor.model.errors import NotFound, TorporError
+from torpor.model.function import FunctionRecord, FunctionVersion
+from torpor.model.invocation import HttpRequest, Invocation, Outcome
+from torpor.service.functions import Functions
+from torpor.transport import Exchange, Headers
+
+Done = Callable[[Outcome | TorporError], None]
+_SCHEME = "http"
+
+
+class Dispatcher(Protocol):
+    """The single way in, as this face uses it."""
+
+    def submit(
+        self, version: FunctionVersion, invocation: Invocation, reserved: int | None, done: Done
+    ) -> Request | None: ...
+
+    def cancel(self, request: Request) -> None: ...
+
+
+def is_traffic(exchange: Exchange) -> Route | None:
+    """The service a request is for, and what its server sees of the path; None if it is for no service."""
+    return route(exchange.headers.get("host"), exchange.target)
+
+
+def streams(method: str, path: str, headers: Headers) -> bool:
+    """Is a request passed on while its body still arrives?"""
+    return route(headers.get("host"), path) is not None
+
+
+class Traffic:
+    """Passes requests on. Never waits and never raises."""
+
+    def __init__(self, functions: Functions, dispatcher: Dispatcher) -> None:
+        self._functions = functions
+        self._dispatcher = dispatcher
+
+    def handle(self, exchange: Exchange, name: str, target: str) -> None:
+        """Pass one request on to the service `name`; see `is_traffic`."""
+        identity = new_request_id()
+        try:
+            record = self._functions.get(SPACE + name)
+        except NotFound:
+            _refuse(exchange, identity, failures.no_such_service(name))
+            return
+        refusal = _refusal(exchange, name, record.latest.version)
+        if refusal is not None:
+            _refuse(exchange, identity, refusal)
+            return
+        self._pass_on(exchange, record, identity, target, prefix(name) if target is not exchange.target else "")
+
+    def _pass_on(self, exchange: Exchange, record: FunctionRecord, identity: str, target: str, taken: str) -> None:
+        version, headers = record.latest.version, exchange.headers
+        relay = ExchangeRelay(exchange)
+        source = _source(exchange, request_limit(version))
+        invocation = Invocation(
+            id=identity,
+            payload=exchange.body,
+            resource=version.resource,
+            http=HttpRequest(
+                method=exchange.method,
+                target=target,
+                fields=request_fields(
+                    headers.raw,
+                    peer=exchange.peer,
+                    scheme=_SCHEME,
+                    host=headers.get("host"),
+                    request_id=identity,
+                    prefix=taken,
+                ),
+                relay=relay,
+                body=source,
+                length=_declared(exchange) if source is not None else len(exchange.body),
+                upgrade=wanted_upgrade(headers.get("connection"), headers.get("upgrade")) if version.persistent else "",
+                peer=exchange.peer,
+                scheme=_SCHEME,
+            ),
+        )
+        done = partial(_done, exchange, version, relay, source, identity)
+        request = self._dispatcher.submit(version, invocation, record.reserved_concurrency, done)
+        if request is not None and not exchange.closed:
+            exchange.on_disconnect = partial(self._dispatcher.cancel, request)
+
+
+def _refusal(exchange: Exchange, name: str, version: FunctionVersion) -> ServiceError | None:
+    """Why a request is not passed on at all."""
+    headers = exchange.headers
+    if not version.persistent and wanted_upgrade(headers.get("connection"), headers.get("upgrade")):
+        return failures.upgrade_refused(name)
+    limit = request_limit(version)
+    if limit is not None and max(len(exchange.body), _declared(exchange) or 0) > limit:
+        return failures.request_too_large()
+    return None
+
+
+def _source(exchange: Exchange, limit: int | None) -> BoundedSource | None:
+    """What follows of the body, within the limit for all of it."""
+    if exchange.source is None:
+        return None
+    return BoundedSource(exchange.source, None if limit is None else limit - len(exchange.body))
+
+
+def _declared(exchange: Exchange) -> int | None:
+    """Bytes of the whole body as its head says; None if it comes in chunks."""
+    value = exchange.headers.get("content-length")
+    return int(value) if value.isdigit() else None
+
+
+def _done(
+    exchange: Exchange,
+    version: FunctionVersion,
+    relay: ExchangeRelay,
+    source: BoundedSource | None,
+    identity: str,
+    result: Outcome | TorporError,
+) -> None:
+    """The invocation is over. What came of it has gone out already, unless it failed."""
+    if isinstance(result, Outcome) and result.failure is None:
+        return
+    if relay.begun:
+        relay.fail()
+    elif source is not None and source.is_exceeded:
+        _refuse(exchange, identity, failures.request_too_large())
+    elif isinstance(result, TorporError):
+        _refuse(exchange, identity, failures.refusal(result))
+    elif result.failure is not None:
+        _refuse(exchange, identity, failures.error_of(version, result.failure))
+
+
+def _refuse(exchange: Exchange, identity: str, error: ServiceError) -> None:
+    fields = (("Content-Type", failures.TYPE), (REQUEST_ID, identity), *failures.extra_fields(error))
+    exchange.reply(failures.status_of(error.code), fields, error.body)

@@ -1,0 +1,100 @@
+"""Every face of the server on its one port: who answers which request."""
+
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from torpor.api import aws, fc
+from torpor.api.admin import PREFIX as ADMIN_PREFIX
+from torpor.api.admin import AdminFace
+from torpor.api.aws import AwsFace, AwsSettings, ObjectSource
+from torpor.api.aws.code_links import PREFIX as AWS_CODE
+from torpor.api.fc import FcFace, FcParts, FcSettings
+from torpor.api.fc.face import CODE_PREFIX as FC_CODE
+from torpor.api.same_machine import SameMachine
+from torpor.api.web import ServicesFace, Traffic
+from torpor.api.web.operations import body_limit as services_limit
+from torpor.api.web.operations import is_services_path
+from torpor.api.web.traffic import is_traffic
+from torpor.contracts.function_compute.names import Generation
+from torpor.settings import Settings
+from torpor.transport import Application, Exchange
+
+_FC_PATHS = tuple(f"/{generation}/" for generation in Generation)
+_AWS_PATHS = ("/2", "/_torpor/")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Faces:
+    """The faces, ready to answer."""
+
+    aws: AwsFace
+    fc: FcFace
+    admin: AdminFace
+    services: ServicesFace
+    traffic: Traffic
+
+
+def aws_settings(settings: Settings, prepare: Callable[[str], Awaitable[None]]) -> AwsSettings:
+    return AwsSettings(
+        account=settings.account,
+        region=settings.region,
+        keys=settings.access_keys,
+        prepare=prepare,
+        max_inline=settings.max_package,
+        objects=ObjectSource(endpoint=settings.aws_endpoint_url),
+        secret=secrets.token_bytes(32),
+    )
+
+
+def fc_face(settings: Settings, parts: FcParts, prepare: Callable[[str], Awaitable[None]]) -> FcFace:
+    own = FcSettings(
+        account=settings.account,
+        region=settings.fc_region,
+        keys=settings.access_keys,
+        objects=ObjectSource(endpoint=settings.aws_endpoint_url),
+        prepare=prepare,
+        max_inline=settings.max_package,
+    )
+    return FcFace(parts, own)
+
+
+def application(faces: Faces, settings: Settings) -> Application:
+    """Services' traffic first, which is the most; then the operator's routes, then each cloud's API by its paths."""
+    pages = SameMachine(settings.host) if not settings.access_keys else None
+    admin, services = faces.admin.handle, faces.services.handle
+    cloud, functions, traffic = aws.mount(faces.aws), fc.mount(faces.fc), faces.traffic.handle
+
+    def answer(exchange: Exchange) -> None:
+        route = is_traffic(exchange)
+        if route is not None:
+            traffic(exchange, *route)
+            return
+        path, host = exchange.path, exchange.headers.get("host")
+        if pages is not None and (reason := pages.refuses(exchange)):
+            exchange.reply(403, *error_face(403, reason))
+        elif is_services_path(path):
+            services(exchange)
+        elif path.startswith(ADMIN_PREFIX) and not path.startswith((AWS_CODE, FC_CODE)):
+            admin(exchange)
+        elif faces.fc.claims(path, host):
+            functions(exchange)
+        else:
+            cloud(exchange)
+
+    return answer
+
+
+def body_limit(settings: Settings, method: str, path: str) -> int:
+    """Bytes of a request's body that are read whole."""
+    own = services_limit(method, path)
+    if own is not None:
+        return own
+    if path.startswith(_FC_PATHS) or not path.startswith(_AWS_PATHS):
+        return fc.body_limit(method, path)
+    return min(aws.body_limit(method, path), settings.max_body)
+
+
+def error_face(status: int, reason: str) -> tuple[Sequence[tuple[str, str]], bytes]:
+    """The form for requests that are refused before any face sees them."""
+    return aws.error_face(status, reason)

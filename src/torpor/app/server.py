@@ -1,0 +1,270 @@
+"""All the parts of one server, put together."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from functools import partial
+
+from torpor.api.admin import AdminFace, AdminParts
+from torpor.api.aws import AwsFace
+from torpor.api.aws.guard import operator_guard
+from torpor.api.fc import FcParts
+from torpor.api.web import ServicesFace, Traffic
+from torpor.app.contracts import contracts, pool_limits
+from torpor.app.faces import Faces, application, aws_settings, body_limit, error_face, fc_face
+from torpor.app.instances import Instances
+from torpor.app.sandboxes import ladder_of, runtimes
+from torpor.app.stores import open_stores
+from torpor.engine.building import SandboxBuilder
+from torpor.engine.dispatcher import Dispatcher
+from torpor.engine.environment import Surroundings
+from torpor.engine.pool import Pool
+from torpor.engine.scaler import Scaler
+from torpor.model.account import PackageLimits, ReservationLimits
+from torpor.model.errors import TorporError
+from torpor.model.function import LATEST, CodeRef, FunctionVersion
+from torpor.sandbox.images import ImageCatalog
+from torpor.sandbox.interpreters import discover
+from torpor.sandbox.port import Capability
+from torpor.service.functions import Functions
+from torpor.service.layers import Layers
+from torpor.service.resources import Resources
+from torpor.service.services import Services
+from torpor.service.timers import Timers
+from torpor.settings import Settings
+from torpor.telemetry import History, Traces
+from torpor.transport import Attention, HttpLimits, HttpServer, listen
+
+log = logging.getLogger("torpor")
+_SWEEP_EVERY = 0.5
+_CODE_SWEEP_EVERY = 300.0
+_WARM_WITHIN = 10.0
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    monotonic = staticmethod(time.monotonic)
+    wall = staticmethod(time.time)
+
+
+class Server:
+    """Everything that one process serves, started and stopped in order."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.images = ImageCatalog(str(settings.runtimes), discover(), any_node=settings.any_node)
+        self.history = History()
+        self._clock = SystemClock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._http: HttpServer | None = None
+        self._opened = AsyncExitStack()
+        """What must be closed again, in the reverse order of opening."""
+
+    async def start(self) -> None:
+        """Open the data folder, the sandboxes and the port. Raises PlatformError with what to do."""
+        settings = self.settings
+        self._stores = open_stores(settings)
+        self._opened.callback(self._stores.close)
+        traces = self._traces = Traces(self._stores.journal, settings.trace_daemon)
+        self._opened.callback(traces.close)
+        self._ladder = ladder_of(settings, self._stores.folder, self.images)
+        self._opened.push_async_callback(self._ladder.close)
+        self.provider = await self._ladder.climb()
+        self._opened.push_async_callback(self.provider.close)
+        around = Surroundings(
+            provider=self.provider,
+            journal=self._stores.journal,
+            history=self.history,
+            traces=traces,
+            clock=self._clock,
+            loop=asyncio.get_running_loop(),
+            fetch_code=self._fetch_code,
+            limits_cpu=settings.cpu_limit,
+            attention=Attention(settings.busy_poll),
+        )
+        self.functions = Functions(
+            self._stores.metadata,
+            self._stores.code,
+            clock=self._clock,
+            packages=PackageLimits(zipped=settings.max_unpacked, unpacked=settings.max_unpacked),
+            reservations=ReservationLimits(
+                account=settings.account_concurrency, unreserved_minimum=settings.unreserved_minimum
+            ),
+            code_in_use=lambda: self.pool.code_in_use(),
+            on_change=self._changed,
+            on_scale=self._keep_up,
+            require_runtime=self._require,
+        )
+        self.resources = Resources(self._stores.metadata)
+        self.layers = Layers(self._stores.metadata, self.functions.packages, self._clock)
+        self._contracts = contracts(settings, self.provider.isolation)
+        self.pool = Pool(around, self._contracts, self.images, pool_limits(settings), self._reserved)
+        self.scaler = Scaler(self.pool, self._clock)
+        self.timers = Timers(self._clock)
+        builder = SandboxBuilder(self.provider, self.images, str(self._stores.folder / "code" / "builds"))
+        self.services = Services(self.functions, builder)
+        self._http = await listen(
+            application(self._faces(), settings),
+            host=settings.host,
+            port=settings.port,
+            limits=HttpLimits(body_bytes=partial(body_limit, settings)),
+            on_error=error_face,
+            attention=around.attention,
+        )
+        for name in self.functions.names(None):
+            record = self.functions.get(name)
+            for kept in (record.latest, *record.versions.values()):
+                self._keep_up(kept.version)
+        self._spawn(self._housekeeping())
+        self._spawn(self.timers.run())
+        latest = [self.functions.get(name).latest.version for name in self.functions.names(None)]
+        for image in {self._contracts[version.contract].image(version.runtime) for version in latest}:
+            self._spawn(self._warm(image))
+
+    @property
+    def url(self) -> str:
+        """Where it is reached."""
+        host = self.settings.host
+        port = self._http.port if self._http is not None else 0
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+    def capabilities(self) -> tuple[Capability, ...]:
+        """The isolation ladder with a reason for each missing rung, and the runtimes found."""
+        return (*self._ladder.capabilities(self.provider), *runtimes(self.images))
+
+    async def abandon(self) -> None:
+        """Close whatever is open, at once."""
+        await self._opened.aclose()
+
+    async def stop(self) -> None:
+        """Drain: running invocations finish within the bound, new ones are refused; then nothing is left."""
+        timeout = self.settings.drain_timeout
+        await self.services.close()
+        await self.pool.drain(timeout)
+        if self._http is not None:
+            await self._http.drain(2.0)
+            self._http.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.abandon()
+
+    def hurry(self) -> None:
+        """Let `stop` wait for no invocation any more."""
+        if self._http is not None:
+            self.pool.hurry()
+
+    def _faces(self) -> Faces:
+        settings, dispatcher = self.settings, Dispatcher(self.pool)
+        allowed = operator_guard(settings.access_keys, self._clock)
+        aws = AwsFace(
+            self.functions,
+            self.layers,
+            dispatcher,
+            aws_settings(settings, self._preparing("lambda")),
+            self._clock,
+            resources=self.resources,
+            states=self._state,
+        )
+        parts = FcParts(
+            functions=self.functions,
+            layers=self.layers,
+            resources=self.resources,
+            dispatcher=dispatcher,
+            timers=self.timers,
+            instances=Instances(self.pool, self._clock),
+            clock=self._clock,
+        )
+        admin = AdminParts(
+            functions=self.functions,
+            pool=self.pool,
+            journal=self._stores.journal,
+            history=self.history,
+            traces=self._traces,
+            provider=self.provider,
+            clock=self._clock,
+            runtimes=tuple(name for name in self.images.present() if self.images.installed(name)),
+            capabilities=self.capabilities,
+            allowed=allowed,
+        )
+        return Faces(
+            aws=aws,
+            fc=fc_face(settings, parts, self._preparing("function_compute")),
+            admin=AdminFace(admin),
+            services=ServicesFace(self.services, allowed),
+            traffic=Traffic(self.functions, dispatcher),
+        )
+
+    def _preparing(self, contract: str) -> Callable[[str], Awaitable[None]]:
+        """What makes the first start of a runtime quick."""
+        return lambda runtime: self._warm(self._contracts[contract].image(runtime))
+
+    def _code_in_use(self) -> list[CodeRef]:
+        return [*self.pool.code_in_use(), *self.layers.code_in_use()]
+
+    async def _fetch_code(self, code: CodeRef) -> tuple[str, bool]:
+        return await self.functions.packages.fetch(code)
+
+    def _reserved(self) -> int:
+        return self.functions.total_reserved()
+
+    def _changed(self, old: FunctionVersion | None, new: FunctionVersion | None) -> None:
+        if old is not None:
+            self.pool.retire(old)
+            self.scaler.forget(old)
+        if new is not None:
+            self._keep_up(new)
+        if old is not None and new is not None and new.runtime != old.runtime:
+            self._spawn(self._warm(self._contracts[new.contract].image(new.runtime)))
+
+    def _keep_up(self, version: FunctionVersion) -> None:
+        """Environments of this version may have to be up without an invocation; its bounds may have changed."""
+        scaling = self._contracts[version.contract].scaling(version)
+        if scaling.minimum or not (scaling.on_demand or version.version == LATEST):
+            self.scaler.keep(version)
+
+    def _state(self, version: FunctionVersion) -> tuple[str, str, str]:
+        """A version's state, and why it is not active."""
+        up, reason = self.scaler.state(version)
+        if up:
+            return "Active", "", ""
+        if reason:
+            return "Failed", reason, "FunctionError"
+        return "Pending", "The function is being created.", "Creating"
+
+    def _require(self, contract: str, runtime: str) -> None:
+        """Raises RuntimeMissing if this host cannot serve the runtime."""
+        self.images.resolve(self._contracts[contract].image(runtime))
+
+    async def _warm(self, runtime: str) -> None:
+        try:
+            async with asyncio.timeout(_WARM_WITHIN):
+                await asyncio.shield(self.provider.warm(runtime))
+        except TimeoutError:
+            log.warning("Preparing sandboxes for %s takes long; first starts will be slow.", runtime)
+        except TorporError as error:
+            log.warning("%s", error)
+
+    async def _housekeeping(self) -> None:
+        swept = 0.0
+        while True:
+            await asyncio.sleep(_SWEEP_EVERY)
+            try:
+                self.pool.reclaim()
+                self.scaler.tick()
+                if self._clock.monotonic() - swept > _CODE_SWEEP_EVERY:
+                    swept = self._clock.monotonic()
+                    await self.functions.sweep_code(self._code_in_use)
+                self._stores.journal.flush()
+            except TorporError as error:
+                log.warning("%s", error)
+            except Exception:  # the next round may do better; no round at all would be worse
+                log.exception("housekeeping failed")
+
+    def _spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

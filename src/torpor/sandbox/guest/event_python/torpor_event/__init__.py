@@ -1,0 +1,1 @@
+"""Runs inside: the server around an event function's handler. Imports nothing of the platform."""
