@@ -12,6 +12,7 @@ from torpor.api.aws import AwsFace
 from torpor.api.aws.guard import operator_guard
 from torpor.api.fc import FcParts
 from torpor.api.web import ServicesFace, Traffic
+from torpor.api.web.traffic import streams
 from torpor.app.contracts import contracts, pool_limits
 from torpor.app.faces import Faces, application, aws_settings, body_limit, error_face, fc_face
 from torpor.app.instances import Instances
@@ -113,6 +114,7 @@ class Server:
             limits=HttpLimits(body_bytes=partial(body_limit, settings)),
             on_error=error_face,
             attention=around.attention,
+            streams=streams,
         )
         for name in self.functions.names(None):
             record = self.functions.get(name)

@@ -8,8 +8,8 @@ from urllib.parse import unquote
 from torpor.api.fc.domains import DomainOperations
 from torpor.api.fc.invocations import Invocations, Watch, explained, report
 from torpor.api.fc.registry import Registry
-from torpor.api.fc.relays import CallerRelay, NoCaller
 from torpor.api.fc.triggers import LOCAL_DOMAIN, TriggerOperations
+from torpor.api.relay import Caller, CallerRelay, NoCaller
 from torpor.contracts.function_compute import failures, http_trigger, invoking, limits, names, routing, runtimes
 from torpor.contracts.function_compute import server_wire as wire
 from torpor.contracts.function_compute.api_failures import REQUEST_ID, ApiFailure, body, invalid, render_failure
@@ -21,7 +21,6 @@ from torpor.contracts.http import JSON, ApiRequest, ApiResponse
 from torpor.model.errors import TorporError
 from torpor.model.function import FunctionVersion
 from torpor.model.invocation import HttpRequest, Invocation, Outcome
-from torpor.transport import Exchange
 
 _PROXY_CLASSIC = re.compile(r"/(?:2016-08-15|2021-04-06)/proxy/([^/]+)/([^/]+)(/.*)?")
 _PROXY = re.compile(r"/2023-03-30/proxy/([^/]+)(/.*)?")
@@ -68,7 +67,7 @@ class HttpCalls:
             return True
         return self._prefix(host) != "" or self._domains.knows(host)
 
-    def begin(self, request: ApiRequest, caller: Exchange, peer: str, request_id: str, watch: Watch) -> None:
+    def begin(self, request: ApiRequest, caller: Caller, peer: str, request_id: str, watch: Watch) -> None:
         """Answer through `caller`. Raises what refuses the request before it has begun."""
         found = self._find(request)
         self._check(found, request)
@@ -89,7 +88,7 @@ class HttpCalls:
         control = invoking.read_control(request.headers)
         _check_body(len(request.body), control.mode)
         run = self._pass_on if runtimes.is_custom(version.runtime) else self._send_event
-        run(_Run(found, request, peer, request_id, version, control, relay, watch, caller.upgrade))
+        run(_Run(found, request, peer, request_id, version, control, relay, watch))
 
     def _pass_on(self, run: "_Run") -> None:
         """To a server of the function's own: the request itself."""
@@ -103,7 +102,6 @@ class HttpCalls:
             relay=run.relay if waits else NoCaller(),
             length=len(request.body),
             peer=run.peer,
-            upgrade=run.upgrade if waits else "",
         )
         self._submit(run, request.body, http)
 
@@ -142,7 +140,7 @@ class HttpCalls:
         if control.mode is Mode.ASYNC:
             self._invocations.accept_task(version.function, control.task_id)
             self._invocations.submit_later(version, invocation, control.delay)
-            run.relay.answer(ApiResponse(status=202, headers=()))
+            run.relay.answer(202, (), b"")
             return
         self._invocations.submit(version, invocation, run.done, run.watch)
 
@@ -233,21 +231,21 @@ class _Run:
     control: Control
     relay: CallerRelay
     watch: Watch
-    upgrade: str
-    """The protocol that the caller wants to change to; empty if none."""
 
     def done(self, result: Outcome | TorporError) -> None:
         """The function is through with it, or there is a reason why it never was."""
         if isinstance(result, TorporError):
             report(result, f"invocation {self.request_id}")
-            self.relay.answer(render_failure(result, self.request_id))
+            self._answer(render_failure(result, self.request_id))
             return
         outcome = explained(result, self.version, self.request_id)
         if outcome.failure is not None:
-            self.relay.fail()
-            self.relay.answer(_failed(outcome, self.request_id))
+            self._answer(_failed(outcome, self.request_id))
         elif not runtimes.is_custom(self.version.runtime):
-            self.relay.answer(_event_answer(outcome, self.request_id))
+            self._answer(_event_answer(outcome, self.request_id))
+
+    def _answer(self, response: ApiResponse) -> None:
+        self.relay.answer(response.status, response.headers, response.body)
 
 
 def _event_answer(outcome: Outcome, request_id: str) -> ApiResponse:

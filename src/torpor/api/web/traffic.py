@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-from torpor.api.relay import ExchangeRelay
+from torpor.api.relay import CallerRelay
 from torpor.api.web.bodies import BoundedSource
 from torpor.contracts.lambda_.identifiers import new_request_id
 from torpor.contracts.web import failures
@@ -67,7 +67,7 @@ class Traffic:
 
     def _pass_on(self, exchange: Exchange, record: FunctionRecord, identity: str, target: str, taken: str) -> None:
         version, headers = record.latest.version, exchange.headers
-        relay = ExchangeRelay(exchange)
+        relay = CallerRelay(exchange)
         source = _source(exchange, request_limit(version))
         invocation = Invocation(
             id=identity,
@@ -125,7 +125,7 @@ def _declared(exchange: Exchange) -> int | None:
 def _done(
     exchange: Exchange,
     version: FunctionVersion,
-    relay: ExchangeRelay,
+    relay: CallerRelay,
     source: BoundedSource | None,
     identity: str,
     result: Outcome | TorporError,
