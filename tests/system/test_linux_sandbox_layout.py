@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 import pytest_asyncio
@@ -177,6 +178,38 @@ async def test_saved_changes_show_in_a_later_sandbox_read_only(linux: Linux) -> 
     )
     assert text.count("Read-only file system") == 7
     assert await run(later, "/usr/bin/python3 -c 'print(6 * 7)'") == "42\n"
+
+
+async def test_package_installed_by_root_inside_is_there_for_a_later_service(linux: Linux) -> None:
+    if "pip" not in images().resolve("server").commands:
+        pytest.skip("no pip was found on this host")
+    code = Path(linux.code("packages", {}))
+    write_wheel(code / "demo-1.0-py3-none-any.whl")
+    sandbox = await builder(linux, code=str(code))
+    await run(sandbox, "pip install --no-index --quiet ./demo-1.0-py3-none-any.whl && demo-tool")
+    folder = await saved(linux, sandbox)
+    later = await builder(
+        linux, as_root=False, writable=False, code=str(folder / "code"), system=str(folder / "system")
+    )
+    assert await run(later, "demo-tool; python -c 'import demo; demo.main()'") == "installed\n" * 2
+    refused = await run(
+        later, "cd /tmp; HOME=/nowhere pip install --no-index /code/*.whl --force-reinstall 2>&1; exit 0"
+    )
+    assert "Read-only file system" in refused or "Permission denied" in refused
+
+
+def write_wheel(path: Path) -> None:
+    """A package with one module and one command."""
+    files = {
+        "demo.py": "def main():\n    print('installed')\n",
+        "demo-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: demo\nVersion: 1.0\n",
+        "demo-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        "demo-1.0.dist-info/entry_points.txt": "[console_scripts]\ndemo-tool = demo:main\n",
+    }
+    record = "".join(f"{name},,\n" for name in files) + "demo-1.0.dist-info/RECORD,,\n"
+    with ZipFile(path, "w") as archive:
+        for name, text in {**files, "demo-1.0.dist-info/RECORD": record}.items():
+            archive.writestr(name, text)
 
 
 async def test_saved_changes_can_be_changed_further(linux: Linux) -> None:
