@@ -8,7 +8,18 @@ from zipfile import ZipFile
 
 import pytest
 import pytest_asyncio
-from tests.support.linux_sandbox import Linux, images, is_root, open_linux, run_shell, shell
+from tests.support.linux_sandbox import (
+    PYTHON,
+    Linux,
+    answer,
+    images,
+    is_root,
+    open_linux,
+    python_missing,
+    python_process,
+    run_shell,
+    shell,
+)
 
 from torpor.model.errors import SandboxUnavailable
 from torpor.sandbox.linux import host
@@ -277,3 +288,13 @@ async def test_sandboxes_with_root_inside_are_prepared_apart(mapped: Linux) -> N
     assert mapped.provider.statistics().prepared == {"server+root": 1}
     sandbox, listener = await mapped.make("server")
     assert await run_shell(sandbox, listener, "id -u") == "993\n"
+
+
+@pytest.mark.skipif(python_missing(), reason="the Python runtime's client is not installed")
+async def test_cloned_interpreter_can_be_root_inside_with_changeable_directories(linux: Linux) -> None:
+    source = "import os\nfor folder in ('/code', '/var/lang/lib', '/usr/lib'): open(f'{folder}/new', 'w').close()\n"
+    source += "def handler(event, context): return [os.getuid(), os.getcwd()]"
+    code = linux.code("clone", {"app.py": source})
+    sandbox, _ = await linux.make(PYTHON, code=code, as_root=True, writable=True, code_at="/code")
+    sandbox.start(python_process(sandbox, clone=True, LAMBDA_TASK_ROOT="/code"))
+    assert await answer(sandbox) == b'[0, "/code"]'
