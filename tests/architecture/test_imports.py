@@ -63,7 +63,8 @@ def test_settings_depend_on_limits_and_the_model_only() -> None:
     targets = {imported.module for source in in_area("settings") for imported in source.imports()}
     own = {module for module in targets if module.startswith("torpor.")}
 
-    assert all(module.startswith(("torpor.model.", "torpor.contracts.lambda_.limits")) for module in own) or own == {
+    assert own == {
+        "torpor.contracts.function_compute.limits",
         "torpor.contracts.lambda_.limits",
         "torpor.model.errors.InvalidRequest",
     }
