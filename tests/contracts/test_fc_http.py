@@ -58,7 +58,7 @@ def test_a_request_to_the_triggers_domain_is_passed_on_as_it_came(server: Server
     status, fields, body = server.request("POST", "/a%20b/c?x=1&x=2", b"data", {"X-Fc-Evil": "1", "X-A": "b"}, host)
     sent = server.dispatcher.seen[0][1].http
 
-    assert host.endswith(f".localhost:{server.port}")
+    assert host.endswith(f".fcapp.localhost:{server.port}")
     assert (status, body) == (201, b"POST /a%20b/c?x=1&x=2 data")
     assert fields["x-own"] == "yes"
     assert fields["x-fc-request-id"] == server.dispatcher.seen[0][1].id
@@ -384,3 +384,41 @@ def test_a_timer_that_never_comes_true_is_refused(server: Server, expression: st
         timer(server, expression)
 
     assert refused.value.code == "InvalidArgument"
+
+
+def test_a_large_answer_goes_on_once_a_slow_caller_has_caught_up(server: Server) -> None:
+    import socket
+    import time
+
+    new_v3(server.v3(), "hello")
+    host = host_of(trigger(server, "hello", {}))
+    pieces, size = 200, 64 * 1024
+    paused = []
+
+    def stream(invocation: Invocation) -> None:
+        assert invocation.http is not None
+        relay, left = invocation.http.relay, [pieces]
+        relay.head(200, [], None)
+
+        def pump() -> None:
+            while left[0]:
+                left[0] -= 1
+                if not relay.data(b"x" * size):
+                    paused.append(left[0])
+                    relay.on_writable = pump
+                    return
+            relay.end()
+
+        pump()
+
+    server.dispatcher.serve = stream
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as caller:
+        caller.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+        time.sleep(0.3)
+        received = bytearray()
+        while block := caller.recv(1 << 20):
+            received += block
+
+    assert paused
+    assert received.count(b"x") >= pieces * size
+    assert received.endswith(b"0\r\n\r\n")

@@ -88,7 +88,7 @@ class HttpCalls:
         control = invoking.read_control(request.headers)
         _check_body(len(request.body), control.mode)
         run = self._pass_on if runtimes.is_custom(version.runtime) else self._send_event
-        run(_Run(found, request, peer, request_id, version, control, relay, watch))
+        run(_Run(found, request, peer, request_id, version, control, relay, watch, caller.upgrade))
 
     def _pass_on(self, run: "_Run") -> None:
         """To a server of the function's own: the request itself."""
@@ -102,6 +102,7 @@ class HttpCalls:
             relay=run.relay if waits else NoCaller(),
             length=len(request.body),
             peer=run.peer,
+            upgrade=run.upgrade if waits else "",
         )
         self._submit(run, request.body, http)
 
@@ -231,6 +232,8 @@ class _Run:
     control: Control
     relay: CallerRelay
     watch: Watch
+    upgrade: str
+    """The protocol that the caller wants to change to; empty if none."""
 
     def done(self, result: Outcome | TorporError) -> None:
         """The function is through with it, or there is a reason why it never was."""
