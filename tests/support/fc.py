@@ -1,10 +1,12 @@
-"""Function Compute functions on a real server: deployed and called through the vendor's own clients, or by plain HTTP."""
+"""Function Compute functions on a real server: called through the vendor's own clients, or by plain HTTP."""
 
 import base64
 import contextlib
 import http.client
 import io
 import json
+import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -33,8 +35,8 @@ PYTHON = next((name for name in ("python3.10", "python3.12", "python3.11") if _C
 NODE = "nodejs20"
 V3 = "2023-03-30"
 CLASSIC = "2016-08-15"
-PATIENCE = 90.0
-"""Seconds after which a caller gives up."""
+PATIENCE = 700.0
+"""Seconds after which a caller gives up: longer than any test that is not slow may take."""
 
 fc_warnings = pytest.mark.filterwarnings(
     # The clients' own: they use what Python and their own packages have deprecated.
@@ -43,7 +45,7 @@ fc_warnings = pytest.mark.filterwarnings(
 )
 
 Files = Mapping[str, str | bytes]
-SERVER = '''
+SERVER = """
 import http.server, json, os, sys, time, uuid
 BOOT = uuid.uuid4().hex
 with open("/proc/self/cmdline") as file:
@@ -62,7 +64,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         closing += self.headers.get("connection", "").lower() == "close"
         if body.startswith("sleep "):
             time.sleep(float(body.split()[1]))
-        told = {"boot": BOOT, "argv": ARGV, "folder": os.getcwd(), "pid": os.getpid(), "method": self.command,
+        told = {"boot": BOOT, "argv": ARGV, "folder": os.getcwd(),
+                "code": os.environ["FC_FUNC_CODE_PATH"].rstrip("/"), "pid": os.getpid(), "method": self.command,
                 "path": self.path, "body": body, "headers": {k.lower(): v for k, v in self.headers.items()},
                 "connections": len(connections), "closing": closing}
         self.send_response(200)
@@ -81,7 +84,7 @@ print("started with", json.dumps(ARGV), flush=True)
 time.sleep(float(os.environ.get("SERVE_AFTER", "0")))
 print("Listening on port", PORT, flush=True)
 http.server.ThreadingHTTPServer((HOST, PORT), Handler).serve_forever()
-'''
+"""
 """An HTTP server that tells, of each request, what it saw and who it is. The body `sleep N` makes it take its time."""
 SERVED: dict[str, Any] = {
     "runtime": "custom",
@@ -234,6 +237,14 @@ class ComputeFunction:
     def printed(self, begin: str) -> list[str]:
         """The lines of its log that hold this text, from there on."""
         return [line[line.index(begin) :] for line in self.lines() if begin in line]
+
+
+def default_of(setting: str) -> float:
+    """The default of a server's setting, as its command line tells it."""
+    command = [sys.executable, "-m", "torpor", "serve", "--help"]
+    text = " ".join(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split())
+    flag = "--" + setting.replace("_", "-")
+    return float(text.partition(f" {flag} ")[2].partition("Default: ")[2].partition(" ")[0].rstrip("."))
 
 
 def visit(server: TorporServer, url: str, path: str, *, method: str = "GET", body: bytes = b"") -> Result:

@@ -26,17 +26,12 @@ def contracts(settings: Settings, isolation: Isolation) -> dict[str, Contract]:
     return {
         "lambda": standard,
         "lambda_managed": ManagedContract(standard=standard),
-<<<<<<< HEAD
         "function_compute": FunctionComputeContract(
             start_limit=settings.fc_start_limit,
             instances=settings.fc_instances,
             idle_timeout=settings.fc_idle_timeout,
         ),
-        "web": WebContract(),
-=======
-        "function_compute": FunctionComputeContract(),
         "web": WebContract(start_limit=settings.web_start_limit),
->>>>>>> main
     }
 
 
