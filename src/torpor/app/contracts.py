@@ -26,7 +26,11 @@ def contracts(settings: Settings, isolation: Isolation) -> dict[str, Contract]:
     return {
         "lambda": standard,
         "lambda_managed": ManagedContract(standard=standard),
-        "function_compute": FunctionComputeContract(),
+        "function_compute": FunctionComputeContract(
+            start_limit=settings.fc_start_limit,
+            instances=settings.fc_instances,
+            idle_timeout=settings.fc_idle_timeout,
+        ),
         "web": WebContract(start_limit=settings.web_start_limit),
     }
 
