@@ -1,7 +1,7 @@
-"""Torpor in half a minute: start a server, deploy three functions, run each cold and warm, stop.
+"""Torpor in half a minute: start a server, deploy functions and a service in all four serving styles, run each cold and
+warm, stop.
 
-Everything goes through the public API, with the cloud's own client library; only the phase times come from a route of
-the server's own.
+Everything goes through the public APIs; only the phase times come from a route of the server's own.
 """
 
 import json
@@ -24,14 +24,12 @@ from urllib.request import urlopen
 import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from demo_styles import Skipped, function_compute, managed_instances, package, web_service
 
 from torpor.cli.guessing import newest
-from torpor.cli.packing import archive_of
 
-EXAMPLES = Path(__file__).parent
 START_WITHIN = 60.0
 STOP_WITHIN = 40.0
-_MIB = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,8 +82,25 @@ def _show(url: str) -> int:
         for temperature in ("cold", "warm"):
             _invoke(client, example, temperature)
         _print_phases(url, example.folder)
-    print(f"\n{len(deployed)} functions ran. Yours next: `make serve`, then `.venv/bin/torpor deploy PATH`.")
+    shown = len(deployed) + _show_other_styles(url, client, runtimes)
+    print(f"\n{shown} functions and services ran. Yours next: `make serve`, then `.venv/bin/torpor deploy PATH`.")
     return 0 if deployed else 1
+
+
+def _show_other_styles(url: str, client: Any, runtimes: list[str]) -> int:
+    """How many functions and services ran."""
+    shown = 0
+    for count, show in (
+        (1, lambda: managed_instances(client, runtimes)),
+        (2, lambda: function_compute(url, runtimes)),
+        (1, lambda: web_service(url)),
+    ):
+        try:
+            show()
+            shown += count
+        except Skipped as reason:
+            print(f"\nSkipped: {reason}.")
+    return shown
 
 
 def _deploy(client: Any, example: Example, runtime: str) -> None:
@@ -95,7 +110,7 @@ def _deploy(client: Any, example: Example, runtime: str) -> None:
         Runtime=runtime,
         Handler=example.handler,
         Role="arn:aws:iam::000000000000:role/demo",
-        Code={"ZipFile": archive_of(EXAMPLES / name, packed_limit=50 * _MIB, unpacked_limit=250 * _MIB)},
+        Code={"ZipFile": package(name)},
         Timeout=10,
     )
     client.get_waiter("function_active_v2").wait(FunctionName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 60})

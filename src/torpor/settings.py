@@ -23,6 +23,7 @@ from typing import Any, get_type_hints
 from urllib.parse import urlsplit
 
 from torpor.contracts.lambda_ import limits
+from torpor.contracts.web import limits as web_limits
 from torpor.model.errors import InvalidRequest
 
 FILE_NAME = "torpor.toml"
@@ -230,6 +231,13 @@ class Settings:
     )
     init_limit: float = _setting(
         limits.INIT_LIMIT, "Limit of the Init phase.", minimum=0.1, maximum=limits.EXTENDED_INIT_CEILING, unit="seconds"
+    )
+    web_start_limit: float = _setting(
+        web_limits.START_LIMIT,
+        "Longest time that a web service may take from its start command to the first answer on its port.",
+        minimum=0.1,
+        maximum=web_limits.START_LIMIT_MAX,
+        unit="seconds",
     )
     single_use: bool = _setting(False, "End every environment after its first invocation.")
     prepared: int = _setting(

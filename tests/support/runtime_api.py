@@ -3,6 +3,7 @@
 import json
 import os
 import queue
+import select
 import signal
 import subprocess
 import threading
@@ -17,6 +18,8 @@ from typing import Any
 
 PREFIX = "/2018-06-01/runtime"
 WAIT = 10.0
+GONE = 0.1
+"""Seconds until it is noticed that a client that asked for an event has gone."""
 FUNCTION_ARN = "arn:aws:lambda:us-east-1:000000000000:function:f"
 VARIABLES = {
     "AWS_LAMBDA_FUNCTION_NAME": "f",
@@ -36,6 +39,8 @@ class Posted:
     request_id: str
     body: bytes
     headers: Mapping[str, str]
+    port: int = 0
+    """The client's end of the connection it came over."""
 
     @property
     def json(self) -> Any:
@@ -50,6 +55,10 @@ class RuntimeApi:
     events: "queue.Queue[tuple[bytes, dict[str, str]] | None]" = field(default_factory=queue.Queue)
     posted: "queue.Queue[Posted]" = field(default_factory=queue.Queue)
     connections: int = 0
+    waiting: list[int] = field(default_factory=list)
+    """The client's ends of the connections on which an event is asked for now."""
+    refusals: "queue.Queue[int]" = field(default_factory=queue.Queue)
+    """Statuses that the next answers to posts have instead of 202."""
 
     @property
     def address(self) -> str:
@@ -100,7 +109,7 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        offered = self.api.events.get() if self.path == f"{PREFIX}/invocation/next" else None
+        offered = self._next_event() if self.path == f"{PREFIX}/invocation/next" else None
         if offered is None:
             self._answer(403, b"{}", {})
         else:
@@ -110,8 +119,21 @@ class _Handler(BaseHTTPRequestHandler):
         body = self._body()
         parts = self.path.removeprefix(PREFIX + "/").split("/")
         kind, request_id = ("init/error", "") if parts[0] == "init" else (parts[2], parts[1])
-        self.api.posted.put(Posted(kind, request_id, body, dict(self.headers.items())))
-        self._answer(202, b'{"status":"OK"}\n', {})
+        self.api.posted.put(Posted(kind, request_id, body, dict(self.headers.items()), self.client_address[1]))
+        status = 202 if self.api.refusals.empty() else self.api.refusals.get()
+        self._answer(status, b'{"status":"OK"}\n', {})
+
+    def _next_event(self) -> tuple[bytes, dict[str, str]] | None:
+        """Wait for an event; one whose client has gone meanwhile takes none."""
+        port = self.client_address[1]
+        self.api.waiting.append(port)
+        try:
+            while not select.select([self.connection], [], [], 0)[0]:
+                with suppress(queue.Empty):
+                    return self.api.events.get(timeout=GONE)
+            return None
+        finally:
+            self.api.waiting.remove(port)
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding") != "chunked":

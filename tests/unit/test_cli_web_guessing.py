@@ -64,8 +64,16 @@ MANAGE = "os.environ.setdefault('DJANGO_SETTINGS_MODULE', 'mysite.settings')\n"
         ),
         ({"manage.py": MANAGE}, "Django", "python manage.py runserver --noreload 0.0.0.0:$PORT", "manage.py"),
         (
-            {"package.json": package(scripts={"start": "node x"}, dependencies={"express": "4"})},
-            "Express", "npm start", "start script",
+            {"package.json": package(scripts={"start": "next start"}, dependencies={"express": "4"})},
+            "Express", "npm start", "package.json has a start script",
+        ),
+        (
+            {"package.json": package(scripts={"start": "node --inspect=0 src/x.js"})},
+            "Node.js", "node --inspect=0 src/x.js", "that is the start script",
+        ),
+        (
+            {"package.json": package(scripts={"start": "node x", "prestart": "tsc"})},
+            "Node.js", "npm start", "package.json has a start script",
         ),
         ({"package.json": package(main="./lib/go.js"), "lib/go.js": ""}, "Node.js", "node lib/go.js", "main file"),
         ({"server.js": "http.createServer(f).listen(process.env.PORT)"}, "Node.js", "node server.js", "listens"),

@@ -234,7 +234,7 @@ def test_init_error_of_the_runtime_is_passed_on_as_it_was_posted() -> None:
 
 def test_old_style_time_out_has_only_a_message() -> None:
     contract = LambdaContract(credentials=CREDENTIALS, log=OLD)
-    kind, payload = contract.failure(TIMEOUT, ID, WALL)
+    kind, payload = contract.failure(TIMEOUT, version(), ID, WALL)
     assert json.loads(payload) == {"errorMessage": f"2024-03-04T17:22:38.033Z {ID} Task timed out after 3.00 seconds"}
     assert kind == "Sandbox.Timedout"
 

@@ -27,7 +27,7 @@ def contracts(settings: Settings, isolation: Isolation) -> dict[str, Contract]:
         "lambda": standard,
         "lambda_managed": ManagedContract(standard=standard),
         "function_compute": FunctionComputeContract(),
-        "web": WebContract(),
+        "web": WebContract(start_limit=settings.web_start_limit),
     }
 
 

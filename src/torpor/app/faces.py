@@ -68,7 +68,11 @@ def application(faces: Faces, settings: Settings) -> Application:
     def answer(exchange: Exchange) -> None:
         route = is_traffic(exchange)
         if route is not None:
-            traffic(exchange, *route)
+            by_path = route[1] is not exchange.target
+            if by_path and pages is not None and (reason := pages.refuses_host(exchange)):
+                exchange.reply(403, *error_face(403, reason))
+            else:
+                traffic(exchange, *route)
             return
         path, host = exchange.path, exchange.headers.get("host")
         if pages is not None and (reason := pages.refuses(exchange)):

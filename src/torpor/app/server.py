@@ -18,6 +18,8 @@ from torpor.app.faces import Faces, application, aws_settings, body_limit, error
 from torpor.app.instances import Instances
 from torpor.app.sandboxes import ladder_of, runtimes
 from torpor.app.stores import open_stores
+from torpor.contracts.web import limits as web_limits
+from torpor.contracts.web import settings as web_settings
 from torpor.engine.building import SandboxBuilder
 from torpor.engine.dispatcher import Dispatcher
 from torpor.engine.environment import Surroundings
@@ -94,6 +96,9 @@ class Server:
             reservations=ReservationLimits(
                 account=settings.account_concurrency, unreserved_minimum=settings.unreserved_minimum
             ),
+            other_packages={
+                web_settings.CONTRACT: PackageLimits(zipped=web_limits.PACKAGE_MAX, unpacked=web_limits.BUILT_MAX)
+            },
             code_in_use=lambda: self.pool.code_in_use(),
             on_change=self._changed,
             on_scale=self._keep_up,

@@ -24,6 +24,7 @@ _DEPTH = 2
 _WEB_LINE = re.compile(r"^web\s*:\s*(\S.*)$", re.MULTILINE)
 _SETTINGS = re.compile(r"DJANGO_SETTINGS_MODULE['\"]\s*,\s*['\"]([\w.]+)['\"]")
 _SERVES = re.compile(r"HTTPServer|serve_forever|run_simple|\.run\(|uvicorn\.run|run_app|PORT\b")
+_SIMPLE = re.compile(r"node( [\w./=-]+)+")
 _REQUIRED = re.compile(r"^\s*([A-Za-z0-9_.-]+)", re.MULTILINE)
 NONE = "Nothing here tells how the server is started: say it, for example --start 'python server.py'."
 
@@ -150,7 +151,11 @@ def _node(source: Source) -> Iterator[Start]:
     if source.has("package.json"):
         package = source.json("package.json")
         kind = "Express" if "express" in (package.get("dependencies") or {}) else "Node.js"
-        if "start" in (package.get("scripts") or {}):
+        scripts = package.get("scripts") or {}
+        if _SIMPLE.fullmatch(str(scripts.get("start", ""))) and not {"prestart", "poststart"} & set(scripts):
+            # The same without npm, which takes longer to start than most servers.
+            yield Start(kind=kind, command=scripts["start"], reason="that is the start script in package.json")
+        if "start" in scripts:
             yield Start(kind=kind, command="npm start", reason="package.json has a start script")
         main = posixpath.normpath(str(package.get("main") or ""))
         if source.has(main):

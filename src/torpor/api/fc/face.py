@@ -34,6 +34,7 @@ from torpor.service.functions import Functions
 from torpor.service.layers import Layers
 from torpor.service.resources import Resources
 from torpor.service.timers import Timers
+from torpor.transport import Exchange
 
 CODE_PREFIX = "/_torpor/fc-code/"
 _LARGE = 256 * 1024
@@ -118,7 +119,7 @@ class FcFace:
             or self._http.claims(path, host)
         )
 
-    def answer(self, request: ApiRequest, caller: Caller, peer: str, watch: Watch) -> None:
+    def answer(self, request: ApiRequest, caller: Exchange, peer: str, watch: Watch) -> None:
         """Answer one request through `caller`, from the event loop's thread; never raises.
 
         An invocation goes to the dispatcher before this returns. `watch` takes what stops it if the caller goes away.
@@ -140,7 +141,7 @@ class FcFace:
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
-    async def _answer_later(self, request: ApiRequest, caller: Caller, request_id: str, watch: Watch) -> None:
+    async def _answer_later(self, request: ApiRequest, caller: Exchange, request_id: str, watch: Watch) -> None:
         try:
             if request.path.startswith(CODE_PREFIX):
                 _send(caller, await self._package(request, request_id))
@@ -152,7 +153,7 @@ class FcFace:
             report(error, f"request {request_id} ({request.method} {request.path})")
             _send(caller, render_failure(error, request_id))
 
-    def _begin(self, request: ApiRequest, caller: Caller, request_id: str, watch: Watch) -> bool:
+    def _begin(self, request: ApiRequest, caller: Exchange, request_id: str, watch: Watch) -> bool:
         call = _invoke_call(request)
         if call is None:
             return False
@@ -210,7 +211,7 @@ class FcFace:
         return self._settings.public_url.rstrip("/") or f"http://{request.headers.get('host', 'localhost')}"
 
 
-def _send(caller: Caller, response: ApiResponse) -> None:
+def _send(caller: Exchange, response: ApiResponse) -> None:
     caller.reply(response.status, response.headers, response.body)
 
 

@@ -122,7 +122,7 @@ def _server(shape: FunctionShape) -> ServerSettings:
     custom = runtimes.is_custom(shape.runtime)
     return ServerSettings(
         command=(*(config.command or ()), *(config.args or ())) if custom else (),
-        port=config.port or limits.PORT_DEFAULT,
+        port=config.port or runtimes.PORT_DEFAULT,
         hooks=_hooks(shape.instance_lifecycle_config or LifecycleShape()),
         health=_health(config.health_check_config) if custom else None,
     )

@@ -193,7 +193,7 @@ def _message(text: str) -> bytes:
 
 
 def _port(version: FunctionVersion) -> int:
-    return version.server.port if version.server is not None else limits.PORT_DEFAULT
+    return version.server.port if version.server is not None else runtimes.PORT_DEFAULT
 
 
 def _nanoseconds(failure: Failure) -> int:

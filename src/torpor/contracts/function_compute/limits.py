@@ -18,7 +18,6 @@ HOOK_MARGIN = 1.0
 """By which the life cycle waits longer for a hook than the call of the hook itself; not published."""
 SHUTDOWN_GRACE = 2.0
 """From SIGTERM to SIGKILL; not published."""
-PORT_DEFAULT = 9_000
 PORT_MAX = 65_535
 HEALTH_PATH_MAX = 2 * KIB
 HEALTH_DELAY_MAX = 120

@@ -7,6 +7,8 @@ from torpor.contracts.function_compute.api_failures import invalid, not_built
 from torpor.model.image import Layout
 
 SERVER_IMAGE = "server"
+PORT_DEFAULT = 9000
+"""Where servers listen if nothing else is set (1.2)."""
 CODE_AT = "/code"
 BOOTSTRAP = "/code/bootstrap"
 

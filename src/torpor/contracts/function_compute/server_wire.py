@@ -135,7 +135,7 @@ def _value(fields: Iterable[tuple[str, str]], wanted: str) -> str:
 
 
 def _host(version: FunctionVersion) -> str:
-    return f"127.0.0.1:{version.server.port if version.server is not None else limits.PORT_DEFAULT}"
+    return f"127.0.0.1:{version.server.port if version.server is not None else runtimes.PORT_DEFAULT}"
 
 
 def forwarded_fields(fields: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:

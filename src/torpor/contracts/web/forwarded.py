@@ -17,6 +17,8 @@ _LOCAL = frozenset({"127.0.0.1", "::1", ""})
 _HOP_BY_HOP = frozenset(
     {"connection", "content-length", "expect", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
 )
+_SAID_ANEW = _HOP_BY_HOP | {"date"}
+"""Of answers: the platform's own server dates what it sends."""
 _TOLD = frozenset(
     {"forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-prefix", "x-forwarded-proto", "x-request-id"}
 )
@@ -57,7 +59,7 @@ def request_fields(
     for key, value in raw:
         name = names.get(key)
         if name is None:
-            name = _learn(key, names, _TOLD)
+            name = _learn(key, names, _HOP_BY_HOP, _TOLD)
         if name == _LOOK:
             special = special or []
             special.append((key.decode("latin-1").lower(), value.decode("latin-1").strip()))
@@ -85,7 +87,7 @@ def response_fields(raw: Iterable[tuple[bytes, bytes]]) -> _Pairs:
     for key, value in raw:
         name = names.get(key)
         if name is None:
-            name = _learn(key, names, frozenset())
+            name = _learn(key, names, _SAID_ANEW, frozenset())
         if name == _LOOK:
             special = special or []
             special.append((key.decode("latin-1").lower(), value.decode("latin-1").strip()))
@@ -101,14 +103,14 @@ def wanted_upgrade(connection: str, upgrade: str) -> str:
     return WEBSOCKET if WEBSOCKET in _listed(upgrade) else ""
 
 
-def _learn(key: bytes, names: dict[bytes, str], told: frozenset[str]) -> str:
+def _learn(key: bytes, names: dict[bytes, str], dropped: frozenset[str], told: frozenset[str]) -> str:
     """How a field's name goes on, from now on known."""
     text = key.decode("latin-1")
     lower = text.lower()
     if lower in told or lower == "connection":
         name = _LOOK
     else:
-        name = _DROP if lower in _HOP_BY_HOP or lower.startswith("proxy-") else text
+        name = _DROP if lower in dropped or lower.startswith("proxy-") else text
     if len(names) < _NAMES_MAX:
         names[key] = name
     return name

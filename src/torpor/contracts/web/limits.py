@@ -8,6 +8,8 @@ MIB = 1024 * 1024
 # Start (1.1, 5)
 START_LIMIT = 60.0
 """Ours: from the start command to the first answer of the server."""
+START_LIMIT_MAX = 900.0
+"""Ours."""
 PROBE_PERIOD = 0.02
 """Ours: between two tries to reach the port."""
 

@@ -257,6 +257,8 @@ def start(control: socket.socket, order: wire.Message, settings: dict[str, Any],
     """Be a keeper. The caller has forked and closed what is not a keeper's business."""
     gc.disable()
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+    # The one signal an interpreter dies of that may come from inside, where the users are the same outside.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     syscalls.set_process_name("init")
     title.show(["init"])
     Keeper(control, order, settings).run(groups)

@@ -7,15 +7,18 @@ const BASE = '/2018-06-01/runtime';
 export class RuntimeApi {
   #connection;
   #attempt;
+  #refused;
 
-  constructor(connection, attempt = undefined) {
+  // `refused(status)` is called when a post is not accepted.
+  constructor(connection, attempt = undefined, refused = exitIfBroken) {
     this.#connection = connection;
     this.#attempt = attempt;
+    this.#refused = refused;
   }
 
   // The same invocation over another connection, for a crash while this one is in use.
   over(connection) {
-    return new RuntimeApi(connection, this.#attempt);
+    return new RuntimeApi(connection, this.#attempt, this.#refused);
   }
 
   async next() {
@@ -59,8 +62,12 @@ export class RuntimeApi {
 
   async #post(path, body, headers) {
     const answer = await this.#connection.request('POST', path, { 'Content-Type': 'application/json', ...headers }, body);
-    if (answer.status >= 500) process.exit(1);
+    if (answer.status >= 400) this.#refused(answer.status);
   }
+}
+
+function exitIfBroken(status) {
+  if (status >= 500) process.exit(1);
 }
 
 function serialise(result) {

@@ -107,6 +107,38 @@ export class Connection {
   }
 }
 
+// Stands for a connection where requests overlap: each goes over one that is free, else over a new one.
+export class Connections {
+  #address;
+  #free = [];
+
+  constructor(address) {
+    this.#address = address;
+  }
+
+  async request(...parts) {
+    const connection = this.#take();
+    const answer = await connection.request(...parts);
+    this.#free.push(connection);
+    return answer;
+  }
+
+  upload(...parts) {
+    const connection = this.#take();
+    const { write, end } = connection.upload(...parts);
+    const ended = async (trailers) => {
+      const answer = await end(trailers);
+      this.#free.push(connection);
+      return answer;
+    };
+    return { write, end: ended };
+  }
+
+  #take() {
+    return this.#free.pop() ?? new Connection(this.#address);
+  }
+}
+
 function parseHead(bytes) {
   const end = bytes.indexOf(HEAD_END);
   if (end < 0) return null;

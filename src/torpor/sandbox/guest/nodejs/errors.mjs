@@ -16,7 +16,21 @@ export const UnhandledPromiseRejection = named('UnhandledPromiseRejection');
 export const NodeJsExit = named('NodeJsExit');
 export const InvalidStreamingOperation = named('InvalidStreamingOperation');
 
+export const CallbackHandlerDeprecated = named('CallbackHandlerDeprecated');
+
+export const EXIT_EXCEPTION = 129;
+const EXIT_REJECTION = 128;
 const XRAY_CAUSE_MAX = 64 * 1024;
+
+// Errors that no code waits for go to `crash(title, error, status)`.
+export function onStrayErrors(crash) {
+  process.on('uncaughtException', (error) => crash('Uncaught Exception', error, EXIT_EXCEPTION));
+  process.on('unhandledRejection', (reason) => {
+    const error = new UnhandledPromiseRejection(reason?.toString());
+    error.reason = reason;
+    crash('Unhandled Promise Rejection', error, EXIT_REJECTION);
+  });
+}
 
 export const asError = (value) => (value instanceof Error ? value : new Error(value));
 

@@ -1,16 +1,15 @@
-// The runtime for Node.js functions: loads the handler, then serves one invocation after another for ever.
+// The runtime for Node.js functions: loads the handler, then serves one invocation after another for ever. Where the
+// environment is to serve several at a time, it only starts the threads that do.
 
 import { RuntimeApi } from './api.mjs';
 import { Connection } from './connection.mjs';
-import { UnhandledPromiseRejection } from './errors.mjs';
+import { EXIT_EXCEPTION, onStrayErrors } from './errors.mjs';
 import { Invocation } from './invocation.mjs';
 import { loadHandler } from './loader.mjs';
 import { logError, patchConsole } from './log.mjs';
 import { installGlobal, isStreaming, StreamingInvocation } from './streaming.mjs';
 
 const { env } = process;
-const EXIT_REJECTION = 128;
-const EXIT_EXCEPTION = 129;
 
 const api = new RuntimeApi(new Connection(env.AWS_LAMBDA_RUNTIME_API));
 let current = null;
@@ -32,21 +31,20 @@ async function serve(handler) {
   }
 }
 
-patchConsole();
-installGlobal();
-process.on('uncaughtException', (error) => crash('Uncaught Exception', error, EXIT_EXCEPTION));
-process.on('unhandledRejection', (reason) => {
-  const error = new UnhandledPromiseRejection(reason?.toString());
-  error.reason = reason;
-  crash('Unhandled Promise Rejection', error, EXIT_REJECTION);
-});
-process.on('beforeExit', () => {
-  const action = idle;
-  idle = null;
-  action?.();
-});
+function main() {
+  patchConsole();
+  installGlobal();
+  onStrayErrors(crash);
+  process.on('beforeExit', () => {
+    const action = idle;
+    idle = null;
+    action?.();
+  });
+  loadHandler(env.LAMBDA_TASK_ROOT ?? '/var/task', env._HANDLER ?? '').then(
+    (handler) => serve(handler).catch((error) => crash('Runtime Failure', error, 1)),
+    (error) => crash('Uncaught Exception', error, EXIT_EXCEPTION),
+  );
+}
 
-loadHandler(env.LAMBDA_TASK_ROOT ?? '/var/task', env._HANDLER ?? '').then(
-  (handler) => serve(handler).catch((error) => crash('Runtime Failure', error, 1)),
-  (error) => crash('Uncaught Exception', error, EXIT_EXCEPTION),
-);
+if ('AWS_LAMBDA_MAX_CONCURRENCY' in env) import('./workers.mjs');
+else main();

@@ -93,11 +93,18 @@ export class StreamingInvocation {
   async run(handler, body) {
     setRequest(this.id, this.#headers['lambda-runtime-aws-tenant-id']);
     setTrace(this.#headers);
+    const context = { callbackWaitsForEmptyEventLoop: true };
+    await this.respond(handler, body, context);
+    this.#whenIdle(null);
+    if (context.callbackWaitsForEmptyEventLoop) await new Promise((resolve) => this.#whenIdle(resolve));
+  }
+
+  // Resolves when the last byte has been taken.
+  async respond(handler, body, context) {
     const stream = new ResponseStream((type) => this.#api.stream(this.id, type), handler[HIGH_WATER_MARK]);
     const finished = new Promise((resolve) => stream.once('close', resolve));
     stream.on('error', () => {});
     this.#whenIdle(() => this.#fail(stream, new Error('Response stream is not finished.')));
-    const context = { callbackWaitsForEmptyEventLoop: true };
     try {
       Object.assign(context, contextData(this.#headers));
       const result = handler(JSON.parse(body.toString()), stream, context);
@@ -108,8 +115,6 @@ export class StreamingInvocation {
       this.#fail(stream, error);
     }
     await finished;
-    this.#whenIdle(null);
-    if (context.callbackWaitsForEmptyEventLoop) await new Promise((resolve) => this.#whenIdle(resolve));
   }
 
   // Bytes may be out already, so the failure travels in the trailers.
