@@ -95,11 +95,13 @@ def encode_head(
 ) -> bytes:
     """Status line and header fields up to the empty line, for a body of `length` bytes.
 
-    Line breaks in a name or value become blanks: a header can never start a second answer.
+    Line breaks in a name or value become blanks: a header can never start a second answer. A Date among the fields
+    stays as it is.
     """
     if type(headers) is not FixedHeaders:
-        return _encode(status, field_lines(headers), length, _date.text(), keep_alive, http10)
-    asked = (status, length, keep_alive, http10, _date.text())
+        fields = field_lines(headers)
+        return _encode(status, fields, length, _date_for(fields), keep_alive, http10)
+    asked = (status, length, keep_alive, http10, _date_for(headers.text))
     if asked != headers.asked:
         headers.asked, headers.head = asked, _encode(status, headers.text, length, asked[-1], keep_alive, http10)
     return headers.head
@@ -113,13 +115,13 @@ def encode_open_head(
     keep_alive: bool = True,
     http10: bool = False,
 ) -> bytes:
-    """A head before its body is there: `length` is None if it is not known. A Date among the fields stays as it is."""
-    fields = headers.text if type(headers) is FixedHeaders else field_lines(headers)
-    dated = ("ate: " in fields or "ATE: " in fields) and "\ndate: " in f"\n{fields}".lower()
-    date = "" if dated else _date.text()
-    if length is None:
-        return _encode(status, fields, _UNKNOWN, date, keep_alive, http10)
-    return _encode(status, fields, length, date, keep_alive, http10)
+    """A head before its body is there: `length` is None if it is not known."""
+    return encode_head(status, headers, _UNKNOWN if length is None else length, keep_alive=keep_alive, http10=http10)
+
+
+def _date_for(fields: str) -> str:
+    """The Date of an answer with these fields: whoever made it may have said when."""
+    return "" if "\ndate:" in f"\n{fields}".lower() else _date.text()
 
 
 def _encode(status: int, fields: str, length: int, date: str, keep_alive: bool, http10: bool) -> bytes:

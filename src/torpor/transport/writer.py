@@ -50,6 +50,12 @@ class Output:
             self._seen += len(rest)
         transport.write(rest)
 
+    def acknowledge(self) -> None:
+        """Confirm at once what has come: a peer that sends small pieces may wait for it."""
+        raw = self.transport.get_extra_info("socket")
+        if raw is not None and raw.family != socket.AF_UNIX:
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
     def progressed(self) -> bool:
         """Whether the peer has read something since the last call."""
         size = self.transport.get_write_buffer_size()
