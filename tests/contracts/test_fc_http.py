@@ -11,6 +11,7 @@ import pytest
 from alibabacloud_fc20230330 import models as v3
 from tests.contracts.fc_support import Server, encoded, fc_warnings, new_classic, new_v3, serving
 
+from torpor.api.fc import FcSettings
 from torpor.contracts.function_compute.server_wire import FunctionComputeServerWire
 from torpor.model.failure import Failure, FailureKind
 from torpor.model.invocation import Invocation, Outcome, OutcomeStatus
@@ -422,3 +423,40 @@ def test_a_large_answer_goes_on_once_a_slow_caller_has_caught_up(server: Server)
     assert paused
     assert received.count(b"x") >= pieces * size
     assert received.endswith(b"0\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "name", ["127.0.0.1", "localhost", "x.localhost", "host.torpor.internal", "a.*.test", "shop", ""]
+)
+def test_names_that_would_take_the_api_away_are_no_custom_domains(server: Server, name: str) -> None:
+    body = v3.CreateCustomDomainInput(domain_name=name, protocol="HTTP")
+
+    with pytest.raises(Exception) as refused:
+        server.v3().create_custom_domain(v3.CreateCustomDomainRequest(body=body))
+
+    assert refused.value.code == "InvalidArgument"
+
+
+def test_a_wildcard_domain_stands_for_one_label(server: Server) -> None:
+    new_v3(server.v3(), "any")
+    body = v3.CreateCustomDomainInput(
+        domain_name="*.shop.test",
+        protocol="HTTP",
+        route_config=v3.RouteConfig(routes=[v3.PathConfig(path="/*", function_name="any")]),
+    )
+    server.v3().create_custom_domain(v3.CreateCustomDomainRequest(body=body))
+
+    assert server.request("GET", "/", host="a.shop.test")[0] == 201
+    assert server.request("GET", "/", host="a.b.shop.test")[0] == 400
+    assert server.request("GET", "/", host="shop.test")[0] == 400
+
+
+def test_without_keys_a_signed_trigger_takes_no_request_of_a_web_page(tmp_path: Path) -> None:
+    with serving(tmp_path / "code", FcSettings()) as server:
+        server.dispatcher.serve = serve
+        new_v3(server.v3(), "hello")
+        host = host_of(trigger(server, "hello", {"authType": "function"}))
+
+        assert server.request("GET", "/", host=host)[0] == 201
+        assert server.request("GET", "/", headers={"Origin": "http://a.test"}, host=host)[0] == 403
+        assert server.request("GET", "/", headers={"Sec-Fetch-Site": "cross-site"}, host=host)[0] == 403

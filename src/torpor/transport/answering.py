@@ -1,6 +1,5 @@
 """An answer sent piece by piece."""
 
-import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -52,7 +51,7 @@ class StreamedAnswer:
             self._left = _CHUNKED
         self._last = b""
         self._held = encode_open_head(status, fields, length, keep_alive=exchange.keep_alive, http10=exchange.http10)
-        asyncio.get_running_loop().call_soon(self._flush)
+        output.loop.call_soon(self._flush)
 
     @property
     def open_ended(self) -> bool:

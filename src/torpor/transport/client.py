@@ -192,6 +192,8 @@ class ClientConnection(asyncio.Protocol, Timed):
                 return
         if parser.done:
             self._complete(sink)
+        elif not self._output.transport.is_closing():
+            self._output.acknowledge()
 
     def eof_received(self) -> bool:
         sink = self._sink

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from urllib.parse import quote
 
 from torpor.model.errors import InvalidRequest
-from torpor.transport.response import field_lines, to_bytes
+from torpor.transport.response import FRAMING, field_lines, to_bytes
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _UNSAFE = re.compile(r"[^!-~]+")
-_OFFERS = frozenset({"upgrade", "expect"})
+_LEFT_OUT = FRAMING | {"upgrade", "expect"}
+_BEGINNINGS: dict[str, str] = {}
 _PLAIN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
 
 
@@ -25,9 +26,9 @@ def encode_request(
     """
     if method not in _PLAIN_METHODS and _TOKEN.fullmatch(method) is None:
         raise InvalidRequest("The request's method is no HTTP method; use one such as GET or POST.")
-    if _UNSAFE.search(target) is not None:
+    if not (target.isascii() and target.isprintable()) or " " in target:
         target = _UNSAFE.sub(_percent, target)
-    lines = field_lines([field for field in fields if field[0].lower() not in _OFFERS])
+    lines = field_lines(fields, _BEGINNINGS, _LEFT_OUT)
     if length is None:
         framing = "Transfer-Encoding: chunked\r\n"
     elif length or method in ("POST", "PUT", "PATCH"):

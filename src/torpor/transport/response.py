@@ -8,7 +8,8 @@ from http import HTTPStatus
 ErrorFace = Callable[[int, str], tuple[Sequence[tuple[str, str]], bytes]]
 """Shapes an error the server itself answers: status and reason in, headers and body out."""
 
-_FRAMING = frozenset({"content-length", "transfer-encoding", "connection", "keep-alive"})
+FRAMING = frozenset({"content-length", "transfer-encoding", "connection", "keep-alive"})
+"""Fields that belong to the server."""
 _BEGINNINGS: dict[str, str] = {}
 """How the line of each field begins, by its name as it is given; empty for the server's own fields."""
 _BEGINNINGS_MAX = 1000
@@ -67,23 +68,25 @@ class FixedHeaders(tuple[tuple[str, str], ...]):
         return fixed
 
 
-def field_lines(headers: Sequence[tuple[str, str]]) -> str:
-    """Header lines without those that are the server's own. Line breaks in a name or value become blanks."""
-    known = _BEGINNINGS
+def field_lines(
+    headers: Sequence[tuple[str, str]], known: dict[str, str] = _BEGINNINGS, left_out: frozenset[str] = FRAMING
+) -> str:
+    """Header lines without those `left_out`; `known` remembers their beginnings. Line breaks become blanks."""
     try:
         lines = [f"{beginning}{value}\r\n" for name, value in headers if (beginning := known[name])]
     except KeyError:
-        lines = [f"{beginning}{value}\r\n" for name, value in headers if (beginning := _beginning(name))]
+        begin = _beginning
+        lines = [f"{beginning}{value}\r\n" for name, value in headers if (beginning := begin(name, known, left_out))]
     fields = "".join(lines)
     if fields.count("\n") != len(lines) or fields.count("\r") != len(lines) or "\0" in fields:
         return "".join([line[:-2].translate(_UNSAFE) + "\r\n" for line in lines])
     return fields
 
 
-def _beginning(name: str) -> str:
-    beginning = "" if name.lower() in _FRAMING else f"{name}: "
-    if len(_BEGINNINGS) < _BEGINNINGS_MAX and len(name) <= _NAME_MAX:
-        _BEGINNINGS[name] = beginning
+def _beginning(name: str, known: dict[str, str], left_out: frozenset[str]) -> str:
+    beginning = "" if name.lower() in left_out else f"{name}: "
+    if len(known) < _BEGINNINGS_MAX and len(name) <= _NAME_MAX:
+        known[name] = beginning
     return beginning
 
 
@@ -92,11 +95,13 @@ def encode_head(
 ) -> bytes:
     """Status line and header fields up to the empty line, for a body of `length` bytes.
 
-    Line breaks in a name or value become blanks: a header can never start a second answer.
+    Line breaks in a name or value become blanks: a header can never start a second answer. A Date among the fields
+    stays as it is.
     """
     if type(headers) is not FixedHeaders:
-        return _encode(status, field_lines(headers), length, _date.text(), keep_alive, http10)
-    asked = (status, length, keep_alive, http10, _date.text())
+        fields = field_lines(headers)
+        return _encode(status, fields, length, _date_for(fields), keep_alive, http10)
+    asked = (status, length, keep_alive, http10, _date_for(headers.text))
     if asked != headers.asked:
         headers.asked, headers.head = asked, _encode(status, headers.text, length, asked[-1], keep_alive, http10)
     return headers.head
@@ -110,24 +115,27 @@ def encode_open_head(
     keep_alive: bool = True,
     http10: bool = False,
 ) -> bytes:
-    """A head before its body is there: `length` is None if it is not known. A Date among the fields stays as it is."""
-    fields = headers.text if type(headers) is FixedHeaders else field_lines(headers)
-    date = "" if "\ndate:" in f"\n{fields}".lower() else _date.text()
-    if length is None:
-        return _encode(status, fields, _UNKNOWN, date, keep_alive, http10)
-    return _encode(status, fields, length, date, keep_alive, http10)
+    """A head before its body is there: `length` is None if it is not known."""
+    return encode_head(status, headers, _UNKNOWN if length is None else length, keep_alive=keep_alive, http10=http10)
+
+
+def _date_for(fields: str) -> str:
+    """The Date of an answer with these fields: whoever made it may have said when."""
+    return "" if "\ndate:" in f"\n{fields}".lower() else _date.text()
 
 
 def _encode(status: int, fields: str, length: int, date: str, keep_alive: bool, http10: bool) -> bytes:
     line = _STATUS_LINES.get(status) or f"HTTP/1.1 {status} Unknown\r\n"
-    if status in BODILESS:
-        size = ""
-    elif length >= 0:
-        size = f"Content-Length: {length}\r\n"
+    if length < 0:
+        size = "" if http10 or status in BODILESS else "Transfer-Encoding: chunked\r\n"
     else:
-        size = "" if http10 else "Transfer-Encoding: chunked\r\n"
+        size = "" if status in BODILESS else f"Content-Length: {length}\r\n"
     ending = ("Connection: keep-alive\r\n" if http10 else "") if keep_alive else "Connection: close\r\n"
-    return to_bytes(f"{line}{fields}{date}{size}{ending}\r\n")
+    text = f"{line}{fields}{date}{size}{ending}\r\n"
+    try:
+        return text.encode("latin-1")
+    except UnicodeEncodeError:
+        return to_bytes(text)
 
 
 def to_bytes(text: str) -> bytes:

@@ -19,12 +19,13 @@ _RESET = struct.pack("ii", 1, 0)
 class Output:
     """Sends bytes and watches how the peer takes them."""
 
-    __slots__ = ("_descriptor", "_seen", "blocked", "transport")
+    __slots__ = ("_descriptor", "_seen", "blocked", "loop", "transport")
 
     def __init__(self, transport: asyncio.Transport, output_bytes: int) -> None:
         if output_bytes != _DEFAULT_OUTPUT:
             transport.set_write_buffer_limits(high=output_bytes)
         self.transport = transport
+        self.loop = asyncio.get_running_loop()  # kept, as asking for it is a system call
         self.blocked = False
         """Whether more output waits for the peer than the limits allow."""
         self._seen = 0
@@ -48,6 +49,12 @@ class Output:
         if self.blocked:
             self._seen += len(rest)
         transport.write(rest)
+
+    def acknowledge(self) -> None:
+        """Confirm at once what has come: a peer that sends small pieces may wait for it."""
+        raw = self.transport.get_extra_info("socket")
+        if raw is not None and raw.family != socket.AF_UNIX:
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
     def progressed(self) -> bool:
         """Whether the peer has read something since the last call."""

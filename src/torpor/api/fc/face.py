@@ -36,6 +36,7 @@ from torpor.service.resources import Resources
 from torpor.service.timers import Timers
 
 CODE_PREFIX = "/_torpor/fc-code/"
+_OWN_PATHS = (*(f"/{generation}/" for generation in Generation), CODE_PREFIX)
 _LARGE = 256 * 1024
 """Bodies from this size on, in bytes, are checked and decoded in a thread, so that other calls go on meanwhile."""
 _INVOKE_CLASSIC = re.compile(r"/(2016-08-15|2021-04-06)/services/([^/]+)/functions/([^/]+)/invocations")
@@ -112,11 +113,11 @@ class FcFace:
 
     def claims(self, path: str, host: str) -> bool:
         """Is a request with this raw path and Host field one for this face?"""
-        return (
-            any(path.startswith(f"/{generation}/") for generation in Generation)
-            or path.startswith(CODE_PREFIX)
-            or self._http.claims(path, host)
-        )
+        return path.startswith(_OWN_PATHS) or self._http.serves_host(host)
+
+    def serves_host(self, host: str) -> bool:
+        """Does the Host field alone make it one, for a function? Such requests may be those of web pages."""
+        return self._http.serves_host(host)
 
     def answer(self, request: ApiRequest, caller: Caller, peer: str, watch: Watch) -> None:
         """Answer one request through `caller`, from the event loop's thread; never raises.
