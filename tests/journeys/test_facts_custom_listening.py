@@ -5,7 +5,7 @@ import time
 
 import pytest
 from tests.journeys.conftest import MakeServer
-from tests.support.fc import SERVED, SERVER, Result, default_of, deployed, deployed_classic, fc_warnings
+from tests.support.fc import SERVED, SERVER, Result, default_of, deployed, deployed_classic, fc_warnings, visit
 from tests.support.server import TorporServer
 
 pytestmark = [fc_warnings]
@@ -107,6 +107,18 @@ def test_server_on_the_loopback_address_is_never_reached(hasty: TorporServer) ->
         assert (result.status, result.value["Code"]) == (412, "FunctionNotStarted")
         assert f"failed on port 9000 in {LIMIT:g} seconds" in result.value["Message"]
         assert LIMIT <= result.elapsed < LIMIT + 1.5
+
+
+@pytest.mark.fact("C-016")
+@pytest.mark.privileged
+def test_caller_by_http_of_a_server_that_is_never_reached_gets_a_bad_gateway(hasty: TorporServer) -> None:
+    with (
+        deployed(hasty, FILES, **SERVED, environmentVariables={"SERVE_AT": "127.0.0.1"}) as function,
+        function.triggered("http", authType="anonymous", methods=["GET"]) as url,
+    ):
+        result = visit(hasty, url, "/")
+
+    assert (result.status, result.value["Code"]) == (502, "FunctionNotStarted")
 
 
 @pytest.mark.fact("C-017")

@@ -76,6 +76,12 @@ def test_timeout_is_60_seconds_where_a_function_of_the_classic_generation_sets_n
 
 
 @pytest.mark.fact("F-014")
+def test_timeout_is_3_seconds_where_a_function_of_the_current_generation_sets_none(server: TorporServer) -> None:
+    with deployed(server, SLEEPER, **CONFIGURATION, timeout=None) as function:
+        assert (function.configuration()["timeout"], function.invoke().value["timeout"]) == (3, 3)
+
+
+@pytest.mark.fact("F-014")
 def test_run_that_its_caller_waits_for_is_ended_at_its_timeout(server: TorporServer) -> None:
     with deployed_classic(server, SLEEPER, **CLASSIC, timeout=2) as function:
         result = function.post({"sleep": 5})
