@@ -1,10 +1,14 @@
 """An answer sent piece by piece."""
 
+<<<<<<< HEAD
 from collections.abc import Sequence
+=======
+import asyncio
+>>>>>>> w-perf
 from typing import Protocol
 
 from torpor.transport.exchange import Exchange
-from torpor.transport.response import BODILESS, encode_open_head
+from torpor.transport.response import BODILESS, AnyHeaders, encode_open_head
 from torpor.transport.writer import JOINED, Output
 
 _CHUNKED, _UNTIL_CLOSE, _DROPPED = -1, -2, -3
@@ -35,7 +39,7 @@ class StreamedAnswer:
         output: Output,
         exchange: Exchange,
         status: int,
-        fields: Sequence[tuple[str, str]],
+        fields: AnyHeaders,
         length: int | None,
     ) -> None:
         self._carrier = carrier
