@@ -1,10 +1,6 @@
 """An answer sent piece by piece."""
 
-<<<<<<< HEAD
-from collections.abc import Sequence
-=======
 import asyncio
->>>>>>> w-perf
 from typing import Protocol
 
 from torpor.transport.exchange import Exchange
@@ -55,7 +51,7 @@ class StreamedAnswer:
             self._left = _CHUNKED
         self._last = b""
         self._held = encode_open_head(status, fields, length, keep_alive=exchange.keep_alive, http10=exchange.http10)
-        output.loop.call_soon(self._flush)
+        asyncio.get_running_loop().call_soon(self._flush)
 
     @property
     def open_ended(self) -> bool:

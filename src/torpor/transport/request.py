@@ -4,21 +4,12 @@ import re
 from urllib.parse import quote
 
 from torpor.model.errors import InvalidRequest
-<<<<<<< HEAD
-from torpor.transport.response import FRAMING, field_lines, to_bytes
-
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_UNSAFE = re.compile(r"[^!-~]+")
-_LEFT_OUT = FRAMING | {"upgrade", "expect"}
-_BEGINNINGS: dict[str, str] = {}
-=======
 from torpor.transport.response import AnyHeaders, header_lines, to_bytes
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _UNSAFE = re.compile(r"[^!-~]+")
 _OFFERS = frozenset({"upgrade", "expect"})
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
->>>>>>> w-perf
 _PLAIN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
 
 
@@ -32,14 +23,10 @@ def encode_request(method: str, target: str, fields: AnyHeaders, length: int | N
     """
     if method not in _PLAIN_METHODS and _TOKEN.fullmatch(method) is None:
         raise InvalidRequest("The request's method is no HTTP method; use one such as GET or POST.")
-    if not (target.isascii() and target.isprintable()) or " " in target:
+    if _UNSAFE.search(target) is not None:
         target = _UNSAFE.sub(_percent, target)
-<<<<<<< HEAD
-    lines = field_lines(fields, _BEGINNINGS, _LEFT_OUT)
-=======
     if not isinstance(fields, bytes):
         fields = header_lines([field for field in fields if field[0].lower() not in _OFFERS])
->>>>>>> w-perf
     if length is None:
         framing = b"Transfer-Encoding: chunked\r\n"
     elif length or method in _WITH_BODY:

@@ -8,11 +8,12 @@ from http import HTTPStatus
 ErrorFace = Callable[[int, str], tuple[Sequence[tuple[str, str]], bytes]]
 """Shapes an error the server itself answers: status and reason in, headers and body out."""
 
-FRAMING = frozenset({"content-length", "transfer-encoding", "connection", "keep-alive"})
-"""Fields that belong to the server."""
+_FRAMING = frozenset({"content-length", "transfer-encoding", "connection", "keep-alive"})
 _BEGINNINGS: dict[str, str] = {}
 """How the line of each field begins, by its name as it is given; empty for the server's own fields."""
 _BEGINNINGS_MAX = 1000
+_NAME_MAX = 64
+"""Names of relayed fields are the callers': longer ones are not remembered."""
 _NAME_MAX = 64
 """Names of relayed fields are the callers': longer ones are not remembered."""
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
@@ -68,17 +69,6 @@ class FixedHeaders(tuple[tuple[str, str], ...]):
         return fixed
 
 
-<<<<<<< HEAD
-def field_lines(
-    headers: Sequence[tuple[str, str]], known: dict[str, str] = _BEGINNINGS, left_out: frozenset[str] = FRAMING
-) -> str:
-    """Header lines without those `left_out`; `known` remembers their beginnings. Line breaks become blanks."""
-    try:
-        lines = [f"{beginning}{value}\r\n" for name, value in headers if (beginning := known[name])]
-    except KeyError:
-        begin = _beginning
-        lines = [f"{beginning}{value}\r\n" for name, value in headers if (beginning := begin(name, known, left_out))]
-=======
 AnyHeaders = Sequence[tuple[str, str]] | bytes
 """Header fields as pairs; or as bytes, each with its line end, from whoever saw to framing and line breaks itself."""
 
@@ -97,17 +87,16 @@ def header_lines(headers: AnyHeaders) -> bytes:
             beginning = _beginning(name)
         if beginning:
             lines.append(f"{beginning}{value}\r\n")
->>>>>>> w-perf
     fields = "".join(lines)
     if fields.count("\n") != len(lines) or fields.count("\r") != len(lines) or "\0" in fields:
         fields = "".join([line[:-2].translate(_UNSAFE) + "\r\n" for line in lines])
     return to_bytes(fields)
 
 
-def _beginning(name: str, known: dict[str, str], left_out: frozenset[str]) -> str:
-    beginning = "" if name.lower() in left_out else f"{name}: "
-    if len(known) < _BEGINNINGS_MAX and len(name) <= _NAME_MAX:
-        known[name] = beginning
+def _beginning(name: str) -> str:
+    beginning = "" if name.lower() in _FRAMING else f"{name}: "
+    if len(_BEGINNINGS) < _BEGINNINGS_MAX and len(name) <= _NAME_MAX:
+        _BEGINNINGS[name] = beginning
     return beginning
 
 
@@ -140,20 +129,6 @@ def _date_for(lines: bytes) -> bytes:
     return b"" if b"\ndate:" in b"\n" + lines.lower() else _date.text()
 
 
-<<<<<<< HEAD
-def _encode(status: int, fields: str, length: int, date: str, keep_alive: bool, http10: bool) -> bytes:
-    line = _STATUS_LINES.get(status) or f"HTTP/1.1 {status} Unknown\r\n"
-    if length < 0:
-        size = "" if http10 or status in BODILESS else "Transfer-Encoding: chunked\r\n"
-    else:
-        size = "" if status in BODILESS else f"Content-Length: {length}\r\n"
-    ending = ("Connection: keep-alive\r\n" if http10 else "") if keep_alive else "Connection: close\r\n"
-    text = f"{line}{fields}{date}{size}{ending}\r\n"
-    try:
-        return text.encode("latin-1")
-    except UnicodeEncodeError:
-        return to_bytes(text)
-=======
 def _encode(status: int, lines: bytes, length: int, date: bytes, keep_alive: bool, http10: bool) -> bytes:
     line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status
     if status in BODILESS:
@@ -164,7 +139,6 @@ def _encode(status: int, lines: bytes, length: int, date: bytes, keep_alive: boo
         size = b"" if http10 else b"Transfer-Encoding: chunked\r\n"
     ending = (b"Connection: keep-alive\r\n" if http10 else b"") if keep_alive else b"Connection: close\r\n"
     return b"%b%b%b%b%b\r\n" % (line, lines, date, size, ending)
->>>>>>> w-perf
 
 
 def to_bytes(text: str) -> bytes:

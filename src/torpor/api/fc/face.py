@@ -23,6 +23,7 @@ from torpor.api.fc.routes import Router
 from torpor.api.fc.scaling import ScalingOperations
 from torpor.api.fc.services import AliasOperations, ServiceOperations, VersionOperations
 from torpor.api.fc.triggers import TriggerOperations
+from torpor.api.relay import Caller
 from torpor.contracts.function_compute import invoking, limits, names
 from torpor.contracts.function_compute.api_failures import REQUEST_ID, not_supported, render_failure
 from torpor.contracts.function_compute.names import Generation, Place
