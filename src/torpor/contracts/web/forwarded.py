@@ -122,6 +122,7 @@ def _without(kept: _Pairs, special: _Pairs) -> _Pairs:
     for name, value in special:
         if name == "connection" and value not in _PLAIN:
             named |= _listed(value)
+    named.discard("host")  # without it the request would be none
     return [field for field in kept if field[0].lower() not in named] if named else kept
 
 
