@@ -72,7 +72,7 @@ class Ground:
     @property
     def returning_slots(self) -> int:
         """How many slots will be free in a moment: their workers have answered and are about to ask for more."""
-        if self.policy.runtime_kind is not RuntimeKind.PARALLEL_POLLER:
+        if self.policy.runtime_kind is not RuntimeKind.PARALLEL_POLLER or self.draining:
             return 0
         return max(min(self.returning, self.policy.slots - len(self.slots) - self.parked), 0)
 

@@ -93,6 +93,7 @@ class InvokeRules(EndRules):
     def _agent_done(self, agent: Agent, now: float) -> None:
         """An agent asks for more work while an invocation runs."""
         if self.policy.runtime_kind is not RuntimeKind.POLLER:
+            self._deliver_waiting(now)
             return
         slot = next(iter(self.slots.values()))
         if agent is self.runtime:
@@ -116,6 +117,7 @@ class InvokeRules(EndRules):
             return
         self.phase = _IDLE
         if self.draining:
+            self._fail_all(Failure(kind=FailureKind.STOPPED, detail="failure"), now)
             self._end("failure", now, graceful=False)
         elif self.policy.single_use:
             self._end("spindown", now, graceful=True)
@@ -166,9 +168,11 @@ class InvokeRules(EndRules):
         agent = self._agent(event.agent)
         agent.move(AgentCall.NEXT)
         self._asked(agent)
+        if self.phase.name is PhaseName.IDLE:
+            self._deliver_waiting(now)
 
     def _rest(self, event: ev.NothingPending, now: float) -> None:
-        if self.policy.freezing is Freezing.NEVER:
+        if self.policy.freezing is Freezing.NEVER or self.waiting:
             return
         if self.policy.pre_freeze_hook:
             self.phase = _QUIESCING
