@@ -1,11 +1,10 @@
 """An answer sent piece by piece."""
 
 import asyncio
-from collections.abc import Sequence
 from typing import Protocol
 
 from torpor.transport.exchange import Exchange
-from torpor.transport.response import BODILESS, encode_open_head
+from torpor.transport.response import BODILESS, AnyHeaders, encode_open_head
 from torpor.transport.writer import JOINED, Output
 
 _CHUNKED, _UNTIL_CLOSE, _DROPPED = -1, -2, -3
@@ -36,7 +35,7 @@ class StreamedAnswer:
         output: Output,
         exchange: Exchange,
         status: int,
-        fields: Sequence[tuple[str, str]],
+        fields: AnyHeaders,
         length: int | None,
     ) -> None:
         self._carrier = carrier
