@@ -1,4 +1,4 @@
-"""`make bench`: the emulator first, then a real server, then the table. `--quick` takes about two minutes."""
+"""`make bench`: the emulator first, then a real server, then the table. `--quick` takes about four minutes."""
 
 import argparse
 import math
@@ -103,9 +103,11 @@ def _measure_server(sizes: Sizes, yardstick: Yardstick, notes: list[str], only: 
         with serving(*_ROOMY) as server:
             rows += part(server, sizes, yardstick)
             isolation = server.isolation()
+        if name in _HOW:
+            notes.append(_HOW[name])
     notes.append(
         f"Torpor: isolation `{isolation}`, a new server for each part, freeze after every invocation, 0.2 ms of busy "
-        "polling, one CPU each."
+        "polling, one CPU for each environment if nothing else is said."
     )
     return rows
 
@@ -193,6 +195,18 @@ _PARTS: dict[str, Callable[[Server, Sizes, Yardstick], list[Row]]] = {
     "zero": zero,
     "events": events,
 }
+_HOW = {
+    "managed": "Managed: the emulator's multi-concurrent mode (`AWS_LAMBDA_MAX_CONCURRENCY`), the same interpreter, "
+    "client and handler; one environment with all CPUs of this machine; measured in turns, medians of all turns beside "
+    "the lowest and highest. A refused caller asks again at once, on both sides.",
+    "relay": "Relay: the same program, interpreter and files in a service (serverless, two CPUs) and outside, where "
+    "nginx (one worker, kept connections, no access log) and the direct calls reach it; in turns. Load, relay and "
+    "server share this machine's CPUs, which brings the rates closer together than they are: the CPU time of each "
+    "relay is the steadier figure.",
+    "zero": "From zero: the service has been ended for idleness; outside, the same files are started by Bash and asked "
+    "every millisecond. Both have compiled Python files and warm file caches.",
+}
+"""What a reader must know of how a part is measured."""
 _UNITS = {"µs": 1e6, "ms": 1e3}
 
 

@@ -154,11 +154,13 @@ def wake(server: Server, sizes: Sizes, yardstick: Yardstick) -> list[Row]:
         with answering(folder, data) as direct:
             ports = {"torpor": server.port, "direct": direct.port}
             found = uvloop.run(_rests(ports, data, sizes.wakes, _REST))
-            phases = {str(entry["phase"]) for entry in server.environments(f"web/{BARE.name}")}
+            server.until(lambda: _phases(server) == {"frozen"}, "freezing of the service")
             long = uvloop.run(_rests(ports, data, _LONG_RESTS, _LONG_REST))
-    if phases != {"frozen"}:
-        raise RuntimeError(f"the resting service is {phases}, not frozen")
     return [_woken(found, long)]
+
+
+def _phases(server: Server) -> set[str]:
+    return {str(entry["phase"]) for entry in server.environments(f"web/{BARE.name}")}
 
 
 _Rests = Mapping[str, tuple[list[float], list[float]]]
