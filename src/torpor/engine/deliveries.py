@@ -50,11 +50,26 @@ class Courier(Protocol):
         """No answer will come; a process that has just ended may be the better explanation."""
         ...
 
+    def ended(self, delivery: "Delivery") -> None:
+        """Only the end of the connection says that the answer is whole; a process that has just ended says it is not."""
+        ...
+
 
 class Delivery:
     """What buffered and relayed deliveries share."""
 
-    __slots__ = ("_courier", "_reused", "_size", "began", "connection", "invocation", "over", "retried")
+    __slots__ = (
+        "_courier",
+        "_fields",
+        "_reused",
+        "_size",
+        "_status",
+        "began",
+        "connection",
+        "invocation",
+        "over",
+        "retried",
+    )
 
     def __init__(self, courier: Courier, invocation: Invocation, began: float) -> None:
         self.began = began
@@ -65,6 +80,8 @@ class Delivery:
         self._courier = courier
         self._reused = False
         self._size = 0
+        self._status = 0
+        self._fields: RawFields = ()
 
     def begin(self, connection: ClientConnection, *, reused: bool) -> None:
         """Send the request over this connection."""
@@ -84,7 +101,19 @@ class Delivery:
             self.release()
             self._courier.feed(AnswerRefused(self.invocation.id, failure))
 
+    def complete(self, reusable: bool) -> None:
+        """The answer is whole."""
+        raise NotImplementedError
+
     # What the connection tells.
+
+    def end(self, reusable: bool) -> None:
+        if self.over:
+            return
+        if reusable or is_framed(self._fields):
+            self.complete(reusable)
+        else:
+            self._courier.ended(self)
 
     def informed(self, status: int, fields: RawFields) -> None:
         """Interim answers are not passed on."""
@@ -132,12 +161,10 @@ class Delivery:
 class BufferedDelivery(Delivery):
     """An invocation whose result is the answer's whole body."""
 
-    __slots__ = ("_body", "_fields", "_status")
+    __slots__ = ("_body",)
 
     def __init__(self, courier: Courier, invocation: Invocation, began: float) -> None:
         super().__init__(courier, invocation, began)
-        self._status = 0
-        self._fields: RawFields = ()
         self._body: list[bytes] = []
 
     def head(self, status: int, headers: RawFields) -> None:
@@ -149,7 +176,7 @@ class BufferedDelivery(Delivery):
         if not self.over and self._within(self._size):
             self._body.append(chunk)
 
-    def end(self, reusable: bool) -> None:
+    def complete(self, reusable: bool) -> None:
         if not self.over:
             self._answered(self._status, self._fields, b"".join(self._body), reusable)
 
@@ -169,13 +196,11 @@ class BufferedDelivery(Delivery):
 class RelayedDelivery(Delivery):
     """A request that is passed on, and its answer while it arrives."""
 
-    __slots__ = ("_fields", "_http", "_status")
+    __slots__ = ("_http",)
 
     def __init__(self, courier: Courier, invocation: Invocation, began: float, http: HttpRequest) -> None:
         super().__init__(courier, invocation, began)
         self._http = http
-        self._status = 0
-        self._fields: RawFields = ()
 
     def head(self, status: int, headers: RawFields) -> None:
         if self.over or not self._fits(status, headers):
@@ -197,7 +222,7 @@ class RelayedDelivery(Delivery):
             connection.pause()
             relay.on_writable = connection.resume
 
-    def end(self, reusable: bool) -> None:
+    def complete(self, reusable: bool) -> None:
         if not self.over:
             self._http.relay.end()
             self._answered(self._status, self._fields, b"", reusable)
@@ -257,4 +282,10 @@ def content_length(fields: RawFields) -> int | None:
     return None
 
 
+def is_framed(fields: RawFields) -> bool:
+    """Does an answer's head say how its end is known?"""
+    return any(name.lower() in _FRAMING for name, _ in fields)
+
+
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 _LENGTH_NAME = len(b"content-length")
