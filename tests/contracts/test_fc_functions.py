@@ -326,12 +326,12 @@ def test_layers_are_published_listed_and_used_in_the_order_in_which_the_first_wi
 def test_running_instances_are_listed_by_the_name_they_have_inside(server: Server) -> None:
     client = server.v3()
     new_v3(client, "hello")
-    identity = "0123456789abcdef0123456789abcdef"
+    identity = "c-01234567-89abcdef-0123456789ab"
     server.instances.running.append({"function": "fc/hello", "id": identity, "version": "$LATEST", "created": 1.0})
 
     listed = client.list_instances("hello", v3.ListInstancesRequest()).body
 
-    assert [item.instance_id for item in listed.instances] == ["c-01234567-89abcdef-0123456789ab"]
+    assert [item.instance_id for item in listed.instances] == [identity]
     assert listed.instances[0].qualifier == "LATEST"
 
 

@@ -11,6 +11,7 @@ import pytest
 from alibabacloud_fc20230330 import models as v3
 from tests.contracts.fc_support import Server, encoded, fc_warnings, new_classic, new_v3, serving
 
+from torpor.api.fc import FcSettings
 from torpor.contracts.function_compute.server_wire import FunctionComputeServerWire
 from torpor.model.failure import Failure, FailureKind
 from torpor.model.invocation import Invocation, Outcome, OutcomeStatus
@@ -58,7 +59,7 @@ def test_a_request_to_the_triggers_domain_is_passed_on_as_it_came(server: Server
     status, fields, body = server.request("POST", "/a%20b/c?x=1&x=2", b"data", {"X-Fc-Evil": "1", "X-A": "b"}, host)
     sent = server.dispatcher.seen[0][1].http
 
-    assert host.endswith(f".localhost:{server.port}")
+    assert host.endswith(f".fcapp.localhost:{server.port}")
     assert (status, body) == (201, b"POST /a%20b/c?x=1&x=2 data")
     assert fields["x-own"] == "yes"
     assert fields["x-fc-request-id"] == server.dispatcher.seen[0][1].id
@@ -384,3 +385,78 @@ def test_a_timer_that_never_comes_true_is_refused(server: Server, expression: st
         timer(server, expression)
 
     assert refused.value.code == "InvalidArgument"
+
+
+def test_a_large_answer_goes_on_once_a_slow_caller_has_caught_up(server: Server) -> None:
+    import socket
+    import time
+
+    new_v3(server.v3(), "hello")
+    host = host_of(trigger(server, "hello", {}))
+    pieces, size = 200, 64 * 1024
+    paused = []
+
+    def stream(invocation: Invocation) -> None:
+        assert invocation.http is not None
+        relay, left = invocation.http.relay, [pieces]
+        relay.head(200, [], None)
+
+        def pump() -> None:
+            while left[0]:
+                left[0] -= 1
+                if not relay.data(b"x" * size):
+                    paused.append(left[0])
+                    relay.on_writable = pump
+                    return
+            relay.end()
+
+        pump()
+
+    server.dispatcher.serve = stream
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as caller:
+        caller.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+        time.sleep(0.3)
+        received = bytearray()
+        while block := caller.recv(1 << 20):
+            received += block
+
+    assert paused
+    assert received.count(b"x") >= pieces * size
+    assert received.endswith(b"0\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "name", ["127.0.0.1", "localhost", "x.localhost", "host.torpor.internal", "a.*.test", "shop", ""]
+)
+def test_names_that_would_take_the_api_away_are_no_custom_domains(server: Server, name: str) -> None:
+    body = v3.CreateCustomDomainInput(domain_name=name, protocol="HTTP")
+
+    with pytest.raises(Exception) as refused:
+        server.v3().create_custom_domain(v3.CreateCustomDomainRequest(body=body))
+
+    assert refused.value.code == "InvalidArgument"
+
+
+def test_a_wildcard_domain_stands_for_one_label(server: Server) -> None:
+    new_v3(server.v3(), "any")
+    body = v3.CreateCustomDomainInput(
+        domain_name="*.shop.test",
+        protocol="HTTP",
+        route_config=v3.RouteConfig(routes=[v3.PathConfig(path="/*", function_name="any")]),
+    )
+    server.v3().create_custom_domain(v3.CreateCustomDomainRequest(body=body))
+
+    assert server.request("GET", "/", host="a.shop.test")[0] == 201
+    assert server.request("GET", "/", host="a.b.shop.test")[0] == 400
+    assert server.request("GET", "/", host="shop.test")[0] == 400
+
+
+def test_without_keys_a_signed_trigger_takes_no_request_of_a_web_page(tmp_path: Path) -> None:
+    with serving(tmp_path / "code", FcSettings()) as server:
+        server.dispatcher.serve = serve
+        new_v3(server.v3(), "hello")
+        host = host_of(trigger(server, "hello", {"authType": "function"}))
+
+        assert server.request("GET", "/", host=host)[0] == 201
+        assert server.request("GET", "/", headers={"Origin": "http://a.test"}, host=host)[0] == 403
+        assert server.request("GET", "/", headers={"Sec-Fetch-Site": "cross-site"}, host=host)[0] == 403

@@ -2,7 +2,9 @@
 
 import http.client
 import shutil
+import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -166,7 +168,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        left = int(self.path[1:] or 0)
+        left = int(self.path[1:]) if self.path[1:].isdigit() else 0
         while left:
             piece = bytes(min(left, 65536))
             self.wfile.write(b"%x\\r\\n%b\\r\\n" % (len(piece), piece))
@@ -188,7 +190,8 @@ def test_an_answer_of_unknown_size_over_the_limit_never_looks_complete(server: T
 
 UPLOAD = """
 import urllib.request
-request = urllib.request.Request({url!r}, data=bytes(range(256)) * 78125, method="PUT")
+request = urllib.request.Request({url!r}, data=bytes(range(256)) * 78125, method="PUT",
+                                 headers={{"Content-Type": "application/octet-stream"}})
 urllib.request.urlopen(request).read()
 result = {public!r}
 """
@@ -204,30 +207,27 @@ def test_larger_data_goes_to_an_object_store_and_its_address_to_the_caller(
         server = make_server(host_ports=port)
         client = boto3.client("s3", endpoint_url=store, **PLAIN)
         client.create_bucket(Bucket="data")
-        inside = f"http://host.torpor.internal:{port}"
+        inside = f"http://169.254.100.2:{port}"  # a name's first part would be taken for a bucket
         upload = boto3.client("s3", endpoint_url=inside, **PLAIN).generate_presigned_url(
             "put_object", {"Bucket": "data", "Key": "large"}
         )
         public = client.generate_presigned_url("get_object", {"Bucket": "data", "Key": "large"})
         with service(server, tmp_path, asked(), *START) as found:
             assert found.ask(UPLOAD.format(url=upload, public=public)) == public
-        assert client.get_object(Bucket="data", Key="large")["Body"].read() == bytes(range(256)) * 78125
+        with urllib.request.urlopen(public, timeout=30) as answer:
+            assert answer.read() == bytes(range(256)) * 78125
 
 
 @pytest.mark.parametrize("example", ["web-fastapi", "web-flask"])
 def test_the_python_examples_work_with_what_is_installed(server: TorporServer, tmp_path: Path, example: str) -> None:
     source = tmp_path / example
     shutil.copytree(Path(__file__).parents[2] / "examples" / example, source)
-    packages = {
-        "web-fastapi": ("fastapi", "starlette", "pydantic", "pydantic_core", "annotated_types", "anyio", "idna",
-                        "typing_inspection", "annotated_doc", "uvicorn", "h11", "click"),
-        "web-flask": ("flask", "werkzeug", "jinja2", "markupsafe", "itsdangerous", "click", "blinker", "gunicorn",
-                      "packaging"),
-    }[example]  # fmt: skip
-    vendored(source, *packages)
-    shutil.copy(Path(pytest.importorskip("typing_extensions").__file__ or ""), source)
-    start = {"web-fastapi": "python -m uvicorn main:app --host 0.0.0.0 --port $PORT",
-             "web-flask": "python -m gunicorn -b :$PORT --threads 8 app:app"}[example]  # fmt: skip
+    vendored(source, *(["fastapi", "uvicorn"] if example == "web-fastapi" else ["flask", "gunicorn"]))
+    python = f"python{sys.version_info.major}.{sys.version_info.minor}"  # whose compiled modules these are
+    start = {
+        "web-fastapi": f"{python} -m uvicorn main:app --host 0.0.0.0 --port $PORT",
+        "web-flask": f"{python} -m gunicorn -b :$PORT --threads 8 app:app",
+    }[example]
     with service(server, tmp_path, asked(), *START) as found:
         deployed = found.deploy(source, "--build", "", "--start", start)
         assert deployed.code == 0, deployed.errors

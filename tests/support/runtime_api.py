@@ -20,6 +20,8 @@ PREFIX = "/2018-06-01/runtime"
 WAIT = 10.0
 GONE = 0.1
 """Seconds until it is noticed that a client that asked for an event has gone."""
+HANG_UP: tuple[bytes, dict[str, str]] = (b"", {})
+"""Put among the events, it closes the connection over which the next one is asked for; None answers it with 403."""
 FUNCTION_ARN = "arn:aws:lambda:us-east-1:000000000000:function:f"
 VARIABLES = {
     "AWS_LAMBDA_FUNCTION_NAME": "f",
@@ -110,7 +112,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         offered = self._next_event() if self.path == f"{PREFIX}/invocation/next" else None
-        if offered is None:
+        if offered is HANG_UP:
+            self.close_connection = True
+        elif offered is None:
             self._answer(403, b"{}", {})
         else:
             self._answer(200, *offered)

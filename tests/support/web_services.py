@@ -11,11 +11,12 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from packaging.requirements import Requirement
 from tests.support.server import TorporServer, eventually
 
 PORT = 8080
@@ -73,12 +74,22 @@ def asked(before: str = "") -> dict[str, str]:
     return {"server.py": ASKED.replace("BEFORE", before)}
 
 
-def vendored(folder: Path, *modules: str) -> None:
-    """Copy installed packages beside a service's own files."""
-    for name in modules:
-        spec = find_spec(name)
-        assert spec is not None and spec.submodule_search_locations, f"{name} is not installed"
-        shutil.copytree(spec.submodule_search_locations[0], folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+def vendored(folder: Path, *names: str) -> None:
+    """Copy installed distributions, and all that they need, beside a service's own files."""
+    wanted, done = list(names), set[str]()
+    while wanted:
+        name = wanted.pop()
+        if name in done:
+            continue
+        done.add(name)
+        distribution = metadata.distribution(name)
+        for file in distribution.files or ():
+            if ".." not in file.parts and file.suffix != ".pyc":
+                target = folder / file
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(distribution.locate_file(file), target)
+        needs = [Requirement(text) for text in distribution.requires or ()]
+        wanted += [need.name for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})]
 
 
 def write_source(folder: Path, files: Mapping[str, str]) -> Path:

@@ -1,17 +1,15 @@
 """The Node.js runtime serving several invocations at a time, with threads, against a real Runtime API."""
 
 import json
-import socket
 import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.runtime_api import Posted, Runtime, running
+from tests.support.runtime_api import HANG_UP, Runtime, running
+from tests.support.workers import invoke_all, log_provider, wait_until
 
 import torpor.sandbox.images as images
 from torpor.sandbox.interpreters import Language, choose, discover
@@ -34,21 +32,6 @@ def serve(
         "AWS_LAMBDA_LOG_FORMAT": "JSON",
     }
     return running([NODE.executable, str(GUEST / "index.mjs")], task, "index.handler", **{**settings, **more})
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def invoke_all(runtime: Runtime, events: list[Any], **headers: str) -> dict[str, Posted]:
-    """Send all events at once; what was posted for each, by request id."""
-    ids = [runtime.api.send(event, **headers) for event in events]
-    posted = {each.request_id: each for each in (runtime.api.receive() for _ in ids)}
-    assert set(posted) == set(ids)
-    return {request_id: posted[request_id] for request_id in ids}
 
 
 MEET = """
@@ -216,46 +199,13 @@ def test_answer_that_is_not_taken_is_only_logged(tmp_path: Path, status: int) ->
     assert str(status) in line["message"]
 
 
-def test_lost_wait_for_events_is_taken_up_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("loss", [None, HANG_UP], ids=["refused", "hung up"])
+def test_lost_wait_for_events_is_taken_up_again(tmp_path: Path, loss: Any) -> None:
     with serve(tmp_path, "export const handler = async (e) => e") as runtime:
         wait_until(lambda: len(runtime.api.waiting) == 1)
-        runtime.api.events.put(None)  # answered with 403
+        runtime.api.events.put(loss)
         assert runtime.api.invoke("again").json == "again"
         assert "attempt 1 of 20" in runtime.stopped()
-
-
-@contextmanager
-def log_provider(path: Path) -> Iterator[list[bytearray]]:
-    """Collects what comes over each connection to a socket."""
-    streams: list[bytearray] = []
-
-    def collect(connection: socket.socket, into: bytearray) -> None:
-        with connection:
-            while data := connection.recv(65536):
-                into += data
-
-    def accept() -> None:
-        while True:
-            connection, _ = listener.accept()
-            streams.append(bytearray())
-            threading.Thread(target=collect, args=(connection, streams[-1]), daemon=True).start()
-
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
-        listener.listen()
-        threading.Thread(target=_quietly(accept), daemon=True).start()
-        yield streams
-        listener.shutdown(socket.SHUT_RDWR)
-
-
-def _quietly(action: Callable[[], None]) -> Callable[[], None]:
-    def run() -> None:
-        try:
-            action()
-        except OSError:
-            return  # The test is over.
-
-    return run
 
 
 def test_each_thread_logs_over_a_connection_of_its_own(tmp_path: Path) -> None:

@@ -4,10 +4,22 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 import pytest_asyncio
-from tests.support.linux_sandbox import Linux, images, is_root, open_linux, run_shell, shell
+from tests.support.linux_sandbox import (
+    PYTHON,
+    Linux,
+    answer,
+    images,
+    is_root,
+    open_linux,
+    python_missing,
+    python_process,
+    run_shell,
+    shell,
+)
 
 from torpor.model.errors import SandboxUnavailable
 from torpor.sandbox.linux import host
@@ -179,6 +191,38 @@ async def test_saved_changes_show_in_a_later_sandbox_read_only(linux: Linux) -> 
     assert await run(later, "/usr/bin/python3 -c 'print(6 * 7)'") == "42\n"
 
 
+async def test_package_installed_by_root_inside_is_there_for_a_later_service(linux: Linux) -> None:
+    if "pip" not in images().resolve("server").commands:
+        pytest.skip("no pip was found on this host")
+    code = Path(linux.code("packages", {}))
+    write_wheel(code / "demo-1.0-py3-none-any.whl")
+    sandbox = await builder(linux, code=str(code))
+    await run(sandbox, "pip install --no-index --quiet ./demo-1.0-py3-none-any.whl && demo-tool")
+    folder = await saved(linux, sandbox)
+    later = await builder(
+        linux, as_root=False, writable=False, code=str(folder / "code"), system=str(folder / "system")
+    )
+    assert await run(later, "demo-tool; python -c 'import demo; demo.main()'") == "installed\n" * 2
+    refused = await run(
+        later, "cd /tmp; HOME=/nowhere pip install --no-index /code/*.whl --force-reinstall 2>&1; exit 0"
+    )
+    assert "Read-only file system" in refused or "Permission denied" in refused
+
+
+def write_wheel(path: Path) -> None:
+    """A package with one module and one command."""
+    files = {
+        "demo.py": "def main():\n    print('installed')\n",
+        "demo-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: demo\nVersion: 1.0\n",
+        "demo-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        "demo-1.0.dist-info/entry_points.txt": "[console_scripts]\ndemo-tool = demo:main\n",
+    }
+    record = "".join(f"{name},,\n" for name in files) + "demo-1.0.dist-info/RECORD,,\n"
+    with ZipFile(path, "w") as archive:
+        for name, text in {**files, "demo-1.0.dist-info/RECORD": record}.items():
+            archive.writestr(name, text)
+
+
 async def test_saved_changes_can_be_changed_further(linux: Linux) -> None:
     sandbox = await builder(linux)
     await run(sandbox, "echo one > /etc/setting; rm /etc/services; echo one > /usr/local/share/setting")
@@ -244,3 +288,13 @@ async def test_sandboxes_with_root_inside_are_prepared_apart(mapped: Linux) -> N
     assert mapped.provider.statistics().prepared == {"server+root": 1}
     sandbox, listener = await mapped.make("server")
     assert await run_shell(sandbox, listener, "id -u") == "993\n"
+
+
+@pytest.mark.skipif(python_missing(), reason="the Python runtime's client is not installed")
+async def test_cloned_interpreter_can_be_root_inside_with_changeable_directories(linux: Linux) -> None:
+    source = "import os\nfor folder in ('/code', '/var/lang/lib', '/usr/lib'): open(f'{folder}/new', 'w').close()\n"
+    source += "def handler(event, context): return [os.getuid(), os.getcwd()]"
+    code = linux.code("clone", {"app.py": source})
+    sandbox, _ = await linux.make(PYTHON, code=code, as_root=True, writable=True, code_at="/code")
+    sandbox.start(python_process(sandbox, clone=True, LAMBDA_TASK_ROOT="/code"))
+    assert await answer(sandbox) == b'[0, "/code"]'

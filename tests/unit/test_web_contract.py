@@ -282,6 +282,13 @@ def test_a_failed_start_is_one_line_of_the_log_with_the_vendors_text() -> None:
     assert line.count("\n") == 1
 
 
+def test_requests_that_waited_for_a_failed_start_do_not_tell_of_it_again() -> None:
+    failure = starting(FailureKind.EXIT, code=127)
+    ended = InvocationEnded(at=1.0, id="i", status=OutcomeStatus.ERROR, duration=1.0, limit=900.0, failure=failure)
+
+    assert lines(ended) == []
+
+
 # Hints
 
 SEMAPHORE = """  File "/usr/lib/python3.11/multiprocessing/synchronize.py", line 57, in __init__

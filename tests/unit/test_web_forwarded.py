@@ -53,6 +53,10 @@ def test_fields_that_connection_names_stay_behind() -> None:
     assert found["x-end"] == "2"
 
 
+def test_connection_cannot_take_the_host_away() -> None:
+    assert sent(("Host", "shop.localhost"), ("Connection", "Host, close"))["host"] == "shop.localhost"
+
+
 def test_the_server_is_told_who_asked_and_how() -> None:
     found = sent(("Host", "shop.localhost"), prefix="/services/shop")
 

@@ -16,6 +16,11 @@ class Caller(Protocol):
     @property
     def method(self) -> str: ...
 
+    @property
+    def upgrade(self) -> str:
+        """The protocol that the caller wants to change to; empty if none."""
+        ...
+
     on_writable: Callable[[], None] | None
 
     def reply(self, status: int, headers: AnyHeaders = (), body: bytes = b"") -> bool: ...
@@ -106,8 +111,13 @@ class CallerRelay:
     def _write(self, chunk: bytes) -> bool:
         if self._caller.write(chunk):
             return True
-        self._caller.on_writable = self.on_writable
+        self._caller.on_writable = self._caught_up
         return False
+
+    def _caught_up(self) -> None:
+        # What is to be told is set only after the write that was too much.
+        if self.on_writable is not None:
+            self.on_writable()
 
 
 class NoCaller:

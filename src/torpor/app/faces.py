@@ -54,13 +54,14 @@ def fc_face(settings: Settings, parts: FcParts, prepare: Callable[[str], Awaitab
         keys=settings.access_keys,
         objects=ObjectSource(endpoint=settings.aws_endpoint_url),
         prepare=prepare,
-        max_inline=settings.max_package,
+        max_inline=settings.fc_max_package,
     )
     return FcFace(parts, own)
 
 
 def application(faces: Faces, settings: Settings) -> Application:
-    """Services' traffic first, which is the most; then the operator's routes, then each cloud's API by its paths."""
+    """Traffic to services and functions first, which is the most and may come from web pages; then the operator's
+    routes, then each cloud's API by its paths."""
     pages = SameMachine(settings.host) if not settings.access_keys else None
     admin, services = faces.admin.handle, faces.services.handle
     cloud, functions, traffic = aws.mount(faces.aws), fc.mount(faces.fc), faces.traffic.handle
@@ -75,7 +76,9 @@ def application(faces: Faces, settings: Settings) -> Application:
                 traffic(exchange, *route)
             return
         path, host = exchange.path, exchange.headers.get("host")
-        if pages is not None and (reason := pages.refuses(exchange)):
+        if faces.fc.serves_host(host):
+            functions(exchange)
+        elif pages is not None and (reason := pages.refuses(exchange)):
             exchange.reply(403, *error_face(403, reason))
         elif is_services_path(path):
             services(exchange)

@@ -308,10 +308,12 @@ class Environment:
         self._transcript.output(stream, data, self._clock.wall())
 
     def worker_output(self, connection: int, data: bytes) -> None:
+        self._inside.worker_log_opened()
         self._transcript.worker_output(connection, data, self._clock.wall())
 
     def worker_closed(self, connection: int) -> None:
         self._transcript.worker_closed(connection, self._clock.wall())
+        self._inside.worker_log_closed()
 
     def sandbox_died(self, reason: str) -> None:
         self.feed(ev.SandboxLost(reason))

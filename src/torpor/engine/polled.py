@@ -68,6 +68,8 @@ class PolledInside:
         self._extensions = ExtensionsEndpoint(host, extension_wire, version, deadline_ms)
         self._extensions_prefix = extension_wire.PREFIX
         self.deliver = self._endpoint.deliver
+        self.worker_log_opened = self._endpoint.worker_log_opened
+        self.worker_log_closed = self._endpoint.worker_log_closed
         self.notify_invoke = self._extensions.notify_invoke
         self.notify_shutdown = self._extensions.notify_shutdown
 

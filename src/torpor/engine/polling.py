@@ -4,9 +4,11 @@ Every answer is given in the same turn of the event loop in which its cause arri
 keeps only the parked requests for work; what is allowed when is the machine's to say.
 """
 
+import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from math import inf
 from typing import Protocol
 
 from torpor.engine.contract import PollerWire
@@ -18,6 +20,8 @@ from torpor.model.runtime_calls import RuntimeCall
 from torpor.transport import Exchange, FixedHeaders
 
 UNHANDLED = "Unhandled"
+_TOGETHER = 1.0
+"""Seconds within which a process that ends closes all its connections."""
 _RUNTIME_ASKS = NextRequested(RUNTIME)
 
 
@@ -63,6 +67,11 @@ class PollingEndpoint:
         self._parked: deque[Exchange] = deque()
         self._undelivered: deque[tuple[list[tuple[str, str]], bytes]] = deque()
         """Events whose workers had gone when they were to be handed over."""
+        self._now = time.monotonic
+        self._has_logs = False
+        self._log_closed_at = -inf
+        self._suspects: dict[str, float] = {}
+        """Invocations whose worker's connection is gone, and since when."""
 
     def handle(self, exchange: Exchange) -> None:
         """The transport's application."""
@@ -97,9 +106,31 @@ class PollingEndpoint:
         """The processes are gone: their parked requests are worth nothing."""
         self._parked.clear()
         self._undelivered.clear()
+        self._suspects.clear()
+
+    def worker_log_opened(self) -> None:
+        """Workers have logs of their own here, so that those tell of their ends too."""
+        self._has_logs = True
+
+    def worker_log_closed(self) -> None:
+        """A worker has closed its log: one whose connection was lost a moment ago has surely ended."""
+        self._log_closed_at = self._now()
+        for invocation_id, lost_at in list(self._suspects.items()):
+            del self._suspects[invocation_id]
+            if self._log_closed_at - lost_at <= _TOGETHER:
+                self._worker_ended(invocation_id)
 
     def _worker_lost(self, invocation_id: str) -> None:
-        """The worker that was handed this invocation is gone; if it still had it, the invocation has failed."""
+        """The connection of the worker that was handed this invocation is gone. HTTP clients also drop connections that
+        were idle for long, so where workers have logs, their end must be told by both."""
+        now = self._now()
+        if not self._has_logs or now - self._log_closed_at <= _TOGETHER:
+            self._worker_ended(invocation_id)
+        elif self._host.is_running(invocation_id):
+            self._suspects[invocation_id] = now
+
+    def _worker_ended(self, invocation_id: str) -> None:
+        """If it still had the invocation, that has failed."""
         if self._host.is_running(invocation_id) or self._host.has_expired(invocation_id):
             self._host.feed(AnswerRefused(invocation_id, Failure(kind=FailureKind.EXIT)))
 

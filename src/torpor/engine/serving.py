@@ -104,6 +104,12 @@ class ServingInside:
     def notify_shutdown(self, agent: str, reason: str, deadline: float) -> None:
         """See `notify_invoke`."""
 
+    def worker_log_opened(self) -> None:
+        """Servers have no workers that the platform knows."""
+
+    def worker_log_closed(self) -> None:
+        """See `worker_log_opened`."""
+
     def release(self, invocation_id: str) -> None:
         delivery = self._running.pop(invocation_id, None)
         if delivery is not None and not delivery.over:

@@ -61,9 +61,9 @@ class Layers:
         known: Mapping[int, LayerVersion] = self._versions.get(name, {})
         return [known[number] for number in sorted(known, reverse=True) if not known[number].deleted]
 
-    def names(self) -> list[str]:
-        """Of the layers that have a version, in order."""
-        return [name for name in sorted(self._versions) if self.versions(name)]
+    def names(self, space: str = "") -> list[str]:
+        """Of the layers that have a version, in order; `space` is the part of their names before a slash."""
+        return [name for name in sorted(self._versions) if name.rpartition("/")[0] == space and self.versions(name)]
 
     def delete(self, name: str, number: int) -> None:
         """Functions that use the version go on with it. Versions that are not there are passed over."""

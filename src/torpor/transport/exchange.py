@@ -114,27 +114,32 @@ class Exchange:
         "upgrade",
     )
 
+    source: BodySource | None
+    """What follows `body`, if the request is served before its body is complete."""
+    on_disconnect: Callable[[], None] | None
+    """Called once if the peer goes away (or shuts its side down) before the answer is complete."""
+    on_writable: Callable[[], None] | None
+    """Called when the peer has caught up after `write` returned False."""
+    _sink: ReplySink | None
+    _stream: AnswerStream | None
+
     def __init__(
         self, method: str, target: str, headers: Headers, body: bytes, *, keep_alive: bool = True, http10: bool = False
     ) -> None:
         self.method = method
         self.target = target
         """Path and query as they came, percent-encoding kept."""
-        self.path, _, self.query = target.partition("?")
+        if "?" in target:
+            self.path, _, self.query = target.partition("?")
+        else:
+            self.path, self.query = target, ""
         self.headers = headers
         self.body = body
-        self.source: BodySource | None = None
-        """What follows `body`, if the request is served before its body is complete."""
         self.upgrade = ""
         """The protocol the peer offers to change to, in lower case, if `tunnel` may accept it."""
         self.keep_alive = keep_alive
         self.http10 = http10
-        self.on_disconnect: Callable[[], None] | None = None
-        """Called once if the peer goes away (or shuts its side down) before the answer is complete."""
-        self.on_writable: Callable[[], None] | None = None
-        """Called when the peer has caught up after `write` returned False."""
-        self._sink: ReplySink | None = None
-        self._stream: AnswerStream | None = None
+        self.source = self.on_disconnect = self.on_writable = self._sink = self._stream = None
 
     @property
     def peer(self) -> str:

@@ -14,6 +14,8 @@ _BEGINNINGS: dict[str, str] = {}
 _BEGINNINGS_MAX = 1000
 _NAME_MAX = 64
 """Names of relayed fields are the callers': longer ones are not remembered."""
+_NAME_MAX = 64
+"""Names of relayed fields are the callers': longer ones are not remembered."""
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 BODILESS = frozenset({204, 304})
 """Statuses whose answers have no body."""

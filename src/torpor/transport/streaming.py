@@ -123,7 +123,7 @@ class StreamingConnection(Connection):
             self._go_on()
 
     def _go_on(self) -> None:
-        super()._go_on()
+        Connection._go_on(self)  # a bare call: this is on every request's way
         if self._intake is None:
             return
         while self._pours():

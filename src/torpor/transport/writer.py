@@ -18,12 +18,13 @@ _RESET = struct.pack("ii", 1, 0)
 class Output:
     """Sends bytes and watches how the peer takes them."""
 
-    __slots__ = ("_descriptor", "_seen", "blocked", "transport")
+    __slots__ = ("_descriptor", "_seen", "blocked", "loop", "transport")
 
     def __init__(self, transport: asyncio.Transport, output_bytes: int) -> None:
         if output_bytes != _DEFAULT_OUTPUT:
             transport.set_write_buffer_limits(high=output_bytes)
         self.transport = transport
+        self.loop = asyncio.get_running_loop()  # kept, as asking for it is a system call
         self.blocked = False
         """Whether more output waits for the peer than the limits allow."""
         self._seen = 0

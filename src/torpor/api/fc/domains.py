@@ -22,6 +22,7 @@ class DomainOperations:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._resources = registry.resources
+        self._known = frozenset(name for name, _ in self._resources.list(DOMAIN))
 
     def routes(self) -> dict[tuple[str, str], Handler]:
         return {
@@ -44,6 +45,7 @@ class DomainOperations:
             self._resources.put(DOMAIN, name, document, create=True)
         except Conflict as error:
             raise ApiFailure("DomainNameAlreadyExists", f"domain name '{name}' already exists") from error
+        self._known |= {name}
         return _shown(document)
 
     async def get(self, call: Call) -> Reply:
@@ -71,16 +73,17 @@ class DomainOperations:
         old = self._domain(call)
         call.expect(rendering.etag(_visible(old)))
         self._resources.remove(DOMAIN, old["domainName"])
+        self._known -= {old["domainName"]}
         return NO_CONTENT
 
     def knows(self, host: str) -> bool:
         """Is there a domain for a request's Host field?"""
-        return bool(routing.find_domain(host, self._names()))
+        return bool(self._known) and bool(routing.find_domain(host, self._known))
 
     def route(self, host: str, path: str) -> tuple[Route, HttpConfig | None] | None:
         """The route of a request. Its configuration is the domain's, or None where the function's trigger says it;
         None in all if the domain has none for that path. Raises ApiFailure if there is no such domain."""
-        name = routing.find_domain(host, self._names())
+        name = routing.find_domain(host, self._known)
         if not name:
             raise ApiFailure("DomainNameNotFound", f"domain name '{host}' does not exist")
         document = self._resources.get(DOMAIN, name)
@@ -88,9 +91,6 @@ class DomainOperations:
         if route is None:
             return None
         return route, None if document.get(_GENERATION) == "services" else _http_config(document, route)
-
-    def _names(self) -> list[str]:
-        return [name for name, _ in self._resources.list(DOMAIN)]
 
     def _domain(self, call: Call) -> Mapping[str, Any]:
         name = call.values["domain"].lower()

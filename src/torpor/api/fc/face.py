@@ -23,6 +23,7 @@ from torpor.api.fc.routes import Router
 from torpor.api.fc.scaling import ScalingOperations
 from torpor.api.fc.services import AliasOperations, ServiceOperations, VersionOperations
 from torpor.api.fc.triggers import TriggerOperations
+from torpor.api.relay import Caller
 from torpor.contracts.function_compute import invoking, limits, names
 from torpor.contracts.function_compute.api_failures import REQUEST_ID, not_supported, render_failure
 from torpor.contracts.function_compute.names import Generation, Place
@@ -33,9 +34,9 @@ from torpor.service.functions import Functions
 from torpor.service.layers import Layers
 from torpor.service.resources import Resources
 from torpor.service.timers import Timers
-from torpor.transport import Exchange
 
 CODE_PREFIX = "/_torpor/fc-code/"
+_OWN_PATHS = (*(f"/{generation}/" for generation in Generation), CODE_PREFIX)
 _LARGE = 256 * 1024
 """Bodies from this size on, in bytes, are checked and decoded in a thread, so that other calls go on meanwhile."""
 _INVOKE_CLASSIC = re.compile(r"/(2016-08-15|2021-04-06)/services/([^/]+)/functions/([^/]+)/invocations")
@@ -112,13 +113,13 @@ class FcFace:
 
     def claims(self, path: str, host: str) -> bool:
         """Is a request with this raw path and Host field one for this face?"""
-        return (
-            any(path.startswith(f"/{generation}/") for generation in Generation)
-            or path.startswith(CODE_PREFIX)
-            or self._http.claims(path, host)
-        )
+        return path.startswith(_OWN_PATHS) or self._http.serves_host(host)
 
-    def answer(self, request: ApiRequest, caller: Exchange, peer: str, watch: Watch) -> None:
+    def serves_host(self, host: str) -> bool:
+        """Does the Host field alone make it one, for a function? Such requests may be those of web pages."""
+        return self._http.serves_host(host)
+
+    def answer(self, request: ApiRequest, caller: Caller, peer: str, watch: Watch) -> None:
         """Answer one request through `caller`, from the event loop's thread; never raises.
 
         An invocation goes to the dispatcher before this returns. `watch` takes what stops it if the caller goes away.
@@ -140,7 +141,7 @@ class FcFace:
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
-    async def _answer_later(self, request: ApiRequest, caller: Exchange, request_id: str, watch: Watch) -> None:
+    async def _answer_later(self, request: ApiRequest, caller: Caller, request_id: str, watch: Watch) -> None:
         try:
             if request.path.startswith(CODE_PREFIX):
                 _send(caller, await self._package(request, request_id))
@@ -152,7 +153,7 @@ class FcFace:
             report(error, f"request {request_id} ({request.method} {request.path})")
             _send(caller, render_failure(error, request_id))
 
-    def _begin(self, request: ApiRequest, caller: Exchange, request_id: str, watch: Watch) -> bool:
+    def _begin(self, request: ApiRequest, caller: Caller, request_id: str, watch: Watch) -> bool:
         call = _invoke_call(request)
         if call is None:
             return False
@@ -210,7 +211,7 @@ class FcFace:
         return self._settings.public_url.rstrip("/") or f"http://{request.headers.get('host', 'localhost')}"
 
 
-def _send(caller: Exchange, response: ApiResponse) -> None:
+def _send(caller: Caller, response: ApiResponse) -> None:
     caller.reply(response.status, response.headers, response.body)
 
 

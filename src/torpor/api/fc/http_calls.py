@@ -63,9 +63,11 @@ class HttpCalls:
 
     def claims(self, path: str, host: str) -> bool:
         """Is a request for a function rather than for the API?"""
-        if path.startswith("/2") and (_PROXY_CLASSIC.match(path) or _PROXY.match(path)):
-            return True
-        return self._prefix(host) != "" or self._domains.knows(host)
+        return ("/proxy/" in path and _is_proxy(path)) or self.serves_host(host)
+
+    def serves_host(self, host: str) -> bool:
+        """Does a Host field name a trigger's domain, or a custom one?"""
+        return (LOCAL_DOMAIN in host and self._prefix(host) != "") or self._domains.knows(host)
 
     def begin(self, request: ApiRequest, caller: Caller, peer: str, request_id: str, watch: Watch) -> None:
         """Answer through `caller`. Raises what refuses the request before it has begun."""
@@ -88,7 +90,7 @@ class HttpCalls:
         control = invoking.read_control(request.headers)
         _check_body(len(request.body), control.mode)
         run = self._pass_on if runtimes.is_custom(version.runtime) else self._send_event
-        run(_Run(found, request, peer, request_id, version, control, relay, watch))
+        run(_Run(found, request, peer, request_id, version, control, relay, watch, caller.upgrade))
 
     def _pass_on(self, run: "_Run") -> None:
         """To a server of the function's own: the request itself."""
@@ -102,6 +104,7 @@ class HttpCalls:
             relay=run.relay if waits else NoCaller(),
             length=len(request.body),
             peer=run.peer,
+            upgrade=run.upgrade if waits else "",
         )
         self._submit(run, request.body, http)
 
@@ -209,8 +212,12 @@ class HttpCalls:
             raise ApiFailure("AccessDenied", "access denied due to function internet URL is disable")
         if not found.config.takes(request.method):
             raise ApiFailure("AccessDenied", f"the method {request.method} is not allowed by the HTTP trigger")
-        if found.config.auth_type == http_trigger.SIGNED and self._keys:
+        if found.config.auth_type != http_trigger.SIGNED:
+            return
+        if self._keys:
             verify(request, self._keys, self._registry.clock.wall(), trigger=True)
+        elif _is_from_page(request):
+            raise ApiFailure("AccessDenied", "a trigger with authType function takes no request of a web page")
 
     def _prefix(self, host: str) -> str:
         """The first label of a host below the domain of triggers."""
@@ -231,6 +238,8 @@ class _Run:
     control: Control
     relay: CallerRelay
     watch: Watch
+    upgrade: str
+    """The protocol that the caller wants to change to; empty if none."""
 
     def done(self, result: Outcome | TorporError) -> None:
         """The function is through with it, or there is a reason why it never was."""
@@ -246,6 +255,16 @@ class _Run:
 
     def _answer(self, response: ApiResponse) -> None:
         self.relay.answer(response.status, response.headers, response.body)
+
+
+def _is_proxy(path: str) -> bool:
+    return bool(_PROXY_CLASSIC.fullmatch(path) or _PROXY.fullmatch(path))
+
+
+def _is_from_page(request: ApiRequest) -> bool:
+    """A server without keys trusts the programs of its machine, but not the pages that its browsers show."""
+    site = request.headers.get("sec-fetch-site") or "none"
+    return bool(request.headers.get("origin")) or site not in ("none", "same-origin")
 
 
 def _event_answer(outcome: Outcome, request_id: str) -> ApiResponse:

@@ -73,7 +73,7 @@ class LayerOperations:
     async def list_all(self, call: Call) -> Reply:
         """ListLayers: the newest version of each."""
         prefix = f"{names.SPACE}/"
-        known = [name.removeprefix(prefix) for name in self._layers.names() if name.startswith(prefix)]
+        known = [name.removeprefix(prefix) for name in self._layers.names(names.SPACE)]
         page, following = rendering.page(known, call.query)
         body: dict[str, Any] = {"layers": [self._shown(self._layers.versions(prefix + name)[0], call) for name in page]}
         return Reply(200, body | ({"nextToken": following} if following else {}))

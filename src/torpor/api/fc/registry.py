@@ -26,7 +26,8 @@ class Instances(Protocol):
     """The running environments."""
 
     def of(self, function: str) -> list[Mapping[str, Any]]:
-        """`id`, `version`, `revision` and `created` (seconds since the epoch) of each that serves the function."""
+        """`id` (the name an instance has inside), `version`, `revision` and `created` (seconds since the epoch) of each
+        that serves the function."""
         ...
 
 

@@ -144,8 +144,7 @@ class ResourceOperations:
 
 
 def _instance(instance: Mapping[str, Any], *, classic: bool) -> dict[str, Any]:
-    identity = names.instance_id(str(instance["id"]), classic=classic)
-    shown = {"instanceId": identity, "versionId": names.shown_version(str(instance["version"]))}
+    shown = {"instanceId": str(instance["id"]), "versionId": names.shown_version(str(instance["version"]))}
     if classic:
         return shown
     return shown | {

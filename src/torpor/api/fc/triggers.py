@@ -16,8 +16,9 @@ from torpor.model.errors import Conflict, NotFound
 from torpor.service.timers import Timers
 
 HTTP, TIMER = "http", "timer"
-LOCAL_DOMAIN = "localhost"
-"""Names below it reach this machine without any entry anywhere."""
+_LOOPBACK = "localhost"
+LOCAL_DOMAIN = f"fcapp.{_LOOPBACK}"
+"""Stands for the vendor's domain of triggers; names below `localhost` reach this machine without any entry anywhere."""
 _PREFIX = "domainPrefix"
 _LABEL_MAX = 40
 
@@ -202,7 +203,7 @@ def trigger_url(call: Call, document: Mapping[str, Any]) -> str:
     if call.service:
         return f"{call.base_url}/{Generation.CLASSIC}/proxy/{call.service}{qualifier}/{call.function}/"
     host, _, port = address.rpartition(":") if ":" in address else (address, "", "")
-    if host in (LOCAL_DOMAIN, "127.0.0.1") or host.endswith(f".{LOCAL_DOMAIN}"):
+    if host in (_LOOPBACK, "127.0.0.1") or host.endswith(f".{_LOOPBACK}"):
         return f"{scheme}://{document[_PREFIX]}.{LOCAL_DOMAIN}" + (f":{port}" if port else "")
     return f"{call.base_url}/{Generation.V3}/proxy/{call.function}{qualifier}/"
 

@@ -1,14 +1,16 @@
 """Custom domains: which function a path belongs to, and how it is rewritten on the way (6). Pure."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from torpor.contracts.function_compute.api_failures import invalid
 
-_DOMAIN = re.compile(r"(?:\*\.)?(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z0-9-]{1,63}")
+_DOMAIN = re.compile(r"(?:\*\.)?(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_OWN_DOMAINS = ("localhost", "internal")
+"""Names below these are the server's own: who took them would take its API away."""
 _PROTOCOLS = ("HTTP", "HTTPS", "HTTP,HTTPS")
 
 
@@ -39,10 +41,11 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 def check_domain(name: object) -> str:
-    """The domain's name in lower case. Raises ApiFailure."""
-    if not isinstance(name, str) or _DOMAIN.fullmatch(name) is None:
+    """The domain's name in lower case. Raises ApiFailure; an address is no name."""
+    text = name.lower() if isinstance(name, str) else ""
+    if _DOMAIN.fullmatch(text) is None or text.rpartition(".")[2] in _OWN_DOMAINS:
         raise invalid(f"domainName '{name}' is not valid: a full domain name, with '*' at most as its first label")
-    return name.lower()
+    return text
 
 
 def check_protocol(protocol: object) -> None:
@@ -79,7 +82,7 @@ def _without_nulls(value: Any) -> Any:
     return [_without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
-def find_domain(host: str, domains: Sequence[str]) -> str:
+def find_domain(host: str, domains: Container[str]) -> str:
     """The domain that a host's name belongs to; empty if to none. A wildcard stands for one label."""
     name = host.lower().partition(":")[0]
     if name in domains:

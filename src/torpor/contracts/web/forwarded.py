@@ -121,6 +121,7 @@ def _without(lines: list[bytes], special: _Special) -> list[bytes]:
     for name, value in special:
         if name == "connection" and value not in _PLAIN:
             named |= {word.encode("latin-1") for word in _listed(value)}
+    named.discard(b"host")  # without it the request would be none
     return [line for line in lines if line.partition(b":")[0].lower() not in named] if named else lines
 
 

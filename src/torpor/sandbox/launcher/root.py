@@ -33,6 +33,9 @@ _HOSTS = f"""127.0.0.1 localhost sandbox.localdomain sandbox {places.HOST_NAME}
 _RESOLV = f"nameserver {places.GATEWAY}\noptions timeout:2 attempts:2\n"
 _NSSWITCH = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nservices: files\nprotocols: files\n"
 
+_PIP = "[global]\nbreak-system-packages = true\nroot-user-action = ignore\ndisable-pip-version-check = true\n"
+"""What is installed inside touches no host, whoever manages the host's own packages."""
+
 Settings = dict[str, Any]
 
 
@@ -156,6 +159,7 @@ def _write_etc(builder: _Builder, top: str, etc: dict[str, bytes]) -> None:
         "resolv.conf": _RESOLV,
         "nsswitch.conf": _NSSWITCH,
         "hostname": places.HOST_NAME + "\n",
+        "pip.conf": _PIP,
     }.items():
         builder.write(f"/etc/{name}", content)
     for name, data in etc.items():
