@@ -135,7 +135,8 @@ DEATHS = {
     "before it answers": "os._exit(9)",
     "within its length": "conn.sendall(b'HTTP/1.1 200 OK\\r\\nContent-Length: 999999\\r\\n\\r\\n' + b'x' * 99999)"
     "; os._exit(9)",
-    "within its chunks": "conn.sendall(b'HTTP/1.1 200 OK\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n5\\r\\nhello\\r\\n')"
+    "within its chunks": "conn.sendall(b'HTTP/1.1 200 OK\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n5\\r\\nhello'"
+    "b'\\r\\n')"
     "; os._exit(9)",
     "before an end that closing tells": "conn.sendall(b'HTTP/1.0 200 OK\\r\\n\\r\\nhello'); os._exit(9)",
     "by a signal": "conn.sendall(b'HTTP/1.0 200 OK\\r\\n\\r\\nhello'); os.kill(os.getpid(), signal.SIGKILL)",
