@@ -1,4 +1,4 @@
-"""Whatever order the world's events come in, environments that serve several invocations at once keep their promises."""
+"""Whatever order the world's events come in, environments with several invocations at once keep their promises."""
 
 from dataclasses import replace
 
