@@ -47,6 +47,8 @@ class ServingInside:
         self.wire = wire
         self.version = version
         self.identity = identity
+        self.buffered_max = wire.response_max(version, relayed=False)
+        self.relayed_max = wire.response_max(version, relayed=True)
         self._loop = asyncio.get_running_loop()
         self._sandbox: Sandbox | None = None
         self._place = ("", 0)
