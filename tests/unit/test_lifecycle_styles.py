@@ -20,20 +20,20 @@ def test_standard_cold_invocation_then_freeze_and_thaw() -> None:
     story = Story()
     assert story.assign() == []
     assert story.then(ev.SandboxReady()) == ["Emit", "ArmTimer", "StartAgents"]
-    assert story.ready() == ["Emit", "LimitCpu", "CancelTimer", "ArmTimer", "Emit", "Deliver"]
+    assert story.ready() == ["Emit", "LimitCpu", "CancelTimer", "Deliver"]
     assert story.phase is PhaseName.SERVING
     assert story.answer() == ["Complete"]
-    assert story.ready() == ["Emit", "CancelTimer", "Emit"]
+    assert story.ready() == ["Emit", "Conclude"]
     assert story.then(ev.NothingPending()) == ["Freeze"]
     assert story.phase is PhaseName.FROZEN
-    assert story.assign("i2") == ["Thaw", "ArmTimer", "Emit", "Deliver"]
+    assert story.assign("i2") == ["Thaw", "Deliver"]
 
 
 def test_caller_that_wants_the_log_is_told_only_when_the_invocation_is_reported() -> None:
     story = Story().frozen()
     story.assign(wants_log=True)
     assert story.answer() == []
-    assert story.ready() == ["Emit", "CancelTimer", "Emit", "Complete"]
+    assert story.ready() == ["Emit", "Conclude", "Complete"]
 
 
 def test_standard_init_timeout_is_made_again_inside_the_invocation_under_its_own_deadline() -> None:
@@ -48,7 +48,7 @@ def test_standard_init_timeout_is_made_again_inside_the_invocation_under_its_own
     story.ready(after=12.0)
     story.answer()
     story.ready()
-    ended = [effect.record for effect in story.effects if type(effect).__name__ == "Emit"][-1]
+    ended = [effect.record for effect in story.effects if type(effect).__name__ == "Conclude"][-1]
     assert ended.init_duration is None and ended.duration > 12.0
     assert isinstance(story.told["i1"], Answer)
 
@@ -82,7 +82,7 @@ def test_standard_timeout_and_crash_reset_the_environment() -> None:
     story = Story().frozen()
     story.assign(timeout=3.0)
     effects = story.then(ev.DeadlineReached("i1"), after=3.0)
-    assert effects == ["CancelTimer", "Emit", "Complete", "KillAgents", "ArmTimer"]
+    assert effects == ["Conclude", "Complete", "KillAgents", "ArmTimer"]
     assert story.phase is PhaseName.RESETTING
     story.then(ev.AgentExited(RUNTIME, signal=9))
     assert story.phase is PhaseName.UNINITIALIZED and _kind(story) is FailureKind.TIMEOUT
