@@ -265,8 +265,9 @@ def test_requests_that_come_again_are_read_as_at_first_however_they_are_cut(requ
 @pytest.mark.parametrize(
     "again",
     [
-        b"BREW / HTTP/1.1", b"GET / HTTP/2.0", b"GET / x HTTP/1.1", b"GET /\x80 HTTP/1.1", b"GET /\n HTTP/1.1", b"GET /",
-        b"", b"GET / HTTP/1.1\r\nTransfer-Encoding: gzip", b"GET / HTTP/1.1\r\nB\0: 1", b"CONNECT h:1 HTTP/1.1",
+        b"BREW / HTTP/1.1", b"GET / HTTP/2.0", b"GET / x HTTP/1.1", b"GET /\x80 HTTP/1.1", b"GET /\n HTTP/1.1",
+        b"GET /", b"", b"GET / HTTP/1.1\r\nTransfer-Encoding: gzip", b"GET / HTTP/1.1\r\nB\0: 1",
+        b"CONNECT h:1 HTTP/1.1",
     ],
 )  # fmt: skip
 def test_known_fields_behind_another_first_line_are_refused_as_at_first(again: bytes) -> None:

@@ -231,6 +231,11 @@ class Contract(Protocol):
         """The platform's own log events; `trace` is the header of the invocation if its trace is recorded."""
         ...
 
+    @property
+    def logs_every_invocation(self) -> bool:
+        """Are there lines about invocations that went well? If not, `log_lines` is not asked about them."""
+        ...
+
     def is_traced(self, version: FunctionVersion) -> bool:
         """Are trace segments recorded for some of its invocations?"""
         ...
