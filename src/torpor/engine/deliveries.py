@@ -51,7 +51,7 @@ class Courier(Protocol):
         ...
 
     def ended(self, delivery: "Delivery") -> None:
-        """Only the end of the connection says that the answer is whole; a process that has just ended says it is not."""
+        """Only the connection's end says that the answer is whole; a process that has just ended says it is not."""
         ...
 
 
