@@ -91,7 +91,7 @@ def test_an_upload_in_drops_arrives_whole(raw: RawService, framing: str) -> None
                 time.sleep(0.1)
                 caller.send(piece)
         else:
-            caller.send(raw.request("POST /run HTTP/1.1\nContent-Length: %d" % len(code)))
+            caller.send(raw.request(f"POST /run HTTP/1.1\nContent-Length: {len(code)}"))
             for number in range(len(code)):
                 time.sleep(0.02)
                 caller.send(code[number : number + 1])
