@@ -22,6 +22,7 @@ from types import MappingProxyType
 from typing import Any, get_type_hints
 from urllib.parse import urlsplit
 
+from torpor.contracts.function_compute import limits as fc_limits
 from torpor.contracts.lambda_ import limits
 from torpor.contracts.web import limits as web_limits
 from torpor.model.errors import InvalidRequest
@@ -32,6 +33,7 @@ _YES = frozenset(("1", "true", "yes", "on"))
 _NO = frozenset(("0", "false", "no", "off"))
 _PORT_MAX = 65_535
 _GIB = 1024 * limits.MIB
+_DAY = 86_400
 
 
 class IsolationChoice(StrEnum):
@@ -186,6 +188,24 @@ class Settings:
     fc_region: str = _setting(
         "cn-hangzhou", "Region that Function Compute functions see.", pattern=r"[a-z0-9-]{1,32}", unit="a region's name"
     )
+    fc_start_limit: float = _setting(
+        fc_limits.START_LIMIT, "Limit for a Function Compute function's server to listen.", minimum=0.1,
+        maximum=_DAY, unit="seconds",
+    )  # fmt: skip
+    fc_instances: int = _setting(
+        fc_limits.INSTANCES, "Instances of all Function Compute functions together.", minimum=1,
+        maximum=fc_limits.INSTANCES_MAX,
+    )  # fmt: skip
+    fc_idle_timeout: float = _setting(
+        fc_limits.IDLE_TIMEOUT,
+        "Idle time after which an instance of a Function Compute function that sets none of its own is released.",
+        minimum=0, maximum=7 * _DAY, unit="seconds",
+    )  # fmt: skip
+    fc_max_package: int = _setting(
+        fc_limits.CODE_REQUEST_MAX,
+        "Largest package inside a request of the Function Compute API, as a zip archive; 52428800 is the limit of old.",
+        minimum=1, maximum=fc_limits.CODE_REQUEST_MAX, unit="bytes",
+    )  # fmt: skip
     access_keys: Mapping[str, str] = _keys_setting(
         "Key pairs whose signature a request must bear, as id:secret,id:secret. None: every local request is taken."
     )
@@ -237,6 +257,13 @@ class Settings:
         "Longest time that a web service may take from its start command to the first answer on its port.",
         minimum=0.1,
         maximum=web_limits.START_LIMIT_MAX,
+        unit="seconds",
+    )
+    web_build_limit: float = _setting(
+        web_limits.BUILD_TIME,
+        "Longest time that the build command of a web service may take.",
+        minimum=0.1,
+        maximum=web_limits.BUILD_TIME_MAX,
         unit="seconds",
     )
     single_use: bool = _setting(False, "End every environment after its first invocation.")

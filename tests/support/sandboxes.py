@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import import_module
@@ -20,6 +20,7 @@ from typing import Any
 from tests.support.listener import RecordingListener
 
 from torpor.sandbox.images import ImageCatalog
+from torpor.sandbox.interpreters import Interpreter
 from torpor.sandbox.memory import MemoryProcess, MemoryProvider, Program
 from torpor.sandbox.plain import PlainProvider, guard
 from torpor.sandbox.port import ProcessSpec, Sandbox, SandboxProvider, SandboxSpec
@@ -293,9 +294,9 @@ def process(sandbox: Sandbox, program: str, *, name: str = "runtime", log: str =
     )
 
 
-def make_provider(rung: str, place: Workplace) -> SandboxProvider:
+def make_provider(rung: str, place: Workplace, interpreters: Iterable[Interpreter] = ()) -> SandboxProvider:
     """A closed provider of the rung. Raises RungUnavailable."""
-    images = ImageCatalog(str(place.state / "runtimes"), ())
+    images = ImageCatalog(str(place.state / "runtimes"), interpreters)
     if rung == "memory":
         return MemoryProvider(PROGRAMS, runtimes=(RUNTIME,))
     if rung == "plain":
@@ -334,9 +335,9 @@ def namespaces_refused(flags: int) -> str:
     return done.stderr.strip()
 
 
-async def open_provider(rung: str, place: Workplace) -> SandboxProvider:
+async def open_provider(rung: str, place: Workplace, interpreters: Iterable[Interpreter] = ()) -> SandboxProvider:
     """An open provider of the rung. Raises RungUnavailable where this host cannot have it."""
-    provider = make_provider(rung, place)
+    provider = make_provider(rung, place, interpreters)
     await provider.open()
     return provider
 

@@ -48,6 +48,27 @@ async def test_small_answer_is_told_in_three_words_and_the_connection_serves_aga
 
 
 @on_each_loop
+async def test_server_that_waits_for_an_acknowledgement_between_head_and_body_is_not_kept_waiting() -> None:
+    rounds, patience = 20, 0.4  # a delayed acknowledgement takes 0.04 s, each time
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
+        for _ in range(rounds):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(OK[:-3])
+            await writer.drain()
+            writer.write(OK[-3:])
+
+    async with upstream(script) as port:
+        connection = await connected(port)
+        began = asyncio.get_running_loop().time()
+        for _ in range(rounds):
+            assert (await ask(connection)).body == b"abc"
+        assert asyncio.get_running_loop().time() - began < patience
+        connection.close()
+
+
+@on_each_loop
 async def test_next_request_can_be_sent_from_within_the_end_of_the_last() -> None:
     async with upstream(saying(OK)) as port:
         connection = await connected(port)

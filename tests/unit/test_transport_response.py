@@ -18,6 +18,13 @@ def test_answer_carries_status_headers_date_and_length() -> None:
     assert head.endswith(b"\r\n\r\n") and b"Connection" not in head
 
 
+@pytest.mark.parametrize("fields", [[("date", "then")], FixedHeaders([("A", "b"), ("Date", "then")])])
+def test_date_among_the_fields_stays_the_only_one(fields: list[tuple[str, str]]) -> None:
+    head = encode_head(200, fields, 0)
+    assert head.lower().count(b"\r\ndate: then\r\n") == head.lower().count(b"\r\ndate:") == 1
+    assert encode_head(200, [("X-Date", "date:")], 0).count(b"\r\nDate: ") == 1
+
+
 @pytest.mark.parametrize("status", [204, 304])
 def test_bodiless_status_has_neither_body_nor_length(status: int) -> None:
     head, body = encode_answer(status, (), b"dropped")

@@ -101,8 +101,8 @@ def test_only_tmp_is_writable_but_in_persistent_services() -> None:
 
 
 def test_answers_of_serverless_services_are_limited_to_six_mebibytes() -> None:
-    assert WIRE.response_max(SERVICE, INVOCATION) == 6_291_456
-    assert WIRE.response_max(PERSISTENT, INVOCATION) is None
+    assert WIRE.response_max(SERVICE, relayed=True) == 6_291_456
+    assert WIRE.response_max(PERSISTENT, relayed=True) is None
 
 
 def test_memory_stands_for_processors() -> None:
@@ -280,6 +280,13 @@ def test_a_failed_start_is_one_line_of_the_log_with_the_vendors_text() -> None:
     assert line.startswith(NOT_LISTENING)
     assert "127" in line and "build command" in line
     assert line.count("\n") == 1
+
+
+def test_requests_that_waited_for_a_failed_start_do_not_tell_of_it_again() -> None:
+    failure = starting(FailureKind.EXIT, code=127)
+    ended = InvocationEnded(at=1.0, id="i", status=OutcomeStatus.ERROR, duration=1.0, limit=900.0, failure=failure)
+
+    assert lines(ended) == []
 
 
 # Hints

@@ -54,7 +54,7 @@ def fc_face(settings: Settings, parts: FcParts, prepare: Callable[[str], Awaitab
         keys=settings.access_keys,
         objects=ObjectSource(endpoint=settings.aws_endpoint_url),
         prepare=prepare,
-        max_inline=settings.max_package,
+        max_inline=settings.fc_max_package,
     )
     return FcFace(parts, own)
 

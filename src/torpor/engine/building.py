@@ -7,6 +7,7 @@ afterwards, whatever came of it.
 
 import asyncio
 import os
+import re
 import shutil
 import signal as signals
 import tempfile
@@ -18,11 +19,14 @@ from torpor.model.build import BuildOrder
 from torpor.model.errors import BuildFailed, PlatformError, SandboxUnavailable, StoreUnavailable
 from torpor.sandbox.images import ImageCatalog
 from torpor.sandbox.port import ProcessExit, ProcessSpec, Sandbox, SandboxProvider, SandboxSpec, Stream
+from torpor.sandbox.server_image import LANG
 from torpor.store.ports import Tree
 from torpor.store.unpacking import unpack
 
 _BUILD = "build"
 _FOLDER = "build-"
+_SCRIPT_MAX = 1024 * 1024
+"""Bytes of a file that may be a script."""
 
 
 class SandboxBuilder:
@@ -47,8 +51,8 @@ class SandboxBuilder:
             place = tempfile.mkdtemp(prefix=_FOLDER, dir=self._folder)
         try:
             await asyncio.to_thread(_prepare, place, order)
-            await self._run(place, order, on_output)
-            return Tree(folder=await asyncio.to_thread(_assemble, place, order.system_at))
+            interpreters = await self._run(place, order, on_output)
+            return Tree(folder=await asyncio.to_thread(_assemble, place, order.system_at, interpreters))
         except BaseException:
             await asyncio.to_thread(shutil.rmtree, place, ignore_errors=True)
             raise
@@ -58,7 +62,8 @@ class SandboxBuilder:
         place = os.path.dirname(os.path.dirname(tree.folder))
         await asyncio.to_thread(shutil.rmtree, place, ignore_errors=True)
 
-    async def _run(self, place: str, order: BuildOrder, on_output: Callable[[bytes], None]) -> None:
+    async def _run(self, place: str, order: BuildOrder, on_output: Callable[[bytes], None]) -> str:
+        """Where the interpreters stood inside."""
         listener = _Listener(on_output)
         sandbox = await self._provider.create(_sandbox(place, order), listener)
         try:
@@ -72,6 +77,7 @@ class SandboxBuilder:
             _check(ended, order)
             sandbox.kill_all()  # what it has left running must not write any more
             await sandbox.save(f"{place}/result")
+            return sandbox.paths["lang"]
         finally:
             await sandbox.destroy()
 
@@ -154,7 +160,7 @@ def _signal_name(number: int) -> str:
         return str(number)
 
 
-def _assemble(place: str, system_at: str) -> str:
+def _assemble(place: str, system_at: str, interpreters: str) -> str:
     """One tree of what was saved: the application, and in it the changed system folders."""
     tree, system = f"{place}/result/code", f"{place}/result/system"
     with _translated():
@@ -163,7 +169,26 @@ def _assemble(place: str, system_at: str) -> str:
         _remove(f"{tree}/{system_at}")
         if os.path.isdir(system):
             os.rename(system, f"{tree}/{system_at}")
+        if interpreters != LANG:
+            _look_up_interpreters(tree, interpreters)
     return tree
+
+
+def _look_up_interpreters(tree: str, interpreters: str) -> None:
+    """Without isolation the build's interpreters stood in a folder that is gone: scripts shall find them by name."""
+    named = re.compile(b"#!" + re.escape(os.fsencode(interpreters)) + rb"/(?:[^ \n/]+/)*")
+    for folder, _, files in os.walk(tree):
+        if os.path.basename(folder) != "bin":
+            continue
+        for path in (f"{folder}/{name}" for name in files):
+            if os.path.islink(path) or os.path.getsize(path) > _SCRIPT_MAX:
+                continue
+            with open(path, "rb+") as script:
+                text = script.read()
+                if named.match(text):
+                    script.seek(0)
+                    script.truncate()
+                    script.write(named.sub(b"#!/usr/bin/env ", text, count=1))
 
 
 def _remove(path: str) -> None:

@@ -47,6 +47,8 @@ class ServingInside:
         self.wire = wire
         self.version = version
         self.identity = identity
+        self.buffered_max = wire.response_max(version, relayed=False)
+        self.relayed_max = wire.response_max(version, relayed=True)
         self._loop = asyncio.get_running_loop()
         self._sandbox: Sandbox | None = None
         self._place = ("", 0)
@@ -108,10 +110,13 @@ class ServingInside:
     def worker_log_closed(self) -> None:
         """See `worker_log_opened`."""
 
-    def release(self, invocation_id: str) -> None:
+    def release(self, invocation_id: str) -> float:
         delivery = self._running.pop(invocation_id, None)
-        if delivery is not None and not delivery.over:
+        if delivery is None:
+            return 0.0
+        if not delivery.over:
             delivery.release()
+        return self._loop.time() - delivery.began
 
     def call_hook(self, hook: str) -> None:
         self._spawn(self._run_hook(hook))

@@ -78,8 +78,8 @@ class FunctionComputeServerWire:
         except ApiFailure as error:
             return Failure(kind=FailureKind.MALFORMED, detail=str(error))
 
-    def response_max(self, version: FunctionVersion, invocation: Invocation) -> int | None:
-        return limits.SYNC_RESPONSE_MAX if invocation.http is None else None
+    def response_max(self, version: FunctionVersion, *, relayed: bool) -> int | None:
+        return None if relayed else limits.SYNC_RESPONSE_MAX
 
     def answer(
         self, version: FunctionVersion, invocation: Invocation, status: int, fields: RawFields, body: bytes

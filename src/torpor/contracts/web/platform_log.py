@@ -14,7 +14,7 @@ def lines(version: FunctionVersion, record: Record) -> list[str]:
         if record.failure is not None:
             return [failures.start_error(version, record.failure).line]
         return [f"Port {port(version)} answers after {record.duration * 1000:.0f} ms\n"]
-    if isinstance(record, InvocationEnded) and record.failure is not None:
+    if isinstance(record, InvocationEnded) and record.failure is not None and not record.failure.starting:
         return [f"Request {record.id}: {failures.request_error(version, record.failure).line}"]
     if isinstance(record, ShutdownEnded):
         return [_end(record)]
