@@ -38,6 +38,7 @@ lint: $(READY) ## style, types and the rules of the architecture
 reference: $(READY) ## write docs/reference anew
 	@$(PY) -m torpor.cli.reference > docs/reference/settings.md
 	@$(PY) -c "from torpor.lifecycle.diagram import page; print(page(), end='')" > docs/reference/lifecycle.md
+	@$(PY) -m tests.support.facts_page
 
 bench: $(READY) ## measure; the report says beside whom
 	@$(PY) -m bench $(ARGS)

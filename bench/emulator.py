@@ -3,6 +3,10 @@
 The binary ships inside the wheel of `aws-sam-cli`. Only the wheel is fetched, without what it depends on, and only the
 binary is kept. Without a container it is faster than what people have, so the comparison is kind to it. It serves one
 invocation at a time and ends itself when it is sent two, so several callers need an emulator each, or take turns.
+
+Its multi-concurrent mode (`managed_emulator`) serves several, and refuses what comes while all workers are busy. It
+takes the runtime from fixed folders only and runs it as a user of its own, so these folders are made in a mount
+namespace that ends with it.
 """
 
 import argparse
@@ -17,17 +21,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import uvloop
 
 from bench.load import Outcome, closed_loop, invocation, once
+from bench.machine import descendants
 from torpor.sandbox.images import DEFAULT_ROOT
 from torpor.sandbox.interpreters import Language, choose, discover
 
 HANDLERS = Path(__file__).parent / "handlers" / "echo"
+MANAGED_RUNTIME = "python3.13"
+"""The oldest Python whose client has workers."""
 _KEPT = Path(sys.prefix) / "emulator"
 _WITHIN = 20.0
 _MINORS = (11, 12, 13)
@@ -55,6 +62,15 @@ def _fetch(name: str, kept: Path) -> None:
         kept.chmod(0o755)
 
 
+def managed_runtime() -> tuple[str, str]:
+    """Prefix of the interpreter and the client's folder for the multi-concurrent mode. LookupError without one."""
+    python = choose(discover(), Language.PYTHON, 3, int(MANAGED_RUNTIME.partition(".")[2]))
+    client = Path(DEFAULT_ROOT) / MANAGED_RUNTIME
+    if python is None or not client.is_dir():
+        raise LookupError(f"No {MANAGED_RUNTIME} with its runtime client is here.")
+    return python.prefix, str(client)
+
+
 def runtime() -> tuple[str, str, str]:
     """Runtime identifier, interpreter and client folder, as the server would choose them. LookupError without one."""
     interpreters = discover()
@@ -67,24 +83,31 @@ def runtime() -> tuple[str, str, str]:
 
 
 class Emulator:
-    """One emulator process with one runtime, serving `HANDLERS`."""
+    """One emulator process with one runtime. `before` is what its program is started by, `after` starts the runtime."""
 
-    def __init__(self, program: Path, *, handler: str = "handler.handler") -> None:
-        _, python, client = runtime()
+    def __init__(
+        self, program: Path, after: Sequence[str], environment: Mapping[str, str], before: Sequence[str] = ()
+    ) -> None:
         self.port = free_port()
         addresses = [
             *("--runtime-interface-emulator-address", f"127.0.0.1:{self.port}"),
             *("--runtime-api-address", f"127.0.0.1:{free_port()}"),
         ]
         self.process = subprocess.Popen(
-            [str(program), *addresses, python, "-m", "awslambdaric", handler],
+            [*before, str(program), *addresses, *after],
             cwd=HANDLERS,
-            env=_environment(client),
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
+
+    @classmethod
+    def standard(cls, program: Path, handler: str = "handler.handler") -> "Emulator":
+        """One invocation at a time."""
+        _, python, client = runtime()
+        return cls(program, [python, "-m", "awslambdaric", handler], _environment(client, str(HANDLERS)))
 
     async def first_answer(self) -> None:
         """Wait for the port, then for one answer."""
@@ -93,21 +116,21 @@ class Emulator:
             try:
                 await once(self.port, invocation("function"))
                 return
-            except OSError:
+            except (OSError, RuntimeError):
                 if time.monotonic() > deadline or self.process.poll() is not None:
                     raise
                 await asyncio.sleep(0.001)
 
     def stop(self) -> None:
         """End the emulator and the runtime it started."""
-        family = [self.process.pid, *_descendants(self.process.pid)]
+        family = [self.process.pid, *descendants(self.process.pid)]
         for pid in family:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait()
 
 
-def _environment(client: str) -> Mapping[str, str]:
+def _environment(client: str, code: str) -> Mapping[str, str]:
     return {
         "PATH": "/usr/bin:/bin",
         "HOME": "/tmp",
@@ -116,16 +139,8 @@ def _environment(client: str) -> Mapping[str, str]:
         "AWS_LAMBDA_FUNCTION_TIMEOUT": "60",
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "128",
         "AWS_REGION": "us-east-1",
-        "LAMBDA_TASK_ROOT": str(HANDLERS),
+        "LAMBDA_TASK_ROOT": code,
     }
-
-
-def _descendants(pid: int) -> list[int]:
-    found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in task.read_text().split():
-            found += [int(child), *_descendants(int(child))]
-    return found
 
 
 def free_port() -> int:
@@ -142,12 +157,50 @@ def running(program: Path, count: int) -> Iterator[list[Emulator]]:
     with ExitStack() as stack:
         emulators = []
         for _ in range(count):
-            emulator = Emulator(program)
+            emulator = Emulator.standard(program)
             stack.callback(emulator.stop)
             emulators.append(emulator)
         for emulator in emulators:
             uvloop.run(emulator.first_answer())
         yield emulators
+
+
+_FOLDERS = """set -e
+mount -t tmpfs -o mode=755 none /var
+mkdir /var/task /var/lang /var/runtime
+mount --bind "$LANG_FOLDER" /var/lang
+mount --bind "$CLIENT_FOLDER" /var/runtime
+cp "$PWD"/*.py /var/task
+printf '#!/bin/sh\\nexec /var/lang/bin/python3 -m awslambdaric "$_HANDLER"\\n' > /var/task/bootstrap
+chmod 755 /var/task/bootstrap
+cd /var/task
+exec "$@"
+"""
+_WORKERS_START = 1.0
+"""Seconds after the first answer until the other workers have started too."""
+
+
+@contextmanager
+def managed_emulator(program: Path, workers: int) -> Iterator[Emulator]:
+    """A warm emulator in its multi-concurrent mode. LookupError and OSError without what it needs."""
+    prefix, client = managed_runtime()
+    environment = {
+        **_environment("/var/runtime", "/var/task"),
+        "AWS_LAMBDA_MAX_CONCURRENCY": str(workers),
+        "LANG_FOLDER": prefix,
+        "CLIENT_FOLDER": client,
+        "LD_LIBRARY_PATH": "/var/lang/lib",
+        "_HANDLER": "handler.handler",
+    }
+    user = [] if os.geteuid() == 0 else ["--map-root-user"]
+    before = ["unshare", *user, "--mount", "/bin/sh", "-c", _FOLDERS, "sh"]
+    emulator = Emulator(program, ["/var/task/bootstrap"], environment, before)
+    try:
+        uvloop.run(emulator.first_answer())
+        time.sleep(_WORKERS_START)
+        yield emulator
+    finally:
+        emulator.stop()
 
 
 def warm(program: Path, *, callers: int, processes: int, count: int) -> Outcome:
@@ -165,7 +218,7 @@ def cold(program: Path, samples: int) -> Outcome:
     began = time.perf_counter()
     for _ in range(samples):
         start = time.perf_counter()
-        emulator = Emulator(program)
+        emulator = Emulator.standard(program)
         try:
             uvloop.run(emulator.first_answer())
             took.append(time.perf_counter() - start)

@@ -26,6 +26,8 @@ class Outcome:
     latencies: tuple[float, ...]
     errors: int
     seconds: float
+    busy: float = 0.0
+    """CPU seconds that the load itself cost."""
 
     def percentile(self, share: float) -> float:
         """Seconds; not a number if nothing was answered."""
@@ -38,21 +40,26 @@ class Outcome:
         """Good answers a second."""
         return len(self.latencies) / self.seconds
 
+    @property
+    def ceiling(self) -> float:
+        """Answers a second beyond which this load cannot go, whatever answers it."""
+        return (len(self.latencies) + self.errors) / self.busy if self.busy else float("inf")
+
     def __str__(self) -> str:
         tiers = ", ".join(f"p{share} {self.percentile(share) * 1e6:,.0f} µs" for share in (50, 95, 99))
         return f"{len(self.latencies):,} answers, {self.errors:,} errors, {self.rate:,.0f}/s, {tiers}"
 
 
-def invocation(function: str, payload: bytes = b'{"a":1}') -> bytes:
+def invocation(function: str, payload: bytes = b'{"a":1}', *, version: str = "") -> bytes:
     """A synchronous invocation as it goes over the wire."""
-    return request("POST", f"/2015-03-31/functions/{function}/invocations", payload)
+    query = f"?Qualifier={version}" if version else ""
+    return request("POST", f"/2015-03-31/functions/{function}/invocations{query}", payload)
 
 
-def request(method: str, target: str, body: bytes = b"") -> bytes:
+def request(method: str, target: str, body: bytes = b"", *, host: str = "localhost") -> bytes:
     """A whole HTTP/1.1 request."""
     head = (
-        f"{method} {target} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}"
+        f"{method} {target} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
     )
     return f"{head}\r\n\r\n".encode() + body
 
@@ -115,7 +122,12 @@ class _Tally:
         self.latencies: list[float] = []
         self.errors = 0
         self.done = asyncio.Event()
-        self._began = time.perf_counter()
+        self.begin()
+
+    def begin(self) -> None:
+        """Time counts from now."""
+        self.began = time.perf_counter()
+        self._busy = time.process_time()
 
     def note(self, caller: _Caller, good: bool) -> None:
         if good:
@@ -127,7 +139,8 @@ class _Tally:
             self.done.set()
 
     def outcome(self) -> Outcome:
-        return Outcome(tuple(sorted(self.latencies)), self.errors, time.perf_counter() - self._began)
+        busy = time.process_time() - self._busy
+        return Outcome(tuple(sorted(self.latencies)), self.errors, time.perf_counter() - self.began, busy)
 
 
 async def closed_loop(ports: Sequence[int], requests: Sequence[bytes], count: int) -> Outcome:
@@ -147,7 +160,7 @@ async def closed_loop(ports: Sequence[int], requests: Sequence[bytes], count: in
 
     for port, data in zip(ports, requests, strict=True):
         asks[await _connect(port, answered)] = data
-    tally._began = time.perf_counter()
+    tally.begin()
     for caller, data in asks.items():
         unsent -= 1
         caller.ask(data)
@@ -175,7 +188,8 @@ async def steady(port: int, data: bytes, *, rate: float, seconds: float, connect
             free.append(caller)
 
     free.extend([await _connect(port, answered) for _ in range(connections)])
-    began = tally._began = time.perf_counter()
+    tally.begin()
+    began = tally.began
     sent = 0
     while sent < count:
         due = began + sent / rate
@@ -213,6 +227,34 @@ async def once(port: int, data: bytes) -> tuple[bytes, float]:
     if not good:
         raise RuntimeError(f"no good answer on port {port}: {caller.body[:300]!r}")
     return caller.body, took
+
+
+class Line:
+    """One kept connection, asked now and then."""
+
+    def __init__(self, caller: _Caller, good: "asyncio.Queue[bool]") -> None:
+        self._caller = caller
+        self._good = good
+
+    @classmethod
+    async def to(cls, port: int) -> "Line":
+        """Connect."""
+        good: asyncio.Queue[bool] = asyncio.Queue()
+        return cls(await _connect(port, lambda _, answer: good.put_nowait(answer)), good)
+
+    async def ask(self, data: bytes) -> float:
+        """Seconds until the answer. Raises RuntimeError if it is not good."""
+        began = time.perf_counter()
+        self._caller.ask(data)
+        good = await self._good.get()
+        took = time.perf_counter() - began
+        if not good:
+            raise RuntimeError(f"no good answer: {self._caller.body[:300]!r}")
+        return took
+
+    def close(self) -> None:
+        """Break the connection off."""
+        self._caller.transport.abort()
 
 
 def main() -> int:

@@ -1,12 +1,13 @@
 """What the figures were measured on."""
 
+import contextlib
 import os
 import platform
 from pathlib import Path
 
 
 def describe() -> dict[str, str]:
-    """One line per fact that changes the figures."""
+    """One line per fact that changes the figures; asked before measuring, the load is what others do."""
     return {
         "processor": _field("/proc/cpuinfo", "model name") or platform.machine(),
         "cores": str(len(os.sched_getaffinity(0))),
@@ -15,7 +16,7 @@ def describe() -> dict[str, str]:
         "system": _quoted("/etc/os-release", "PRETTY_NAME"),
         "python": platform.python_version(),
         "user": "root" if os.geteuid() == 0 else "not root",
-        "load": " ".join(f"{load:.2f}" for load in os.getloadavg()),
+        "load before": " ".join(f"{load:.2f}" for load in os.getloadavg()),
     }
 
 
@@ -32,6 +33,22 @@ def pss_bytes(pid: int) -> int:
 def rss_bytes(pid: int) -> int:
     """Resident set size of a process; 0 if it is gone."""
     return _kilobytes(f"/proc/{pid}/status", "VmRSS")
+
+
+def descendants(pid: int) -> list[int]:
+    """All processes below a process."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in task.read_text().split():
+            found += [int(child), *descendants(int(child))]
+    return found
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of a process so far, all its threads together; 0 if it is gone."""
+    with contextlib.suppress(OSError):
+        return sum(int(task.read_text().split()[0]) for task in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
+    return 0.0
 
 
 def _kilobytes(path: str, name: str) -> int:

@@ -8,47 +8,57 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 _TITLE = "# Results\n\nNewest first; written by `make bench`.\n"
-_COLUMNS = ("what", "Torpor", "target", "", "emulator", "ratio")
+_COLUMNS = ("what", "Torpor", "target", "", "beside", "ratio")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One figure. `target` is a bound: at most, or at least where `more_is_better`."""
+    """One figure. `target` is a bound: at most, or at least where `more_is_better`. A value of None was not measured;
+    the note says why."""
 
     what: str
-    value: float
+    value: float | None
     unit: str
     target: float | None = None
+    rule: str = ""
+    """How the target follows from what was measured beside it."""
     more_is_better: bool = False
-    emulator: float | None = None
+    beside: float | None = None
+    yardstick: str = "emulator"
+    """What `beside` was measured of."""
     note: str = ""
 
     @property
     def met(self) -> bool | None:
         """Whether the target is met; None without one."""
-        if self.target is None:
+        if self.target is None or self.value is None:
             return None
         return self.value >= self.target if self.more_is_better else self.value <= self.target
 
     @property
     def ratio(self) -> float | None:
-        """How many times better than the emulator."""
-        if not self.emulator or not self.value:
+        """How many times better than what it is measured beside."""
+        if not self.beside or not self.value:
             return None
-        return self.value / self.emulator if self.more_is_better else self.emulator / self.value
+        return self.value / self.beside if self.more_is_better else self.beside / self.value
 
     def cells(self) -> tuple[str, ...]:
         """As shown in a table."""
-        met = {True: "met", False: "MISSED", None: ""}[self.met]
-        bound = "≥ " if self.more_is_better else "≤ "
+        verdict = {True: "met", False: "MISSED", None: ""}[self.met]
         return (
             self.what,
-            _figure(self.value, self.unit),
-            "" if self.target is None else bound + _figure(self.target, self.unit),
-            met,
-            "" if self.emulator is None else _figure(self.emulator, self.unit),
-            "" if self.ratio is None else f"{self.ratio:.1f}x",
+            "not measured" if self.value is None else _figure(self.value, self.unit),
+            self._bound(),
+            verdict,
+            "" if self.beside is None else f"{_figure(self.beside, self.unit)} ({self.yardstick})",
+            "" if self.ratio is None else f"{self.ratio:.2f}x",
         )
+
+    def _bound(self) -> str:
+        if self.target is None:
+            return ""
+        rule = f" ({self.rule})" if self.rule else ""
+        return ("≥ " if self.more_is_better else "≤ ") + _figure(self.target, self.unit) + rule
 
 
 def show(machine: Mapping[str, str], rows: Sequence[Row], notes: Sequence[str]) -> str:

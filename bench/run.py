@@ -1,18 +1,22 @@
-"""`make bench`: the emulator first, then a real server, then the table. `--quick` takes about two minutes."""
+"""`make bench`: the emulator first, then a real server, then the table. `--quick` takes about four minutes."""
 
 import argparse
 import math
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from bench import emulator, measures
+from bench.events import events
 from bench.load import Outcome
 from bench.machine import describe
+from bench.managed import managed
 from bench.report import Row, keep, show
 from bench.server import Server, serving
+from bench.services import relay, wake, zero
+from bench.sizes import FULL, QUICK, Sizes
+from bench.yardstick import Yardstick
 
 _MIB = 1024 * 1024
 _ROOMY = ("--memory-budget-mb", "1000000", "--idle-timeout", "3600")
@@ -31,41 +35,14 @@ GROWTH = 2.0
 """What a server may differ by for reasons other than a leak."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sizes:
-    """How much is measured."""
-
-    warm: int
-    cold: int
-    crowd: int
-    growth: int
-    steady: float
-
-
-QUICK = Sizes(warm=3000, cold=10, crowd=500, growth=20_000, steady=5.0)
-FULL = Sizes(warm=20_000, cold=60, crowd=500, growth=200_000, steady=30.0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Yardstick:
-    """The emulator's figures; not a number where it was not measured."""
-
-    warm: Outcome
-    eight: Outcome
-    cold: Outcome
-
-
-_NOTHING = Outcome((), 0, math.inf)
-
-
 def main() -> int:
     """Run everything; exit status 1 if a target was missed."""
     given = _arguments()
     sizes = QUICK if given.quick else FULL
     notes: list[str] = []
-    yardstick = _measure_emulator(given.emulator, sizes, notes) if not given.no_emulator else None
-    rows = _measure_server(sizes, yardstick, notes, given.only)
     machine = describe()
+    yardstick = Yardstick() if given.no_emulator else _measure_emulator(given, sizes, notes)
+    rows = _measure_server(sizes, yardstick, notes, given.only)
     print("\n" + show(machine, rows, notes))
     if not given.only:
         keep(machine, rows, notes, quick=given.quick)
@@ -87,12 +64,14 @@ def _program(path: str) -> str:
     return path
 
 
-def _measure_emulator(given: str, sizes: Sizes, notes: list[str]) -> Yardstick | None:
+def _measure_emulator(given: argparse.Namespace, sizes: Sizes, notes: list[str]) -> Yardstick:
     try:
-        program = emulator.binary(given)
+        program = emulator.binary(given.emulator)
     except (OSError, subprocess.CalledProcessError) as error:
         notes.append(f"Without the emulator, which could not be fetched: {error}.")
-        return None
+        return Yardstick()
+    if given.only and not _BESIDE_EMULATOR & set(given.only):
+        return Yardstick(program=program)
     _say("emulator: warm")
     warm = emulator.warm(program, callers=1, processes=1, count=sizes.warm)
     eight = emulator.warm(program, callers=8, processes=8, count=sizes.warm)
@@ -104,7 +83,7 @@ def _measure_emulator(given: str, sizes: Sizes, notes: list[str]) -> Yardstick |
         "of its process to the first answer. Eight callers have an emulator each (one emulator, sent 8 invocations at "
         f"once, gave {len(together.latencies)} answers and {together.errors} errors)."
     )
-    return Yardstick(warm=warm, eight=eight, cold=cold)
+    return Yardstick(program=program, warm=warm, eight=eight, cold=cold)
 
 
 def _all_at_once(program: Path) -> Outcome:
@@ -115,21 +94,20 @@ def _all_at_once(program: Path) -> Outcome:
         return Outcome((), 8, math.inf)
 
 
-def _measure_server(
-    sizes: Sizes, yardstick: Yardstick | None, notes: list[str], only: Sequence[str] | None
-) -> list[Row]:
+def _measure_server(sizes: Sizes, yardstick: Yardstick, notes: list[str], only: Sequence[str] | None) -> list[Row]:
     rows: list[Row] = []
-    compared = yardstick or Yardstick(warm=_NOTHING, eight=_NOTHING, cold=_NOTHING)
     for name, part in _PARTS.items():
         if only and name not in only:
             continue
         _say(f"Torpor: {name}")
         with serving(*_ROOMY) as server:
-            rows += part(server, sizes, compared)
+            rows += part(server, sizes, yardstick)
             isolation = server.isolation()
+        if name in _HOW:
+            notes.append(_HOW[name])
     notes.append(
         f"Torpor: isolation `{isolation}`, a new server for each part, freeze after every invocation, 0.2 ms of busy "
-        "polling, one CPU each."
+        "polling, one CPU for each environment if nothing else is said."
     )
     return rows
 
@@ -147,8 +125,9 @@ def _warm(server: Server, sizes: Sizes, yardstick: Yardstick) -> list[Row]:
             value=eight.rate,
             unit="/s",
             target=EIGHT_TIMES * yardstick.warm.rate or None,
+            rule=f"{EIGHT_TIMES:g}x",
             more_is_better=True,
-            emulator=yardstick.warm.rate or None,
+            beside=yardstick.warm.rate or None,
             note=f"{alive} environments served; p50 {eight.percentile(50) * 1e6:,.0f} µs, {eight.errors} errors; "
             f"eight emulators side by side, one caller each: {yardstick.eight.rate:,.0f}/s",
         ),
@@ -203,13 +182,31 @@ def _crowd(server: Server, sizes: Sizes, yardstick: Yardstick) -> list[Row]:
     ]
 
 
+_BESIDE_EMULATOR = {"warm", "cold"}
 _PARTS: dict[str, Callable[[Server, Sizes, Yardstick], list[Row]]] = {
     "warm": _warm,
     "cold": _cold,
     "steady": _steady,
     "growth": _growth,
     "crowd": _crowd,
+    "managed": managed,
+    "relay": relay,
+    "wake": wake,
+    "zero": zero,
+    "events": events,
 }
+_HOW = {
+    "managed": "Managed: the emulator's multi-concurrent mode (`AWS_LAMBDA_MAX_CONCURRENCY`), the same interpreter, "
+    "client and handler; one environment with all CPUs of this machine; measured in turns, medians of all turns beside "
+    "the lowest and highest. A refused caller asks again at once, on both sides.",
+    "relay": "Relay: the same program, interpreter and files in a service (serverless, two CPUs) and outside, where "
+    "nginx (one worker, kept connections, no access log) and the direct calls reach it; in turns. Load, relay and "
+    "server share this machine's CPUs, which brings the rates closer together than they are: the CPU time of each "
+    "relay is the steadier figure.",
+    "zero": "From zero: the service has been ended for idleness; outside, the same files are started by Bash and asked "
+    "every millisecond. Both have compiled Python files and warm file caches.",
+}
+"""What a reader must know of how a part is measured."""
 _UNITS = {"µs": 1e6, "ms": 1e3}
 
 
@@ -217,7 +214,7 @@ def _time(what: str, own: Outcome, share: float, target: float | None, other: Ou
     beside = other.percentile(share) * _UNITS[unit] if other.latencies else None
     note = f"{own.errors} errors" if own.errors else ""
     return Row(
-        what=what, value=own.percentile(share) * _UNITS[unit], unit=unit, target=target, emulator=beside, note=note
+        what=what, value=own.percentile(share) * _UNITS[unit], unit=unit, target=target, beside=beside, note=note
     )
 
 

@@ -2,25 +2,33 @@
 
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
+from urllib.error import HTTPError
+from urllib.parse import quote
+from urllib.request import Request, urlopen
 
 import botocore.session
 from botocore.config import Config
 
 from bench.emulator import HANDLERS, free_port, runtime
 
+ROLE = "arn:aws:iam::000000000000:role/bench"
 WHOLE_CPU_MB = 1769
 """Memory size that comes with one whole CPU: the emulator limits none, so neither does the function beside it."""
+MANAGED_CPU_MB = 2048
+"""The same on managed instances."""
+_SERVICES = "/_torpor/services"
+_NO_FIELDS: Mapping[str, str] = {}
 _READY_WITHIN = 60.0
 _STOP_WITHIN = 60.0
 
@@ -39,12 +47,83 @@ class Server:
             FunctionName=name,
             Runtime=runtime()[0],
             Handler=handler,
-            Role="arn:aws:iam::000000000000:role/bench",
+            Role=ROLE,
             Code={"ZipFile": _package()},
             Timeout=60,
             MemorySize=memory_mb,
         )
         self.client.get_waiter("function_active_v2").wait(FunctionName=name, WaiterConfig={"Delay": 0.05})
+
+    def deploy_managed(self, name: str, handler: str, *, runtime: str, workers: int) -> str:
+        """Publish a version with one environment on managed instances, with as many CPUs as are here. Its number."""
+        client = self.client
+        host = client.create_capacity_provider(
+            CapacityProviderName="host",
+            VpcConfig={"SubnetIds": ["subnet-1"], "SecurityGroupIds": ["sg-1"]},
+            PermissionsConfig={"CapacityProviderOperatorRoleArn": ROLE},
+        )
+        instances = {
+            "CapacityProviderArn": host["CapacityProvider"]["CapacityProviderArn"],
+            "PerExecutionEnvironmentMaxConcurrency": workers,
+        }
+        client.create_function(
+            FunctionName=name,
+            Runtime=runtime,
+            Handler=handler,
+            Role=ROLE,
+            Code={"ZipFile": _package()},
+            Timeout=60,
+            MemorySize=MANAGED_CPU_MB * len(os.sched_getaffinity(0)),
+            CapacityProviderConfig={"LambdaManagedInstancesCapacityProviderConfig": instances},
+        )
+        version = str(client.publish_version(FunctionName=name)["Version"])
+        one = {"MinExecutionEnvironments": 1, "MaxExecutionEnvironments": 1}
+        client.put_function_scaling_config(FunctionName=name, Qualifier=version, FunctionScalingConfig=one)
+        self.until(lambda: self._is_active(name, version), f"{name} becoming active")
+        self.until(lambda: len(self.environments(name)) == 1, f"{name} shrinking to one environment")
+        return version
+
+    def _is_active(self, name: str, version: str) -> bool:
+        shown = self.client.get_function_configuration(FunctionName=name, Qualifier=version)
+        return bool(shown["State"] == "Active")
+
+    def until(self, check: Callable[[], bool], what: str) -> None:
+        """Wait for something. Raises RuntimeError if it does not come."""
+        deadline = time.monotonic() + _READY_WITHIN
+        while not check():
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{what} did not happen")
+            time.sleep(0.02)
+
+    def send(self, method: str, path: str, body: bytes, headers: Mapping[str, str] = _NO_FIELDS) -> Any:
+        """One request of the operator or of an API; what JSON answers. Raises RuntimeError with what went wrong."""
+        asked = Request(f"http://127.0.0.1:{self.port}{path}", body or None, dict(headers), method=method)
+        try:
+            with urlopen(asked, timeout=60) as answer:
+                return json.load(answer)
+        except HTTPError as error:
+            raise RuntimeError(f"{method} {path}: {error.read()[:500]!r}") from error
+
+    def deploy_service(self, name: str, archive: bytes, settings: Mapping[str, Any]) -> None:
+        """Deploy a web service's source and wait until it is built. Raises RuntimeError with the output if it fails."""
+        headers = {"Content-Type": "application/zip", "X-Torpor-Settings": json.dumps(settings)}
+        self.send("PUT", f"{_SERVICES}/{name}", archive, headers)
+        self.until(lambda: self._deployment(name)["stage"] in ("succeeded", "failed"), f"the deployment of {name}")
+        told = self._deployment(name)
+        if told["stage"] == "failed":
+            raise RuntimeError(f"{name}: {told['message']} {told['output']}")
+
+    def _deployment(self, name: str) -> dict[str, Any]:
+        return dict(self.send("GET", f"{_SERVICES}/{name}/deployment", b""))
+
+    def configure_service(self, name: str, settings: Mapping[str, Any]) -> None:
+        """Change a service's settings and keep what was built."""
+        body = json.dumps(settings).encode()
+        self.send("PUT", f"{_SERVICES}/{name}", body, {"Content-Type": "application/json"})
+
+    def phases(self, function: str) -> list[dict[str, Any]]:
+        """What a function's environments went through, oldest first."""
+        return list(self._read(f"phases?function={quote(function, safe='')}")["phases"])
 
     def renew(self, name: str, number: int) -> None:
         """A new revision: no environment made before serves it."""

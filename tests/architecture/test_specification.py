@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.architecture.sources import ROOT
 from tests.support.facts import read_facts
+from tests.support.facts_page import page
 
 TESTS = ROOT / "tests"
 SPECIFICATION = ROOT / "docs" / "SPECIFICATION.md"
@@ -43,6 +44,12 @@ def test_every_promise_says_what_shows_it() -> None:
     assert rows
     assert [row for row in rows if len(row) != 2] == []
     assert silent == []
+
+
+def test_every_required_fact_stands_in_the_specification_with_the_tests_that_claim_it() -> None:
+    text = SPECIFICATION.read_text(encoding="utf-8")
+
+    assert text == page(text), "write it anew with `make reference`"
 
 
 def test_every_relative_link_of_the_pages_resolves() -> None:

@@ -7,11 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from alembic import command
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
 
 from torpor.model.function import CodeRef
 from torpor.model.layer import LayerVersion
 from torpor.store.memory import MemoryMetadataStore
 from torpor.store.metadata import SqlMetadataStore
+from torpor.store.migrations.upgrade import settings as migration_settings
 from torpor.store.ports import MetadataStore
 
 CODE = CodeRef(digest="a" * 64, packed_bytes=10, unpacked_bytes=20)
@@ -53,15 +57,16 @@ def test_layers_outlive_the_store_that_saved_them(tmp_path: Path) -> None:
 
 def test_database_from_before_there_were_layers_is_brought_up_to_date(tmp_path: Path) -> None:
     path = str(tmp_path / "db")
-    SqlMetadataStore(path).close()
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("DROP TABLE layers")
-        connection.execute("UPDATE alembic_version SET version_num = '0001'")
-        connection.execute("INSERT INTO functions (name, tags) VALUES ('kept', '{}')")
+    engine = create_engine(f"sqlite:///{path}", poolclass=NullPool)
+    with engine.begin() as connection:
+        config = migration_settings()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.exec_driver_sql("INSERT INTO functions (name, tags) VALUES ('kept', '{}')")
 
     store = SqlMetadataStore(path)
     store.save_layer(LAYER)
     assert list(store.layers()) == [LAYER]
     store.close()
-    with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("SELECT name FROM functions").fetchall() == [("kept",)]
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("SELECT name FROM functions").fetchall() == [("kept",)]

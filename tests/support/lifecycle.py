@@ -1,5 +1,7 @@
 """Scripted life cycles: events go in at growing times, effects are kept by name."""
 
+from collections.abc import Iterator
+
 from torpor.lifecycle import RUNTIME, EnvironmentMachine, PhaseName
 from torpor.lifecycle import effects as fx
 from torpor.lifecycle import events as ev
@@ -13,6 +15,7 @@ from torpor.model.policy import (
     RuntimeKind,
     ShutdownBudget,
 )
+from torpor.model.records import InvocationStarted, Record
 
 KILL_AT_ONCE = ShutdownBudget(
     runtime_only=0.0, with_internal_extension=0.5, with_external_extension=2.0, runtime_share=0.3
@@ -101,7 +104,15 @@ class Story:
         return self.machine.phase.name
 
     def records(self) -> list[str]:
-        return [type(effect.record).__name__ for effect in self.effects if isinstance(effect, fx.Emit)]
+        return [type(record).__name__ for record in self.record_values()]
+
+    def record_values(self) -> Iterator[Record]:
+        """What the driver keeps of it."""
+        for effect in self.effects:
+            if isinstance(effect, fx.Emit | fx.Conclude):
+                yield effect.record
+            elif isinstance(effect, fx.Deliver):
+                yield InvocationStarted(at=effect.at, id=effect.invocation.id)
 
     def assign(self, name: str = "i1", timeout: float = 3.0, *, wants_log: bool = False) -> list[str]:
         return self.then(ev.Assigned(invocation(name, wants_log=wants_log), timeout))

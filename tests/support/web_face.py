@@ -76,7 +76,8 @@ class FakeBuilder:
 
 def echo(request: HttpRequest, body: bytes) -> None:
     """A server that answers with what it was sent."""
-    told = {"method": request.method, "target": request.target, "fields": request.fields, "body": body.decode()}
+    fields = [line.split(": ", 1) for line in request.lines.decode("latin-1").split("\r\n")[:-1]]
+    told = {"method": request.method, "target": request.target, "fields": fields, "body": body.decode()}
     data = json.dumps(told).encode()
     request.relay.head(201, [("Content-Type", "application/json"), ("X-Own", "1")], len(data))
     request.relay.data(data)

@@ -35,6 +35,8 @@ class Clock:
 
 
 class NoPool:
+    is_awaited = False
+
     def settled(self, environment: Environment) -> None:
         pass
 
@@ -125,9 +127,13 @@ async def _stage(folder: Path, *extensions: str) -> AsyncIterator[Stage]:
     )  # fmt: skip
     credentials = Credentials(access_key="A", secret_key="S", session_token="T")
     journal = Journal(str(folder / "logs"))
+
+    async def fetch(code: CodeRef) -> tuple[str, bool]:
+        return str(folder / code.digest), False
+
     around = Surroundings(
         provider=provider, journal=journal, history=History(), traces=Traces(journal), clock=Clock(),
-        loop=asyncio.get_running_loop(), code_folder=lambda code: str(folder / code.digest),
+        loop=asyncio.get_running_loop(), fetch_code=fetch,
     )  # fmt: skip
     image = ImageCatalog("", ()).resolve("provided.al2023")
     contract = LambdaContract(credentials=credentials)

@@ -10,7 +10,11 @@ from torpor.contracts.function_compute.api_failures import ApiFailure
 from torpor.contracts.function_compute.contract import FunctionComputeContract
 from torpor.contracts.function_compute.environment import Credentials
 from torpor.contracts.function_compute.failures import Cost
-from torpor.contracts.function_compute.server_wire import FunctionComputeServerWire
+from torpor.contracts.function_compute.server_wire import (
+    FunctionComputeServerWire,
+    answered_fields,
+    forwarded_fields,
+)
 from torpor.model.failure import Failure, FailureKind
 from torpor.model.function import CodeRef, FunctionVersion
 from torpor.model.invocation import Invocation, OutcomeStatus
@@ -190,6 +194,14 @@ def test_fields_that_are_the_platforms_are_not_returned_and_too_many_are_a_bad_a
     refused = wire.returned(version(), 200, [(b"A", b"x" * 9000)])
     assert isinstance(refused, Failure)
     assert refused.kind is FailureKind.MALFORMED
+
+
+def test_fields_that_are_meant_for_one_connection_stay_behind() -> None:
+    names = ("TE", "Trailer", "Upgrade", "Proxy-Authorization", "X-Secret", "Keep-Alive")
+    given = [("Connection", "close, x-SECRET, Host"), ("Host", "h"), *((name, "1") for name in names), ("X-Kept", "2")]
+
+    assert forwarded_fields(given) == [("Host", "h"), ("X-Kept", "2")]
+    assert answered_fields(given) == [("Host", "h"), ("X-Kept", "2")]
 
 
 def test_only_the_initialize_hook_can_fail() -> None:

@@ -36,8 +36,7 @@ def _ready() -> Story:
 
 
 def _records(story: Story, kind: type[_R]) -> list[_R]:
-    emitted = (effect.record for effect in story.effects if isinstance(effect, fx.Emit))
-    return [record for record in emitted if isinstance(record, kind)]
+    return [record for record in story.record_values() if isinstance(record, kind)]
 
 
 def _failure(story: Story, name: str = "i1") -> Failure:

@@ -43,9 +43,10 @@ class Life(RuleBasedStateMachine):
             self.frozen = True
         elif isinstance(effect, fx.Thaw):
             self.frozen = False
-        elif isinstance(effect, fx.Deliver):
-            assert self.alive and not self.frozen
-            self.delivered = effect.invocation.id
+        elif isinstance(effect, fx.Deliver | fx.DeliverAgain):
+            self.deliver(effect)
+        elif isinstance(effect, fx.Conclude):
+            self.timers.pop(effect.record.id, None)
         elif isinstance(effect, fx.ArmTimer):
             assert effect.at >= self.now
             self.timers[effect.timer] = effect.at
@@ -56,6 +57,15 @@ class Life(RuleBasedStateMachine):
             self.told.add(effect.invocation.id)
         elif isinstance(effect, fx.Destroy):
             self.destroyed += 1
+
+    def deliver(self, effect: fx.Deliver | fx.DeliverAgain) -> None:
+        assert self.alive and not self.frozen
+        if isinstance(effect, fx.DeliverAgain):
+            assert self.delivered == effect.invocation.id
+        else:
+            assert effect.deadline >= self.now == effect.at
+            self.delivered = effect.invocation.id
+            self.timers[effect.invocation.id] = effect.deadline
 
     @precondition(lambda self: not self.created and not self.machine.is_gone)
     @rule()

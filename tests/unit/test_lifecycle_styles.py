@@ -1,10 +1,13 @@
 """The four serving styles as event lists, and for each policy row its failure."""
 
+from dataclasses import replace
+
 from tests.support.lifecycle import FUNCTION_SERVER, MANAGED, WEB_SERVICE, Story
 
 from torpor.lifecycle import RUNTIME, PhaseName
 from torpor.lifecycle import events as ev
 from torpor.model.failure import Answer, Failure, FailureKind
+from torpor.model.policy import ShutdownBudget
 
 
 def _kind(story: Story, name: str = "i1") -> FailureKind:
@@ -17,20 +20,20 @@ def test_standard_cold_invocation_then_freeze_and_thaw() -> None:
     story = Story()
     assert story.assign() == []
     assert story.then(ev.SandboxReady()) == ["Emit", "ArmTimer", "StartAgents"]
-    assert story.ready() == ["Emit", "LimitCpu", "CancelTimer", "ArmTimer", "Emit", "Deliver"]
+    assert story.ready() == ["Emit", "LimitCpu", "CancelTimer", "Deliver"]
     assert story.phase is PhaseName.SERVING
     assert story.answer() == ["Complete"]
-    assert story.ready() == ["Emit", "CancelTimer", "Emit"]
+    assert story.ready() == ["Emit", "Conclude"]
     assert story.then(ev.NothingPending()) == ["Freeze"]
     assert story.phase is PhaseName.FROZEN
-    assert story.assign("i2") == ["Thaw", "ArmTimer", "Emit", "Deliver"]
+    assert story.assign("i2") == ["Thaw", "Deliver"]
 
 
 def test_caller_that_wants_the_log_is_told_only_when_the_invocation_is_reported() -> None:
     story = Story().frozen()
     story.assign(wants_log=True)
     assert story.answer() == []
-    assert story.ready() == ["Emit", "CancelTimer", "Emit", "Complete"]
+    assert story.ready() == ["Emit", "Conclude", "Complete"]
 
 
 def test_standard_init_timeout_is_made_again_inside_the_invocation_under_its_own_deadline() -> None:
@@ -45,7 +48,7 @@ def test_standard_init_timeout_is_made_again_inside_the_invocation_under_its_own
     story.ready(after=12.0)
     story.answer()
     story.ready()
-    ended = [effect.record for effect in story.effects if type(effect).__name__ == "Emit"][-1]
+    ended = [effect.record for effect in story.effects if type(effect).__name__ == "Conclude"][-1]
     assert ended.init_duration is None and ended.duration > 12.0
     assert isinstance(story.told["i1"], Answer)
 
@@ -79,7 +82,7 @@ def test_standard_timeout_and_crash_reset_the_environment() -> None:
     story = Story().frozen()
     story.assign(timeout=3.0)
     effects = story.then(ev.DeadlineReached("i1"), after=3.0)
-    assert effects == ["CancelTimer", "Emit", "Complete", "KillAgents", "ArmTimer"]
+    assert effects == ["Conclude", "Complete", "KillAgents", "ArmTimer"]
     assert story.phase is PhaseName.RESETTING
     story.then(ev.AgentExited(RUNTIME, signal=9))
     assert story.phase is PhaseName.UNINITIALIZED and _kind(story) is FailureKind.TIMEOUT
@@ -331,3 +334,63 @@ def test_invocation_waiting_for_a_reset_that_never_ends_is_failed() -> None:
     story.assign("i2")
     story.then(ev.DeadlineReached("shutdown"), after=10.0)
     assert _kind(story, "i2") is FailureKind.SANDBOX
+
+
+def test_frozen_server_is_thawed_for_its_stop_hook_though_it_is_killed_afterwards() -> None:
+    at_once = ShutdownBudget(
+        runtime_only=0.0, with_internal_extension=0.0, with_external_extension=0.0, runtime_share=1.0
+    )
+    story = Story(replace(FUNCTION_SERVER, init_hook=False, pre_freeze_hook=False, shutdown=at_once)).frozen()
+    assert story.then(ev.StopRequested("spindown")) == ["Thaw", "Emit", "CallHook", "ArmTimer"]
+    assert story.then(ev.HookFinished("pre-stop"))[0] == "KillAgents"
+
+
+def test_stop_hook_that_outlasts_its_limit_is_followed_by_the_signal_and_its_late_end_by_nothing() -> None:
+    story = Story(replace(FUNCTION_SERVER, init_hook=False)).initialised()
+    story.then(ev.StopRequested("spindown"))
+    assert story.then(ev.DeadlineReached("shutdown"), after=90.0) == ["ArmTimer", "SignalAgent", "ArmTimer"]
+    assert story.then(ev.HookFinished("pre-stop", Failure(kind=FailureKind.TIMEOUT))) == []
+    assert story.then(ev.DeadlineReached("shutdown"), after=5.0) == ["KillAgents", "ArmTimer"]
+    assert story.crash()[-1] == "Destroy"
+
+
+def test_server_that_dies_during_its_stop_hook_is_gone_at_once() -> None:
+    story = Story(replace(FUNCTION_SERVER, init_hook=False)).initialised()
+    story.then(ev.StopRequested("spindown"))
+    assert story.crash()[-1] == "Destroy"
+    assert story.then(ev.HookFinished("pre-stop")) == [] and story.phase is PhaseName.GONE
+
+
+def test_initialise_hook_that_outlasts_its_own_limit_is_told_by_that_limit() -> None:
+    story = Story(FUNCTION_SERVER)
+    story.assign()
+    story.then(ev.SandboxReady())
+    story.ready()
+    story.then(ev.DeadlineReached("init"), after=30.0)
+    failure = story.told["i1"]
+    assert isinstance(failure, Failure) and failure.kind is FailureKind.TIMEOUT
+    assert (failure.limit, failure.detail) == (30.0, "initialize")
+
+
+def test_invocation_that_found_no_worker_after_all_is_delivered_to_the_next_that_asks() -> None:
+    story = Story(MANAGED, extensions=("extensions/e",))
+    story.assign()
+    story.then(ev.SandboxReady())
+    story.then(ev.AgentRegistered("extensions/e", False, False, False))
+    story.ready()
+    story.then(ev.NextWithdrawn(RUNTIME))
+    story.then(ev.NextRequested("extensions/e"))
+    assert story.phase is PhaseName.IDLE and story.machine.waiting
+    assert "Deliver" in story.ready()
+    story.answer()
+    assert isinstance(story.told["i1"], Answer)
+
+
+def test_caller_that_left_a_parallel_runtime_is_told_once_though_the_time_runs_out_later() -> None:
+    story = Story(MANAGED).initialised()
+    story.assign()
+    story.then(ev.Cancelled("i1"))
+    assert _kind(story) is FailureKind.CANCELLED
+    assert story.then(ev.DeadlineReached("i1"), after=3.0) == []
+    story.answer()
+    assert story.phase is PhaseName.IDLE

@@ -238,6 +238,11 @@ POLL = b"GET /next HTTP/1.1\r\nHost: x\r\nA: 1\r\n\r\n"
 OTHERS = (
     b"GET /else HTTP/1.1\r\nHost: y\r\n\r\n",
     b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nab",
+    b"PUT /b?c HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\ncd",
+    b"GET /other HTTP/1.1\r\nHost: x\r\nA: 1\r\n\r\n",
+    b"HEAD /next HTTP/1.1\r\nHost: x\r\nA: 1\r\n\r\n",
+    b"OPTIONS * HTTP/1.1\r\nHost: x\r\nA: 1\r\n\r\n",
+    b"GET http://h/p HTTP/1.1\r\nHost: x\r\nA: 1\r\n\r\n",
     b"POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     b"GET /up HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
     b"\r\n" + POLL,
@@ -255,6 +260,35 @@ def test_requests_that_come_again_are_read_as_at_first_however_they_are_cut(requ
 
     assert told(whole) == told(parse(*pieces)[0])
     assert len(set(map(id, whole))) == len(whole)
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        b"BREW / HTTP/1.1", b"GET / HTTP/2.0", b"GET / x HTTP/1.1", b"GET /\x80 HTTP/1.1", b"GET /\n HTTP/1.1",
+        b"GET /", b"", b"GET / HTTP/1.1\r\nTransfer-Encoding: gzip", b"GET / HTTP/1.1\r\nB\0: 1",
+        b"CONNECT h:1 HTTP/1.1",
+    ],
+)  # fmt: skip
+def test_known_fields_behind_another_first_line_are_refused_as_at_first(again: bytes) -> None:
+    fields = b"\r\nHost: x\r\nA: 1\r\n\r\n"
+    alone = parse(again + fields)
+    exchanges, refusal = parse(b"GET / HTTP/1.1" + fields, again + fields)
+    assert refusal == alone[1] and refusal is not None
+    assert len(exchanges) == 1 + len(alone[0])
+
+
+def test_known_fields_share_what_was_made_of_them_but_not_the_body_limit() -> None:
+    def limits(method: str, path: str) -> int:
+        return 1 if path == "/little" else 10
+
+    head = b" HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nab"
+    exchanges, refusal = parse(
+        b"POST /a" + head, b"POST /b" + head, b"POST /little" + head, limits=HttpLimits(body_bytes=limits)
+    )
+    assert [exchange.target for exchange in exchanges] == ["/a", "/b"]
+    assert exchanges[0].headers is exchanges[1].headers
+    assert refusal is not None and refusal.status == 413
 
 
 def test_last_request_of_a_connection_is_not_taken_for_one_that_comes_again() -> None:

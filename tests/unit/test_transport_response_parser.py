@@ -156,3 +156,36 @@ def test_answers_read_alike_however_they_are_split(cuts: list[int]) -> None:
         rest = rest[cut:]
     parser, body, loss = read(*[piece for piece in (*pieces, rest) if piece])
     assert loss is None and parser.done and body == b"abcdex" and parser.keep_alive
+
+
+ANSWERS = (
+    OK + b"Content-Length: 3\r\nA: 1\r\n\r\nabc",
+    OK + b"Content-Length: 3\r\nA: 1\r\n\r\ndef",
+    OK + b"Content-Length: 3\r\nA: 2\r\n\r\nabc",
+    OK + b"Content-Length: 0\r\n\r\n",
+    b"HTTP/1.1 100 Continue\r\n\r\n" + OK + b"Content-Length: 0\r\n\r\n",
+    OK + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
+    b"HTTP/1.1 304 Not Modified\r\nContent-Length: 3\r\nA: 1\r\n\r\n",
+    b"HTTP/1.1 204 No Content\r\n\r\n",
+)
+
+
+@given(st.lists(st.sampled_from(ANSWERS), max_size=12))
+def test_answers_that_come_again_are_read_as_at_first(answers: list[bytes]) -> None:
+    parser = ResponseParser(SMALL)
+    for answer in answers:
+        alone, body, _ = read(answer)
+        parser.begin(head_only=False, upgrade=False)
+        assert parser.feed(answer) is None and parser.take() == body and parser.done and parser.headed
+        assert (parser.status, parser.headers, parser.keep_alive) == (alone.status, alone.headers, True)
+
+
+def test_answers_with_the_same_head_share_their_fields() -> None:
+    parser, _, _ = read(ANSWERS[0])
+    first = parser.headers
+    for answer, shares in ((ANSWERS[1], True), (ANSWERS[2], False)):
+        parser.begin(head_only=False, upgrade=False)
+        parser.feed(answer)
+        assert (parser.headers is first) is shares
+    parser.begin(head_only=True, upgrade=False)
+    assert parser.feed(ANSWERS[2][:-3]) is None and parser.done

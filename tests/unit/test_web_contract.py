@@ -101,8 +101,8 @@ def test_only_tmp_is_writable_but_in_persistent_services() -> None:
 
 
 def test_answers_of_serverless_services_are_limited_to_six_mebibytes() -> None:
-    assert WIRE.response_max(SERVICE, INVOCATION) == 6_291_456
-    assert WIRE.response_max(PERSISTENT, INVOCATION) is None
+    assert WIRE.response_max(SERVICE, relayed=True) == 6_291_456
+    assert WIRE.response_max(PERSISTENT, relayed=True) is None
 
 
 def test_memory_stands_for_processors() -> None:

@@ -5,14 +5,21 @@ from typing import Any
 
 import pytest
 
-from torpor.contracts.web.forwarded import request_fields, response_fields, wanted_upgrade
+from torpor.contracts.web.forwarded import request_lines, response_lines, wanted_upgrade
+
+
+def pairs(lines: bytes) -> list[tuple[str, str]]:
+    assert lines.endswith(b"\r\n")
+    given = (line.partition(": ") for line in lines.decode("latin-1").split("\r\n")[:-1])
+    return [(name, value) for name, _, value in given]
 
 
 def sent(*fields: tuple[str, str], peer: str = "192.0.2.7", **given: Any) -> dict[str, str]:
     """The fields inside by lower-case name; fails if one occurs twice."""
     raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields]
-    call = {"scheme": "http", "host": "shop.localhost", "request_id": "the-id", **given}
-    found = request_fields(raw, peer=peer, **call)
+    call = {"scheme": "http", "host": "shop.localhost", **given}
+    prefix = call.pop("prefix", "")
+    found = pairs(request_lines(raw, peer=peer, **call).of("the-id", prefix))
     assert len({name.lower() for name, _ in found}) == len(found)
     return {name.lower(): value for name, value in found}
 
@@ -25,7 +32,7 @@ def test_the_callers_own_fields_go_through_with_the_host() -> None:
 
 def test_fields_that_occur_several_times_stay_in_order() -> None:
     raw = [(b"Accept", b"a"), (b"X-A", b"1"), (b"Accept", b"b")]
-    found = request_fields(raw, peer="", scheme="http", host="h", request_id="i")
+    found = pairs(request_lines(raw, peer="", scheme="http", host="h").of("i"))
 
     assert found[:3] == [("Accept", "a"), ("X-A", "1"), ("Accept", "b")]
 
@@ -44,6 +51,10 @@ def test_fields_that_connection_names_stay_behind() -> None:
 
     assert "x-hop" not in found
     assert found["x-end"] == "2"
+
+
+def test_connection_cannot_take_the_host_away() -> None:
+    assert sent(("Host", "shop.localhost"), ("Connection", "Host, close"))["host"] == "shop.localhost"
 
 
 def test_the_server_is_told_who_asked_and_how() -> None:
@@ -121,8 +132,8 @@ def test_an_answers_fields_go_through_without_those_of_the_connection() -> None:
         (b"Transfer-Encoding", b"chunked"), (b"X-Hop", b"1"), (b"Set-Cookie", b"b"), (b"X-Forwarded-For", b"kept"),
     ]  # fmt: skip
 
-    assert response_fields(fields) == [
-        ("Set-Cookie", "a"), ("Set-Cookie", "b"), ("X-Forwarded-For", "kept"),
+    assert pairs(response_lines(fields)) == [
+        ("Date", "now"), ("Set-Cookie", "a"), ("Set-Cookie", "b"), ("X-Forwarded-For", "kept"),
     ]  # fmt: skip
 
 
@@ -131,7 +142,7 @@ def test_names_without_end_do_not_fill_the_memory() -> None:
 
     for number in range(5_000):
         sent((f"X-{number}", "1"))
-        response_fields([(f"X-{number}".encode(), b"1")])
+        response_lines([(f"X-{number}".encode(), b"1")])
 
     assert len(forwarded._names) <= 1024
     assert len(forwarded._answered) <= 1024
@@ -139,7 +150,7 @@ def test_names_without_end_do_not_fill_the_memory() -> None:
 
 def test_a_request_of_a_dozen_fields_takes_microseconds() -> None:
     raw = [(f"Field-{number}".encode(), b"value of a usual length") for number in range(12)]
-    request_fields(raw, peer="127.0.0.1", scheme="http", host="h", request_id="i")
+    request_lines(raw, peer="127.0.0.1", scheme="http", host="h").of("i")
     best = min(_timed(raw) for _ in range(50))
 
     assert best < 50e-6, "ten times what it takes on a slow machine"
@@ -147,5 +158,5 @@ def test_a_request_of_a_dozen_fields_takes_microseconds() -> None:
 
 def _timed(raw: list[tuple[bytes, bytes]]) -> float:
     began = time.perf_counter()
-    request_fields(raw, peer="127.0.0.1", scheme="http", host="h", request_id="i")
+    request_lines(raw, peer="127.0.0.1", scheme="http", host="h").of("i")
     return time.perf_counter() - began

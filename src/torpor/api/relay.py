@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from torpor.model.invocation import Fields
-from torpor.transport import Tunnel, splice
+from torpor.transport import AnyHeaders, Tunnel, header_lines, splice
 
 _HELD = 64 * 1024
 """Bodies up to this many bytes wait for their end, so that one write carries the whole answer."""
@@ -23,9 +23,9 @@ class Caller(Protocol):
 
     on_writable: Callable[[], None] | None
 
-    def reply(self, status: int, headers: Sequence[tuple[str, str]] = (), body: bytes = b"") -> bool: ...
+    def reply(self, status: int, headers: AnyHeaders = (), body: bytes = b"") -> bool: ...
 
-    def begin(self, status: int, fields: Sequence[tuple[str, str]] = (), length: int | None = None) -> bool: ...
+    def begin(self, status: int, fields: AnyHeaders = (), length: int | None = None) -> bool: ...
 
     def write(self, data: bytes) -> bool: ...
 
@@ -48,13 +48,13 @@ class CallerRelay:
         self.on_writable: Callable[[], None] | None = None
         self._held: bytes | None = None
         self._status = 0
-        self._fields: Fields = ()
+        self._fields: AnyHeaders = ()
         self._length = 0
 
-    def head(self, status: int, fields: Fields, length: int | None) -> None:
+    def head(self, status: int, fields: AnyHeaders, length: int | None) -> None:
         self.begun = True
         if self._extra:
-            fields = [*fields, *self._extra]
+            fields = header_lines(fields) + header_lines(self._extra)
         if length is not None and 0 < length <= _HELD and self._caller.method != "HEAD":
             self._status, self._fields, self._length, self._held = status, fields, length, b""
         else:
@@ -127,7 +127,7 @@ class NoCaller:
         self.begun = False
         self.on_writable: Callable[[], None] | None = None
 
-    def head(self, status: int, fields: Fields, length: int | None) -> None:
+    def head(self, status: int, fields: AnyHeaders, length: int | None) -> None:
         self.begun = True
 
     def data(self, chunk: bytes) -> bool:

@@ -5,6 +5,7 @@ import secrets
 from urllib.parse import urlsplit
 
 from torpor.contracts.function_compute.contract import FunctionComputeContract
+from torpor.contracts.function_compute.environment import Credentials as RoleCredentials
 from torpor.contracts.lambda_.contract import LambdaContract
 from torpor.contracts.lambda_.environment import Credentials
 from torpor.contracts.lambda_.managed import ManagedContract
@@ -27,6 +28,7 @@ def contracts(settings: Settings, isolation: Isolation) -> dict[str, Contract]:
         "lambda": standard,
         "lambda_managed": ManagedContract(standard=standard),
         "function_compute": FunctionComputeContract(
+            credentials=_role_credentials(settings),
             start_limit=settings.fc_start_limit,
             instances=settings.fc_instances,
             idle_timeout=settings.fc_idle_timeout,
@@ -61,6 +63,15 @@ def _credentials(settings: Settings) -> Credentials:
         access_key="ASIA" + settings.account + "TORP",
         secret_key=secrets.token_urlsafe(30),
         session_token=secrets.token_urlsafe(60),
+    )
+
+
+def _role_credentials(settings: Settings) -> RoleCredentials:
+    """As `_credentials`, for functions that have a role."""
+    return RoleCredentials(
+        access_key="STS.TORPOR" + settings.account,
+        secret_key=secrets.token_urlsafe(30),
+        security_token=secrets.token_urlsafe(60),
     )
 
 

@@ -7,7 +7,7 @@ from torpor.lifecycle import TransitionRefused
 from torpor.model.failure import Answer, Failure
 from torpor.model.function import FunctionVersion
 from torpor.model.image import Image, Layout
-from torpor.model.invocation import Fields, Invocation
+from torpor.model.invocation import Fields, HeaderLines, Invocation
 from torpor.model.policy import LifecyclePolicy, ScalingPolicy
 from torpor.model.records import Record
 from torpor.model.runtime_calls import ExtensionCall, RuntimeCall
@@ -71,22 +71,23 @@ class ServerWire(Protocol):
         """The request for an invocation that is not one itself."""
         ...
 
-    def forwarded(self, version: FunctionVersion, invocation: Invocation, environment: str) -> Fields:
+    def forwarded(self, version: FunctionVersion, invocation: Invocation, environment: str) -> Fields | HeaderLines:
         """The fields of a request that is passed on."""
         ...
 
-    def returned(self, version: FunctionVersion, status: int, fields: RawFields) -> Fields | Failure:
+    def returned(self, version: FunctionVersion, status: int, fields: RawFields) -> Fields | HeaderLines | Failure:
         """The fields that the caller of a passed-on request gets; a Failure if the answer breaks a rule."""
         ...
 
-    def response_max(self, version: FunctionVersion, invocation: Invocation) -> int | None:
-        """Bytes of an answer's body; None if there is no bound."""
+    def response_max(self, version: FunctionVersion, *, relayed: bool) -> int | None:
+        """Bytes of an answer's body, be it passed on or kept until it is whole; None if there is no bound."""
         ...
 
     def answer(
         self, version: FunctionVersion, invocation: Invocation, status: int, fields: RawFields, body: bytes
     ) -> Answer:
-        """The result of an invocation that was not passed on, or what a passed-on one counts as (without its body)."""
+        """The result of an invocation that was not passed on, or what a passed-on one counts as, by status and fields
+        alone."""
         ...
 
     def hook(self, version: FunctionVersion, hook: str, environment: str) -> ServerCall: ...
@@ -228,6 +229,11 @@ class Contract(Protocol):
         self, version: FunctionVersion, image: Image, record: Record, *, wall: float, memory_mb: int, trace: str
     ) -> list[str]:
         """The platform's own log events; `trace` is the header of the invocation if its trace is recorded."""
+        ...
+
+    @property
+    def logs_every_invocation(self) -> bool:
+        """Are there lines about invocations that went well? If not, `log_lines` is not asked about them."""
         ...
 
     def is_traced(self, version: FunctionVersion) -> bool:

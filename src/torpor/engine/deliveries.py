@@ -5,14 +5,15 @@ being released because nobody waits for it any more.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from torpor.engine.contract import RawFields, ServerWire
 from torpor.lifecycle.events import Answered, AnswerRefused, Cancelled, Event
-from torpor.model.failure import Failure, FailureKind
+from torpor.model.failure import Answer, Failure, FailureKind
 from torpor.model.function import FunctionVersion
-from torpor.model.invocation import HttpRequest, Invocation
-from torpor.transport import ClientConnection, Loss, LossKind, encode_request
+from torpor.model.invocation import Fields, HeaderLines, HttpRequest, Invocation
+from torpor.transport import AnswerFields, ClientConnection, Loss, LossKind, encode_request
 
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 _KINDS = {
@@ -36,6 +37,16 @@ class Courier(Protocol):
         """The environment's id."""
         ...
 
+    @property
+    def buffered_max(self) -> int | None:
+        """Bytes of an answer that is kept until it is whole; None if there is no bound."""
+        ...
+
+    @property
+    def relayed_max(self) -> int | None:
+        """Bytes of an answer that is passed on."""
+        ...
+
     def feed(self, event: Event) -> None: ...
 
     def give_back(self, connection: ClientConnection) -> None:
@@ -50,11 +61,26 @@ class Courier(Protocol):
         """No answer will come; a process that has just ended may be the better explanation."""
         ...
 
+    def ended(self, delivery: "Delivery") -> None:
+        """Only the connection's end says that the answer is whole; a process that has just ended says it is not."""
+        ...
+
 
 class Delivery:
     """What buffered and relayed deliveries share."""
 
-    __slots__ = ("_courier", "_reused", "_size", "began", "connection", "invocation", "over", "retried")
+    __slots__ = (
+        "_courier",
+        "_fields",
+        "_reused",
+        "_size",
+        "_status",
+        "began",
+        "connection",
+        "invocation",
+        "over",
+        "retried",
+    )
 
     def __init__(self, courier: Courier, invocation: Invocation, began: float) -> None:
         self.began = began
@@ -65,6 +91,8 @@ class Delivery:
         self._courier = courier
         self._reused = False
         self._size = 0
+        self._status = 0
+        self._fields: RawFields = ()
 
     def begin(self, connection: ClientConnection, *, reused: bool) -> None:
         """Send the request over this connection."""
@@ -84,7 +112,19 @@ class Delivery:
             self.release()
             self._courier.feed(AnswerRefused(self.invocation.id, failure))
 
+    def complete(self, reusable: bool) -> None:
+        """The answer is whole."""
+        raise NotImplementedError
+
     # What the connection tells.
+
+    def end(self, reusable: bool) -> None:
+        if self.over:
+            return
+        if reusable or is_framed(self._fields):
+            self.complete(reusable)
+        else:
+            self._courier.ended(self)
 
     def informed(self, status: int, fields: RawFields) -> None:
         """Interim answers are not passed on."""
@@ -108,52 +148,46 @@ class Delivery:
     def _may_repeat(self) -> bool:
         raise NotImplementedError
 
-    def _fits(self, status: int, fields: RawFields) -> bool:
-        """Is the announced size within the bound? If not, the invocation has failed."""
-        length = content_length(fields)
-        return length is None or self._within(length)
-
-    def _within(self, size: int) -> bool:
-        limit = self._courier.wire.response_max(self._courier.version, self.invocation)
+    def _within(self, size: int, limit: int | None) -> bool:
+        """Is the size of the body within the bound? If not, the invocation has failed."""
         if limit is None or size <= limit:
             return True
         self.fail(Failure(kind=FailureKind.OVERSIZE, size=size, limit=float(limit)))
         return False
 
-    def _answered(self, status: int, fields: RawFields, body: bytes, reusable: bool) -> None:
+    def _answered(self, answer: Answer, reusable: bool) -> None:
         courier, connection = self._courier, self.connection
         self.over, self.connection = True, None
         if connection is not None:
             courier.give_back(connection) if reusable else connection.close()
-        answer = courier.wire.answer(courier.version, self.invocation, status, fields, body)
         courier.feed(Answered(self.invocation.id, answer))
 
 
 class BufferedDelivery(Delivery):
     """An invocation whose result is the answer's whole body."""
 
-    __slots__ = ("_body", "_fields", "_status")
+    __slots__ = ("_body",)
 
     def __init__(self, courier: Courier, invocation: Invocation, began: float) -> None:
         super().__init__(courier, invocation, began)
-        self._status = 0
-        self._fields: RawFields = ()
         self._body: list[bytes] = []
 
-    def head(self, status: int, headers: RawFields) -> None:
-        if not self.over and self._fits(status, headers):
+    def head(self, status: int, headers: AnswerFields) -> None:
+        if not self.over and self._within(headers.content_length() or 0, self._courier.buffered_max):
             self._status, self._fields = status, headers
 
     def data(self, chunk: bytes) -> None:
         self._size += len(chunk)
-        if not self.over and self._within(self._size):
+        if not self.over and self._within(self._size, self._courier.buffered_max):
             self._body.append(chunk)
 
-    def end(self, reusable: bool) -> None:
+    def complete(self, reusable: bool) -> None:
         if not self.over:
-            self._answered(self._status, self._fields, b"".join(self._body), reusable)
+            courier, body = self._courier, b"".join(self._body)
+            answer = courier.wire.answer(courier.version, self.invocation, self._status, self._fields, body)
+            self._answered(answer, reusable)
 
-    def upgraded(self, status: int, headers: RawFields, rest: bytes) -> None:
+    def upgraded(self, status: int, headers: AnswerFields, rest: bytes) -> None:
         self.fail(Failure(kind=FailureKind.MALFORMED, detail="the server changed the protocol unasked"))
 
     def _send(self, connection: ClientConnection) -> None:
@@ -166,51 +200,72 @@ class BufferedDelivery(Delivery):
         return False  # it may have been begun, and an event must not run twice unnoticed
 
 
+@dataclass(frozen=True, slots=True)
+class _Passed:
+    """What the head of a server's answer becomes on its way to a caller. Servers repeat themselves, so it is kept with
+    the fields: a connection belongs to one environment, whose wire and version are always the same."""
+
+    fields: Fields | HeaderLines
+    length: int | None
+    answer: Answer
+
+
 class RelayedDelivery(Delivery):
     """A request that is passed on, and its answer while it arrives."""
 
-    __slots__ = ("_fields", "_http", "_status")
+    __slots__ = ("_http", "_passed")
+
+    _passed: _Passed
 
     def __init__(self, courier: Courier, invocation: Invocation, began: float, http: HttpRequest) -> None:
         super().__init__(courier, invocation, began)
         self._http = http
-        self._status = 0
-        self._fields: RawFields = ()
 
-    def head(self, status: int, headers: RawFields) -> None:
-        if self.over or not self._fits(status, headers):
+    def head(self, status: int, headers: AnswerFields) -> None:
+        if self.over:
             return
-        courier = self._courier
-        fields = courier.wire.returned(courier.version, status, headers)
+        passed = headers.kept or self._pass(status, headers)
+        if passed is None or not self._within(passed.length or 0, self._courier.relayed_max):
+            return
+        self._passed, self._fields = passed, headers
+        self._http.relay.head(status, passed.fields, passed.length)
+
+    def _pass(self, status: int, headers: AnswerFields) -> _Passed | None:
+        """None if the invocation has failed by it."""
+        wire, version = self._courier.wire, self._courier.version
+        fields = wire.returned(version, status, headers)
         if isinstance(fields, Failure):
             self.fail(fields)
-            return
-        self._status, self._fields = status, headers
-        self._http.relay.head(status, fields, content_length(headers))
+            return None
+        answer = wire.answer(version, self.invocation, status, headers, b"")
+        headers.kept = passed = _Passed(fields, headers.content_length(), answer)
+        return passed
 
     def data(self, chunk: bytes) -> None:
         self._size += len(chunk)
-        if self.over or not self._within(self._size):
+        if self.over or not self._within(self._size, self._courier.relayed_max):
             return
         connection, relay = self.connection, self._http.relay
         if not relay.data(chunk) and connection is not None:
             connection.pause()
             relay.on_writable = connection.resume
 
-    def end(self, reusable: bool) -> None:
+    def complete(self, reusable: bool) -> None:
         if not self.over:
             self._http.relay.end()
-            self._answered(self._status, self._fields, b"", reusable)
+            self._answered(self._passed.answer, reusable)
 
-    def upgraded(self, status: int, headers: RawFields, rest: bytes) -> None:
+    def upgraded(self, status: int, headers: AnswerFields, rest: bytes) -> None:
+        courier = self._courier
         if self.over or self.connection is None:
             return
-        self._status, self._fields = status, headers
+        answer = courier.wire.answer(courier.version, self.invocation, status, headers, b"")
+        self._passed = _Passed((), None, answer)
         self._http.relay.join(status, headers, self.connection.tunnel(rest), self._parted)
 
     def _parted(self) -> None:
         if not self.over:
-            self._answered(self._status, self._fields, b"", False)
+            self._answered(self._passed.answer, False)
 
     def writable(self) -> None:
         if self._http.body is not None:
@@ -249,12 +304,9 @@ class RelayedDelivery(Delivery):
         return self._http.body is None and self._http.method in _IDEMPOTENT and not self._http.relay.begun
 
 
-def content_length(fields: RawFields) -> int | None:
-    """What an answer's head says of its body; None if it says nothing."""
-    for name, value in fields:
-        if len(name) == _LENGTH_NAME and name.lower() == b"content-length":
-            return int(value) if value.strip().isdigit() else None
-    return None
+def is_framed(fields: RawFields) -> bool:
+    """Does an answer's head say how its end is known?"""
+    return any(name.lower() in _FRAMING for name, _ in fields)
 
 
-_LENGTH_NAME = len(b"content-length")
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})

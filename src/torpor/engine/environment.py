@@ -31,7 +31,7 @@ from torpor.model.failure import Answer, Failure, FailureKind
 from torpor.model.function import CodeRef, FunctionVersion
 from torpor.model.invocation import Invocation, Outcome, OutcomeStatus
 from torpor.model.policy import RuntimeKind
-from torpor.model.records import CodeFetched, InitEnded, InvocationEnded, Record, SandboxMade
+from torpor.model.records import CodeFetched, InitEnded, InvocationStarted, Record, SandboxMade
 from torpor.sandbox.images import RuntimeImage
 from torpor.sandbox.port import ProcessExit, Sandbox, SandboxProvider, SandboxStatistics, Stream
 from torpor.telemetry import END_OF_PHASE, History, Journal, Traces
@@ -41,8 +41,8 @@ log = logging.getLogger(__name__)
 _SIGNALS = {fx.SignalName.TERMINATE: signals.SIGTERM, fx.SignalName.KILL: signals.SIGKILL}
 _MIB = 1024 * 1024
 _SETTLING_PHASES = frozenset({PhaseName.SERVING, PhaseName.RESETTING})
-_AFTER_OUTPUT = frozenset({InvocationEnded, InitEnded})
-"""Records that come after all that the processes have written."""
+_GIVES_NO_ROOM = frozenset({ev.Assigned, ev.NothingPending})
+"""Events after which the pool has nothing to do: it has sent them."""
 _FAILED = {
     FailureKind.TIMEOUT: OutcomeStatus.TIMEOUT,
     FailureKind.SANDBOX: OutcomeStatus.FAILURE,
@@ -52,6 +52,11 @@ _FAILED = {
 
 class Owner(Protocol):
     """The pool, as its environments see it."""
+
+    @property
+    def is_awaited(self) -> bool:
+        """Does a request wait for memory or for its turn?"""
+        ...
 
     def settled(self, environment: "Environment") -> None:
         """The environment has room again, or has ended; give it work or leave it."""
@@ -114,6 +119,8 @@ class Environment:
         self.is_running = self.machine.is_running
         self.has_expired = self.machine.has_expired
         self.require = self.machine.runtime.require
+        self.settles = self.machine.policy.runtime_kind is not RuntimeKind.SERVER
+        """Whether it may have answered without being free yet."""
         self.has_workers = self.machine.policy.runtime_kind is RuntimeKind.PARALLEL_POLLER
         self._inside = self._make_inside(around)
         self._done: dict[str, Done] = {}
@@ -127,12 +134,16 @@ class Environment:
         self._transcript = Transcript(
             around.journal, version, self.log_stream, contract, image, self._memory_mb, self._tracer
         )
+        self._logs_all = self._tracer is not None or contract.logs_every_invocation
+        """Whether records of invocations that went well are more than history."""
         self._ended = asyncio.Event()
         self._removal: asyncio.Task[None] | None = None
         self._perform: Mapping[type, Callable[[Any], None]] = {
             fx.Deliver: self._deliver,
+            fx.DeliverAgain: self._deliver_again,
             fx.NotifyInvoke: self._notify_invoke,
             fx.NotifyShutdown: self._notify_shutdown,
+            fx.Conclude: self._conclude,
             fx.Complete: self._complete,
             fx.Emit: self._emit,
             fx.ArmTimer: self._arm,
@@ -282,7 +293,14 @@ class Environment:
         except Exception:  # half of what the machine asked for is not done: the environment cannot be trusted any more
             log.exception("environment %s of %s: %s", self.id, self.version.function, type(event).__name__)
             self._lose_track()
-        if self.machine.free_slots and type(event) is not ev.NothingPending:
+        if type(event) not in _GIVES_NO_ROOM:
+            self._offer_room()
+
+    def _offer_room(self) -> None:
+        """Tell the pool of room that it does not know of, or that somebody waits for."""
+        machine = self.machine
+        is_known = self.listed and machine.slots and not self.has_workers
+        if (not is_known or self._owner.is_awaited) and machine.free_slots:
             self._owner.settled(self)
 
     def _lose_track(self) -> None:
@@ -321,6 +339,13 @@ class Environment:
     # -- effects -----------------------------------------------------------------------------------------------------
 
     def _deliver(self, effect: fx.Deliver) -> None:
+        invocation = effect.invocation
+        self._deadlines.arm(invocation.id, effect.deadline)
+        if self._logs_all or invocation.wants_log:
+            self._note(InvocationStarted(at=effect.at, id=invocation.id))
+        self._inside.deliver(invocation, effect.deadline)
+
+    def _deliver_again(self, effect: fx.DeliverAgain) -> None:
         self._inside.deliver(effect.invocation, effect.deadline)
 
     def _notify_invoke(self, effect: fx.NotifyInvoke) -> None:
@@ -333,13 +358,15 @@ class Environment:
         invocation = effect.invocation
         done = self._done.pop(invocation.id, None)
         self.last_used = self._clock.monotonic()
-        outcome = self._outcome(invocation, effect.result)
-        self._inside.release(invocation.id)
+        outcome = self._outcome(invocation, effect.result, self._inside.release(invocation.id))
         if done is not None:
             done(outcome)
 
-    def _outcome(self, invocation: Invocation, result: Answer | Failure) -> Outcome:
-        tail = self._transcript.tail(invocation.id) if invocation.wants_log else b""
+    def _outcome(self, invocation: Invocation, result: Answer | Failure, elapsed: float) -> Outcome:
+        tail = b""
+        if invocation.wants_log:
+            self._drain_output()
+            tail = self._transcript.tail(invocation.id)
         if isinstance(result, Answer):
             return Outcome(
                 status=OutcomeStatus.ERROR if result.error_type else OutcomeStatus.SUCCESS,
@@ -349,12 +376,12 @@ class Environment:
                 version=self.version.version,
                 log_tail=tail,
                 environment=self.id,
-                duration=self._inside.elapsed(invocation.id),
-                memory_mb=self._told_memory(invocation),
+                duration=elapsed,
+                memory_mb=self._memory_mb() if invocation.wants_memory else 0,  # reading it takes a moment
             )
         if result.kind is FailureKind.SANDBOX:
             log.error("invocation %s of %s: %s", invocation.id, self.version.function, result.detail)
-        explained = self._explained(result, invocation.id)
+        explained = self._explained(result, elapsed)
         kind, payload = self._contract.failure(explained, self.version, invocation.id, self._clock.wall())
         status = _FAILED.get(result.kind, OutcomeStatus.ERROR)
         return Outcome(
@@ -364,20 +391,15 @@ class Environment:
             version=self.version.version,
             log_tail=tail,
             environment=self.id,
-            duration=self._inside.elapsed(invocation.id),
-            memory_mb=self._told_memory(invocation),
+            duration=elapsed,
+            memory_mb=self._memory_mb() if invocation.wants_memory else 0,
             failure=explained,
         )
 
-    def _told_memory(self, invocation: Invocation) -> int:
-        """Reading it takes a moment, so only those are told who show it."""
-        return self._memory_mb() if invocation.wants_memory else 0
-
-    def _explained(self, failure: Failure, invocation_id: str) -> Failure:
+    def _explained(self, failure: Failure, elapsed: float) -> Failure:
         """With what helps its reader, where the runtime is a server that people have to put right."""
         if self.machine.policy.runtime_kind is not RuntimeKind.SERVER:
             return failure
-        elapsed = self._inside.elapsed(invocation_id)
         return msgspec.structs.replace(
             failure,
             elapsed=self._clock.monotonic() - self._began if failure.starting or not elapsed else elapsed,
@@ -388,13 +410,32 @@ class Environment:
 
     def _emit(self, effect: fx.Emit) -> None:
         record: Record = effect.record
-        if type(record) in _AFTER_OUTPUT:
-            if self._sandbox is not None:
-                self._sandbox.drain_output()
-            if (failure := getattr(record, "failure", None)) is not None:
-                record = msgspec.structs.replace(record, failure=self._explained(failure, getattr(record, "id", "")))
         if type(record) is InitEnded:
+            self._drain_output()
+            if record.failure is not None:
+                record = msgspec.structs.replace(record, failure=self._explained(record.failure, 0.0))
             self._note_init(record)
+        self._note(record)
+
+    def _conclude(self, effect: fx.Conclude) -> None:
+        record = effect.record
+        self._deadlines.cancel(record.id)
+        failure = record.failure
+        if failure is None and not self._logs_all:
+            self._around.history.note(self.version.function, self.id, record, self._clock.wall())
+            return
+        self._drain_output()
+        if failure is not None:
+            failure = self._explained(failure, self._inside.elapsed(record.id))
+            record = msgspec.structs.replace(record, failure=failure)
+        self._note(record)
+
+    def _drain_output(self) -> None:
+        """What comes now in the log comes after all that the processes have written."""
+        if self._sandbox is not None:
+            self._sandbox.drain_output()
+
+    def _note(self, record: Record) -> None:
         wall = self._clock.wall()
         self._transcript.note(record, wall)
         if type(record) in END_OF_PHASE:

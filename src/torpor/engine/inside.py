@@ -30,8 +30,8 @@ class Inside(Protocol):
         """Hand the runtime an invocation. `deadline` is a monotonic time."""
         ...
 
-    def release(self, invocation_id: str) -> None:
-        """The invocation is over for everybody outside."""
+    def release(self, invocation_id: str) -> float:
+        """The invocation is over for everybody outside; the result is as of `elapsed`."""
         ...
 
     def elapsed(self, invocation_id: str) -> float:

@@ -99,8 +99,9 @@ class PolledInside:
         if agent == RUNTIME:
             self._endpoint.forget()
 
-    def release(self, invocation_id: str) -> None:
+    def release(self, invocation_id: str) -> float:
         """A poller cannot be told."""
+        return 0.0
 
     def elapsed(self, invocation_id: str) -> float:
         return 0.0

@@ -97,22 +97,23 @@ class Pool:
         if self._closing:
             done(ShuttingDown("The server is shutting down; send the request again in a moment."))
             return None
-        group = self._groups.get(version.key) or self._new_group(version)
+        key = version.key
+        group = self._groups.get(key) or self._new_group(version)
         running = self._running.get(version.function, 0)
         decision = place(
             function_running=running,
             unreserved_running=self._unreserved,
             reserved=reserved,
-            total_reserved=self._reservations(),
+            total_reserved=self._reservations() if group.scaling.counted else 0,
             account=self._limits.account_concurrency,
             free_environments=len(group.free),
-            settling_slots=group.settling_slots,
+            settling_slots=group.settling_slots if group.settling else 0,
             counted=group.scaling.counted,
         )
         if decision is Placement.REFUSE_ACCOUNT or decision is Placement.REFUSE_RESERVED:
             done(Throttled("Rate Exceeded.", reason=_REFUSALS[decision]))
             return None
-        self._groups.setdefault(version.key, group)
+        self._groups[key] = group
         self._running[version.function] = running + 1
         counted = reserved is None and group.scaling.counted
         self._unreserved += counted
@@ -203,6 +204,8 @@ class Pool:
             return False
         environment.retired = request.outdated
         self._assign(environment, request)
+        if environment.free_slots:
+            self.settled(environment)
         return True
 
     def _new_environment(self, group: Group) -> Environment | None:
@@ -225,9 +228,10 @@ class Pool:
         environment.assign(request.invocation, partial(self._answered, environment, request))
 
     def _answered(self, environment: Environment, request: Request, outcome: Outcome) -> None:
-        group = self._groups.get(environment.key)
-        if group is not None and environment.settling_slots:
-            group.settling.add(environment)
+        if environment.settles and environment.settling_slots:
+            group = self._groups.get(environment.key)
+            if group is not None:
+                group.settling.add(environment)
         self._finished(request, outcome)
 
     def _finished(self, request: Request, outcome: Outcome | TorporError) -> None:
@@ -306,6 +310,11 @@ class Pool:
                     self._await_memory(request)
 
     # -- environments ------------------------------------------------------------------------------------------------
+
+    @property
+    def is_awaited(self) -> bool:
+        """Does a request wait for memory or for its turn?"""
+        return self._queued > 0 or bool(self._waiting)
 
     def settled(self, environment: Environment) -> None:
         """An environment has room, or has ended: give it work, keep it, or forget it."""

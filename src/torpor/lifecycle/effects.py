@@ -7,7 +7,7 @@ import msgspec
 
 from torpor.model.failure import Answer, Failure
 from torpor.model.invocation import Invocation
-from torpor.model.records import Record
+from torpor.model.records import InvocationEnded, Record
 
 
 class StartAgents(msgspec.Struct, frozen=True):
@@ -17,9 +17,18 @@ class StartAgents(msgspec.Struct, frozen=True):
 
 
 class Deliver(msgspec.Struct, frozen=True):
-    """Hand the invocation to the runtime (the answer to its parked request, or a request to its server).
+    """Hand the invocation to the runtime (the answer to its parked request, or a request to its server), having armed
+    the timer of its name at `deadline`, and keep the record of its start: one effect, as it is asked for every time.
 
-    `deadline` is a monotonic time."""
+    `at` and `deadline` are monotonic times."""
+
+    invocation: Invocation
+    at: float
+    deadline: float
+
+
+class DeliverAgain(msgspec.Struct, frozen=True):
+    """The runtime has asked once more while it has this invocation: hand it over again, as before."""
 
     invocation: Invocation
     deadline: float
@@ -92,6 +101,12 @@ class Emit(msgspec.Struct, frozen=True):
     record: Record
 
 
+class Conclude(msgspec.Struct, frozen=True):
+    """An invocation is over inside: cancel the timer of its name and keep this record."""
+
+    record: InvocationEnded
+
+
 class Complete(msgspec.Struct, frozen=True):
     """Tell the caller of an invocation its result."""
 
@@ -108,6 +123,7 @@ class Destroy(msgspec.Struct, frozen=True):
 Effect = (
     StartAgents
     | Deliver
+    | DeliverAgain
     | NotifyInvoke
     | NotifyShutdown
     | Freeze
@@ -119,6 +135,7 @@ Effect = (
     | KillAgents
     | CallHook
     | Emit
+    | Conclude
     | Complete
     | Destroy
 )

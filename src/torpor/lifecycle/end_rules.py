@@ -33,7 +33,7 @@ class EndRules(Ground):
         self._fail_all(failure, now)
         if self.phase.name is PhaseName.INITIALIZING:
             self._out.append(fx.CancelTimer(INIT_TIMER))
-        if self.phase.name is PhaseName.FROZEN and self._ending(now).budget > 0:
+        if self.phase.name is PhaseName.FROZEN and (self.policy.pre_stop_hook or self._ending(now).budget > 0):
             self._out.append(fx.Thaw())
         self._end(event.reason, now, graceful=not running)
 
@@ -43,9 +43,9 @@ class EndRules(Ground):
         self.phase = Stopping(reason, now, ending.deadline)
         self._exits = {}
         if graceful and self.policy.pre_stop_hook and self.runtime.lives:
-            self.phase = Stopping(reason, now, now + self.policy.pre_stop_limit)
+            self.phase = Stopping(reason, now, now + self.policy.pre_stop_limit, asked=True)
             self._out.append(fx.CallHook(PRE_STOP))
-            self._arm(SHUTDOWN_TIMER, now + self.policy.pre_stop_limit)
+            self._arm(SHUTDOWN_TIMER, self.phase.deadline)
             return
         self._out.extend(ending.begin(reason, graceful=graceful))
         self._after_ending(now)
@@ -53,8 +53,11 @@ class EndRules(Ground):
     def _stop_hook_finished(self, event: ev.HookFinished, now: float) -> None:
         phase = self.phase
         assert isinstance(phase, Stopping)
-        if event.hook != PRE_STOP:
-            return  # one that was under way when the end came
+        if event.hook == PRE_STOP and phase.asked:  # others were under way when the end came
+            self._end_processes(phase, now)
+
+    def _end_processes(self, phase: Stopping, now: float) -> None:
+        """The runtime was asked whether it has anything left to do, and has had its time for that."""
         ending = self._ending(now)
         self.phase = Stopping(phase.reason, phase.started, ending.deadline)
         self._out.extend(ending.begin(phase.reason, graceful=True))
@@ -80,10 +83,12 @@ class EndRules(Ground):
             self._kill_or_lose(now)
 
     def _kill_or_lose(self, now: float) -> None:
-        """Time is up: kill what is left; what is not gone a while after that never will be."""
+        """Time is up for the hook or the processes: kill what is left; what is not gone a while later never will."""
         phase = self.phase
         assert isinstance(phase, Resetting | Stopping)
-        if now < phase.deadline + KILL_GRACE:
+        if isinstance(phase, Stopping) and phase.asked:
+            self._end_processes(phase, now)
+        elif now < phase.deadline + KILL_GRACE:
             self._out.append(fx.KillAgents())
             self._arm(SHUTDOWN_TIMER, phase.deadline + KILL_GRACE)
         else:

@@ -72,7 +72,7 @@ class Ground:
     @property
     def returning_slots(self) -> int:
         """How many slots will be free in a moment: their workers have answered and are about to ask for more."""
-        if self.policy.runtime_kind is not RuntimeKind.PARALLEL_POLLER:
+        if self.policy.runtime_kind is not RuntimeKind.PARALLEL_POLLER or self.draining:
             return 0
         return max(min(self.returning, self.policy.slots - len(self.slots) - self.parked), 0)
 
@@ -110,7 +110,6 @@ class Ground:
         if slot.state is SlotState.WAITING:
             self._start_late(slot, now)
         if slot.state is not SlotState.EXPIRED:
-            self._out.append(fx.CancelTimer(slot.invocation.id))
             self._report(slot, failure, now)
         if slot.result is None:  # what the runtime answered stays, be it refused
             slot.result = failure
@@ -134,7 +133,7 @@ class Ground:
         record = InvocationEnded(
             at=now,
             id=slot.invocation.id,
-            status=status_of(failure),
+            status=status_of(failure) if failure is not None else OutcomeStatus.SUCCESS,
             duration=now - slot.started,
             limit=slot.timeout,
             failure=failure,
@@ -142,7 +141,7 @@ class Ground:
             init_duration=self._init_duration,
         )
         self._init_duration = None
-        self._emit(record)
+        self._out.append(fx.Conclude(record))
 
     def _tell(self, slot: Slot) -> None:
         if not slot.told and slot.result is not None:
@@ -153,9 +152,7 @@ class Ground:
         """Nothing follows from it."""
 
 
-def status_of(failure: Failure | None) -> OutcomeStatus:
-    if failure is None:
-        return OutcomeStatus.SUCCESS
+def status_of(failure: Failure) -> OutcomeStatus:
     return _FAILURE_STATUS.get(failure.kind, OutcomeStatus.ERROR)
 
 

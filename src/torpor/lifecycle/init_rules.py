@@ -9,7 +9,7 @@ from torpor.lifecycle.end_rules import exit_failure
 from torpor.lifecycle.ground import INIT_TIMER, status_of
 from torpor.lifecycle.invoke_rules import InvokeRules
 from torpor.lifecycle.phases import Idle, Initializing, PhaseName, Reinitializing
-from torpor.lifecycle.slots import Slot
+from torpor.lifecycle.slots import Slot, SlotState
 from torpor.model.failure import Failure, FailureKind
 from torpor.model.invocation import OutcomeStatus
 from torpor.model.policy import InitFailure
@@ -135,8 +135,13 @@ class InitRules(InvokeRules):
         self._init_failed(self._failure or exit_failure(event), now)
 
     def _init_timed_out(self, event: ev.DeadlineReached, now: float) -> None:
-        if event.timer == INIT_TIMER:
-            self._init_failed(Failure(kind=FailureKind.TIMEOUT, limit=self.policy.init_limit), now)
+        if event.timer != INIT_TIMER:
+            return
+        if self.policy.init_hook and self._all_ready():
+            failure = Failure(kind=FailureKind.TIMEOUT, limit=self.policy.init_hook_limit, detail=INITIALIZE)
+        else:
+            failure = Failure(kind=FailureKind.TIMEOUT, limit=self.policy.init_limit)
+        self._init_failed(failure, now)
 
     def _init_failed(self, failure: Failure, now: float) -> None:
         """Init is over without success: what becomes of those who wait for it is the policy's."""
@@ -163,5 +168,7 @@ class InitRules(InvokeRules):
             if self.phase.name is PhaseName.REINITIALIZING and self.waiting[0].invocation.id == event.timer:
                 self._init_failed(Failure(kind=FailureKind.TIMEOUT, limit=self.waiting[0].timeout), now)
             return
+        if slot.state is SlotState.EXPIRED:
+            return  # its caller had gone before
         failure = Failure(kind=FailureKind.TIMEOUT, limit=slot.timeout)
         self._abandon(slot, failure, self.policy.timeout_scope, "timeout", now)

@@ -10,7 +10,7 @@ from torpor.lifecycle.slots import Slot, SlotCall, SlotState
 from torpor.model.failure import Answer, Failure, FailureKind
 from torpor.model.invocation import OutcomeStatus
 from torpor.model.policy import FailureScope, Freezing, RuntimeKind
-from torpor.model.records import InvocationStarted, RuntimeDone
+from torpor.model.records import RuntimeDone
 from torpor.model.server import PRE_FREEZE
 
 _IDLE, _SERVING, _FROZEN, _QUIESCING = Idle(), Serving(), Frozen(), Quiescing()
@@ -25,7 +25,6 @@ class InvokeRules(EndRules):
         slot = Slot(event.invocation, event.timeout)
         slot.started = now
         slot.deadline = now + event.timeout
-        self._arm(event.invocation.id, slot.deadline)
         self._deliver(slot, now)
 
     def _thaw_and_serve(self, event: ev.Assigned, now: float) -> None:
@@ -38,7 +37,6 @@ class InvokeRules(EndRules):
             if not slot.deadline:
                 slot.started = now
                 slot.deadline = now + slot.timeout
-                self._arm(slot.invocation.id, slot.deadline)
             self._deliver(slot, now)
 
     def _room(self) -> int:
@@ -55,16 +53,19 @@ class InvokeRules(EndRules):
         if self.parked:
             self.parked -= 1
         self.phase = _SERVING
-        self._emit(InvocationStarted(at=now, id=invocation.id))
-        self._out.append(fx.Deliver(invocation, slot.deadline))
+        self._out.append(fx.Deliver(invocation, now, slot.deadline))
+        if self.extensions:
+            self._notify(slot)
+
+    def _notify(self, slot: Slot) -> None:
         for agent in self.extensions.values():
             if agent.wants_invoke:
                 agent.move(AgentCall.DELIVER)
-                self._out.append(fx.NotifyInvoke(agent.name, invocation, slot.deadline))
+                self._out.append(fx.NotifyInvoke(agent.name, slot.invocation, slot.deadline))
 
     def _redeliver(self) -> None:
         slot = next(slot for slot in self.slots.values() if slot.state is SlotState.DELIVERED)
-        self._out.append(fx.Deliver(slot.invocation, slot.deadline))
+        self._out.append(fx.DeliverAgain(slot.invocation, slot.deadline))
 
     def _answered(self, event: ev.Answered, now: float) -> None:
         self.returning += 1
@@ -93,6 +94,7 @@ class InvokeRules(EndRules):
     def _agent_done(self, agent: Agent, now: float) -> None:
         """An agent asks for more work while an invocation runs."""
         if self.policy.runtime_kind is not RuntimeKind.POLLER:
+            self._deliver_waiting(now)
             return
         slot = next(iter(self.slots.values()))
         if agent is self.runtime:
@@ -102,10 +104,10 @@ class InvokeRules(EndRules):
             self._finish(slot, now)
 
     def _finish(self, slot: Slot, now: float) -> None:
-        self._out.append(fx.CancelTimer(slot.invocation.id))
         failure = slot.result if isinstance(slot.result, Failure) else None
         self._report(slot, failure, now)
-        self._tell(slot)
+        if not slot.told:
+            self._tell(slot)
         self._drop(slot, now)
 
     def _drop(self, slot: Slot, now: float) -> None:
@@ -116,6 +118,7 @@ class InvokeRules(EndRules):
             return
         self.phase = _IDLE
         if self.draining:
+            self._fail_all(Failure(kind=FailureKind.STOPPED, detail="failure"), now)
             self._end("failure", now, graceful=False)
         elif self.policy.single_use:
             self._end("spindown", now, graceful=True)
@@ -166,9 +169,11 @@ class InvokeRules(EndRules):
         agent = self._agent(event.agent)
         agent.move(AgentCall.NEXT)
         self._asked(agent)
+        if self.phase.name is PhaseName.IDLE:
+            self._deliver_waiting(now)
 
     def _rest(self, event: ev.NothingPending, now: float) -> None:
-        if self.policy.freezing is Freezing.NEVER:
+        if self.policy.freezing is Freezing.NEVER or self.waiting:
             return
         if self.policy.pre_freeze_hook:
             self.phase = _QUIESCING

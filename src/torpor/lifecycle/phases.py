@@ -85,6 +85,8 @@ class Stopping(msgspec.Struct, frozen=True):
     reason: str
     started: float
     deadline: float
+    asked: bool = False
+    """The runtime's own hook runs first; its processes are told to end once it is over."""
     name = PhaseName.STOPPING
 
 

@@ -22,6 +22,8 @@ class OutcomeStatus(StrEnum):
 
 Fields = Sequence[tuple[str, str]]
 """Header fields in order: name and value."""
+HeaderLines = bytes
+"""Header fields as they go out, framing left out: `Name: value` and a line end, each."""
 
 
 class BodySource(Protocol):
@@ -47,7 +49,7 @@ class Relay(Protocol):
         """Has `head` been called?"""
         ...
 
-    def head(self, status: int, fields: Fields, length: int | None) -> None:
+    def head(self, status: int, fields: Fields | HeaderLines, length: int | None) -> None:
         """`length` is the body's in bytes; None if it is not known."""
         ...
 
@@ -77,8 +79,10 @@ class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
     method: str
     target: str
     """Path and query, percent-encoding kept."""
-    fields: Fields
     relay: Relay
+    fields: Fields = ()
+    lines: HeaderLines = b""
+    """In place of `fields`, from whoever has them in this form."""
     body: BodySource | None = None
     """What follows the invocation's payload; None if the payload is the whole body."""
     length: int | None = None

@@ -5,12 +5,14 @@ from torpor.transport.client import ClientConnection, ResponseSink, connect, ref
 from torpor.transport.exchange import Application, Exchange, Headers, RawHeaders, Streams
 from torpor.transport.limits import HttpLimits
 from torpor.transport.request import encode_request
-from torpor.transport.response import ErrorFace, FixedHeaders, json_error
-from torpor.transport.response_parser import ClientLimits, Loss, LossKind
+from torpor.transport.response import AnyHeaders, ErrorFace, FixedHeaders, header_lines, json_error
+from torpor.transport.response_parser import AnswerFields, ClientLimits, Loss, LossKind
 from torpor.transport.server import HttpServer, ServerStatistics, listen
 from torpor.transport.tunnel import Tunnel, splice
 
 __all__ = [
+    "AnswerFields",
+    "AnyHeaders",
     "Application",
     "Attention",
     "ClientConnection",
@@ -30,6 +32,7 @@ __all__ = [
     "Tunnel",
     "connect",
     "encode_request",
+    "header_lines",
     "json_error",
     "listen",
     "refused",

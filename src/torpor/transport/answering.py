@@ -1,10 +1,10 @@
 """An answer sent piece by piece."""
 
-from collections.abc import Sequence
+import asyncio
 from typing import Protocol
 
 from torpor.transport.exchange import Exchange
-from torpor.transport.response import BODILESS, encode_open_head
+from torpor.transport.response import BODILESS, AnyHeaders, encode_open_head
 from torpor.transport.writer import JOINED, Output
 
 _CHUNKED, _UNTIL_CLOSE, _DROPPED = -1, -2, -3
@@ -35,7 +35,7 @@ class StreamedAnswer:
         output: Output,
         exchange: Exchange,
         status: int,
-        fields: Sequence[tuple[str, str]],
+        fields: AnyHeaders,
         length: int | None,
     ) -> None:
         self._carrier = carrier
@@ -51,7 +51,7 @@ class StreamedAnswer:
             self._left = _CHUNKED
         self._last = b""
         self._held = encode_open_head(status, fields, length, keep_alive=exchange.keep_alive, http10=exchange.http10)
-        output.loop.call_soon(self._flush)
+        asyncio.get_running_loop().call_soon(self._flush)
 
     @property
     def open_ended(self) -> bool:

@@ -5,8 +5,7 @@ import socket
 from collections.abc import Callable
 from typing import Protocol, cast
 
-from torpor.transport.exchange import RawHeaders
-from torpor.transport.response_parser import ClientLimits, Loss, LossKind, ResponseParser
+from torpor.transport.response_parser import AnswerFields, ClientLimits, Loss, LossKind, ResponseParser
 from torpor.transport.tunnel import Tunnel
 from torpor.transport.wheel import Timed, TimerWheel, ticks, wheel_of_loop
 from torpor.transport.writer import JOINED, Output
@@ -18,7 +17,7 @@ class ResponseSink(Protocol):
     """Told what comes of a request: `head`, any number of `data`, `end`; or `lost` instead of what is left; or
     `upgraded`. Interim answers are passed over."""
 
-    def head(self, status: int, headers: RawHeaders) -> None: ...
+    def head(self, status: int, headers: AnswerFields) -> None: ...
 
     def data(self, chunk: bytes) -> None: ...
 
@@ -28,7 +27,7 @@ class ResponseSink(Protocol):
 
     def lost(self, loss: Loss) -> None: ...
 
-    def upgraded(self, status: int, headers: RawHeaders, rest: bytes) -> None:
+    def upgraded(self, status: int, headers: AnswerFields, rest: bytes) -> None:
         """The server has changed the protocol; `rest` is what it sent after its head, for `ClientConnection.tunnel`."""
         ...
 
@@ -236,7 +235,8 @@ class ClientConnection(asyncio.Protocol, Timed):
     def _tell_head(self, sink: ResponseSink) -> ResponseSink | None:
         parser = self._parser
         parser.headed = False
-        headers = parser.headers or []
+        headers = parser.headers
+        assert headers is not None, "a head has come"
         if parser.switched:
             self._sink = None
             self.closed, self.deadline = True, 0

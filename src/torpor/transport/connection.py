@@ -18,7 +18,7 @@ from torpor.transport.answering import StreamedAnswer
 from torpor.transport.exchange import Exchange
 from torpor.transport.host import ENDING, PHASE_OF, STALLING, Host, Phase
 from torpor.transport.parser import Refusal, RequestParser
-from torpor.transport.response import CONTINUE, encode_answer
+from torpor.transport.response import CONTINUE, AnyHeaders, encode_answer
 from torpor.transport.wheel import TICK, Timed
 from torpor.transport.writer import ResponseWriter
 
@@ -167,7 +167,7 @@ class Connection(asyncio.Protocol, Timed):
 
     # Told by the exchange and the server.
 
-    def answer(self, exchange: Exchange, status: int, headers: Sequence[tuple[str, str]], body: bytes) -> bool:
+    def answer(self, exchange: Exchange, status: int, headers: AnyHeaders, body: bytes) -> bool:
         """Send the answer of the exchange in flight and go on with what waits."""
         self._current = None
         writer = self._writer
@@ -182,9 +182,7 @@ class Connection(asyncio.Protocol, Timed):
             self._go_on()
         return True
 
-    def begin(
-        self, exchange: Exchange, status: int, fields: Sequence[tuple[str, str]], length: int | None
-    ) -> StreamedAnswer | None:
+    def begin(self, exchange: Exchange, status: int, fields: AnyHeaders, length: int | None) -> StreamedAnswer | None:
         """Open the answer of the exchange in flight; `finished` or `break_off` ends it."""
         if self._writer.transport.is_closing():
             return None

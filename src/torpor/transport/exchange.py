@@ -1,9 +1,10 @@
 """One request and the way to answer it."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torpor.model.invocation import BodySource
+from torpor.transport.response import AnyHeaders
 
 if TYPE_CHECKING:
     from torpor.transport.tunnel import Tunnel
@@ -24,10 +25,13 @@ def _key(name: str) -> bytes:
 class Headers:
     """Header fields as they came, in order. Names are found in any case; values are decoded as Latin-1."""
 
-    __slots__ = ("_raw", "first")
+    __slots__ = ("_raw", "first", "kept")
 
     def __init__(self, raw: RawHeaders) -> None:
         self._raw = raw
+        self.kept: Any = None
+        """Whatever their reader made of them: requests that repeat the fields of the last one on their connection
+        share this object, so that it need not be made again."""
         self.first = {name.lower(): value for name, value in reversed(raw)}
         """The first value of each name as it came, by lower-case name."""
 
@@ -75,10 +79,10 @@ class ReplySink(Protocol):
     @property
     def peer(self) -> str: ...
 
-    def answer(self, exchange: "Exchange", status: int, headers: Sequence[tuple[str, str]], body: bytes) -> bool: ...
+    def answer(self, exchange: "Exchange", status: int, headers: AnyHeaders, body: bytes) -> bool: ...
 
     def begin(
-        self, exchange: "Exchange", status: int, fields: Sequence[tuple[str, str]], length: int | None
+        self, exchange: "Exchange", status: int, fields: AnyHeaders, length: int | None
     ) -> AnswerStream | None: ...
 
     def break_off(self, exchange: "Exchange") -> None: ...
@@ -152,7 +156,7 @@ class Exchange:
         """Whether an answer is being sent piece by piece."""
         return self._stream is not None
 
-    def reply(self, status: int, headers: Sequence[tuple[str, str]] = (), body: bytes = b"") -> bool:
+    def reply(self, status: int, headers: AnyHeaders = (), body: bytes = b"") -> bool:
         """Send the whole answer; True once it is handed to the socket.
 
         False, with no effect, if the exchange was answered before or the peer is gone. Framing belongs to the server:
@@ -164,7 +168,7 @@ class Exchange:
         self._sink = self.on_disconnect = None
         return sink.answer(self, status, headers, body)
 
-    def begin(self, status: int, fields: Sequence[tuple[str, str]] = (), length: int | None = None) -> bool:
+    def begin(self, status: int, fields: AnyHeaders = (), length: int | None = None) -> bool:
         """Send the head of an answer whose body of `length` bytes follows; None if its length is not known.
 
         False, with no effect, if the exchange was answered before or the peer is gone. Framing belongs to the server,

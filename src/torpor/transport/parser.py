@@ -1,5 +1,6 @@
 """Bytes to requests: llhttp does the grammar, this file the bounds and the refusals."""
 
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -71,8 +72,12 @@ _OVERHEAD_FACTOR = 8
 """Raw bytes read per byte of body at most, beside one head's worth. Chunks of one byte need six."""
 _SLACK = 16 * 1024
 _BARREN = Refusal(400, "The request's chunks carry more framing than content.")
-_REPEATED_MAX = 2048
-"""Longest request in bytes that is kept to be recognised when it comes again."""
+_KNOWN_MAX = 2048
+"""Longest header fields in bytes that are kept to be recognised when they come again."""
+_SPECIAL_FRAMING = frozenset({b"transfer-encoding", b"expect", b"upgrade"})
+"""Fields that make reading on less than plain."""
+_LINE = re.compile(rb"(GET|HEAD|POST|PUT|DELETE|OPTIONS|PATCH) (/[!\"$-~]*) HTTP/1\.1")
+"""The usual request line, as llhttp takes it too."""
 
 
 class RequestParser:
@@ -91,6 +96,8 @@ class RequestParser:
         "_http10",
         "_in_head",
         "_keep_alive",
+        "_known",
+        "_known_length",
         "_length",
         "_limits",
         "_mark",
@@ -98,7 +105,6 @@ class RequestParser:
         "_offer",
         "_raw",
         "_refusal",
-        "_repeated",
         "_replay",
         "_sink",
         "_special",
@@ -133,18 +139,21 @@ class RequestParser:
         self._offer = ""
         self._body: bytes | bytearray = b""
         self._replay: RawHeaders | None = None
-        self._repeated = b""
-        """The last input if it was one whole request without a body: the same bytes again are the same request, and
-        pollers send nothing else, so they are read once."""
+        self._known = b""
+        """The header fields of the last request, from the end of its first line to the body, if it came whole, in one
+        piece and with nothing else. Clients say much the same with every request, so fields are read once: what
+        matters of them is in `_headers` and `_known_length`, and only the first line is new."""
+        self._known_length = 0
+        """Bytes of the body that these fields announce."""
         self._http: Any = httptools.HttpRequestParser(self)
 
     def feed(self, data: bytes | memoryview) -> Refusal | None:
         """Read on; complete requests go to the sink. After a refusal the parser must not be fed again."""
-        starts = self.reading is Reading.BETWEEN and self._replay is None
-        if starts and data and data == self._repeated:
-            self._sink.received(self._exchange(b""))
-            return None
-        self._repeated = b""
+        starts = self.reading is Reading.BETWEEN and self._replay is None and isinstance(data, bytes)
+        if starts and self._known:
+            if self._recognises(data):
+                return None
+            self._known = b""
         self._fed = len(data) + (0 if self.reading is Reading.BETWEEN else self._fed)
         self._completed = 0
         try:
@@ -155,9 +164,35 @@ class RequestParser:
             return self._explain(error)
         if self.reading is not Reading.BETWEEN:
             return self._check_unfinished()
-        if starts and self._completed == 1 and not self.size and self._keep_alive and len(data) <= _REPEATED_MAX:
-            self._repeated = bytes(data)
+        if starts and self._completed == 1 and self._keep_alive:
+            self._get_to_know(bytes(data))
         return None
+
+    def _recognises(self, data: bytes | memoryview) -> bool:
+        """Whether this is a whole request with the known fields; then it has been handed on."""
+        assert isinstance(data, bytes)
+        end = len(data) - self._known_length
+        if end > self._limits.header_bytes or not data.endswith(self._known, 0, end):
+            return False
+        line = _LINE.fullmatch(data, 0, end - len(self._known))
+        if line is None:
+            return False
+        method, target = line[1].decode(), line[2].decode()
+        if self._known_length and self._known_length > self._body_max(method, target):
+            return False
+        self._method, self._target = method, target
+        self._sink.received(self._exchange(data[end:]))
+        return True
+
+    def _get_to_know(self, data: bytes) -> None:
+        first, size = self._headers.first, self.size
+        told = int(first.get(b"content-length", 0))
+        if self._http10 or told != size or not _SPECIAL_FRAMING.isdisjoint(first):
+            return
+        end = data.find(b"\r\n")
+        known = data[end : len(data) - size]
+        if len(known) <= _KNOWN_MAX and _LINE.fullmatch(data, 0, end) is not None:
+            self._known, self._known_length = known, size
 
     def close(self) -> None:
         """Break the reference cycles with llhttp's wrapper and the sink, so that nothing waits for the collector."""
@@ -328,15 +363,16 @@ class RequestParser:
             self._length, self._expects = None if chunked else length, expects
             self.reading = Reading.BODY
             return
-        limit = self._limits.body_bytes
-        if not isinstance(limit, int):
-            limit = limit(self._method, self._target.partition("?")[0])
-        self._body_limit = limit
+        limit = self._body_limit = self._body_max(self._method, self._target)
         if length > limit:
             self._refuse(self._body_too_large())
         self.reading = Reading.BODY
         if expects:
             self._sink.continue_wanted()
+
+    def _body_max(self, method: str, target: str) -> int:
+        limit = self._limits.body_bytes
+        return limit if isinstance(limit, int) else limit(method, target.partition("?")[0])
 
     def _check_coding(self, value: bytes) -> bool:
         if self._http10:

@@ -8,14 +8,15 @@ from http import HTTPStatus
 ErrorFace = Callable[[int, str], tuple[Sequence[tuple[str, str]], bytes]]
 """Shapes an error the server itself answers: status and reason in, headers and body out."""
 
-FRAMING = frozenset({"content-length", "transfer-encoding", "connection", "keep-alive"})
-"""Fields that belong to the server."""
+_FRAMING = frozenset({"content-length", "transfer-encoding", "connection", "keep-alive"})
 _BEGINNINGS: dict[str, str] = {}
 """How the line of each field begins, by its name as it is given; empty for the server's own fields."""
 _BEGINNINGS_MAX = 1000
 _NAME_MAX = 64
 """Names of relayed fields are the callers': longer ones are not remembered."""
-_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
+_NAME_MAX = 64
+"""Names of relayed fields are the callers': longer ones are not remembered."""
+_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 BODILESS = frozenset({204, 304})
 """Statuses whose answers have no body."""
 _UNKNOWN = -1
@@ -38,15 +39,15 @@ class _DateLine:
 
     def __init__(self) -> None:
         self._second = 0
-        self._text = ""
+        self._text = b""
 
-    def text(self) -> str:
+    def text(self) -> bytes:
         second = int(time.time())
         if second != self._second:
             at = time.gmtime(second)
             clock = f"{at.tm_hour:02}:{at.tm_min:02}:{at.tm_sec:02}"
             day = f"{_DAYS[at.tm_wday]}, {at.tm_mday:02} {_MONTHS[at.tm_mon - 1]} {at.tm_year}"
-            self._second, self._text = second, f"Date: {day} {clock} GMT\r\n"
+            self._second, self._text = second, f"Date: {day} {clock} GMT\r\n".encode()
         return self._text
 
 
@@ -56,90 +57,92 @@ _date = _DateLine()
 class FixedHeaders(tuple[tuple[str, str], ...]):
     """Header fields that many answers share: checked and put together once."""
 
-    text: str
-    asked: tuple[int, int, bool, bool, str]
+    lines: bytes
+    asked: tuple[int, int, bool, bool, bytes]
     head: bytes
     """The last head made with them, and for what: of short answers it is the same for a whole second."""
 
     def __new__(cls, headers: Iterable[tuple[str, str]]) -> "FixedHeaders":
         fixed = super().__new__(cls, headers)
-        fixed.text = field_lines(fixed)
-        fixed.asked, fixed.head = (0, 0, False, False, ""), b""
+        fixed.lines = header_lines(tuple(fixed))
+        fixed.asked, fixed.head = (0, 0, False, False, b""), b""
         return fixed
 
 
-def field_lines(
-    headers: Sequence[tuple[str, str]], known: dict[str, str] = _BEGINNINGS, left_out: frozenset[str] = FRAMING
-) -> str:
-    """Header lines without those `left_out`; `known` remembers their beginnings. Line breaks become blanks."""
-    try:
-        lines = [f"{beginning}{value}\r\n" for name, value in headers if (beginning := known[name])]
-    except KeyError:
-        begin = _beginning
-        lines = [f"{beginning}{value}\r\n" for name, value in headers if (beginning := begin(name, known, left_out))]
+AnyHeaders = Sequence[tuple[str, str]] | bytes
+"""Header fields as pairs; or as bytes, each with its line end, from whoever saw to framing and line breaks itself."""
+
+
+def header_lines(headers: AnyHeaders) -> bytes:
+    """Header lines without those that are the server's own. Line breaks in a name or value become blanks."""
+    if isinstance(headers, bytes):
+        return headers
+    if isinstance(headers, FixedHeaders):
+        return headers.lines
+    known = _BEGINNINGS
+    lines = []
+    for name, value in headers:
+        beginning = known.get(name)
+        if beginning is None:
+            beginning = _beginning(name)
+        if beginning:
+            lines.append(f"{beginning}{value}\r\n")
     fields = "".join(lines)
     if fields.count("\n") != len(lines) or fields.count("\r") != len(lines) or "\0" in fields:
-        return "".join([line[:-2].translate(_UNSAFE) + "\r\n" for line in lines])
-    return fields
+        fields = "".join([line[:-2].translate(_UNSAFE) + "\r\n" for line in lines])
+    return to_bytes(fields)
 
 
-def _beginning(name: str, known: dict[str, str], left_out: frozenset[str]) -> str:
-    beginning = "" if name.lower() in left_out else f"{name}: "
-    if len(known) < _BEGINNINGS_MAX and len(name) <= _NAME_MAX:
-        known[name] = beginning
+def _beginning(name: str) -> str:
+    beginning = "" if name.lower() in _FRAMING else f"{name}: "
+    if len(_BEGINNINGS) < _BEGINNINGS_MAX and len(name) <= _NAME_MAX:
+        _BEGINNINGS[name] = beginning
     return beginning
 
 
 def encode_head(
-    status: int, headers: Sequence[tuple[str, str]], length: int, *, keep_alive: bool = True, http10: bool = False
+    status: int, headers: AnyHeaders, length: int, *, keep_alive: bool = True, http10: bool = False
 ) -> bytes:
     """Status line and header fields up to the empty line, for a body of `length` bytes.
 
     Line breaks in a name or value become blanks: a header can never start a second answer. A Date among the fields
     stays as it is.
     """
-    if type(headers) is not FixedHeaders:
-        fields = field_lines(headers)
-        return _encode(status, fields, length, _date_for(fields), keep_alive, http10)
-    asked = (status, length, keep_alive, http10, _date_for(headers.text))
+    if not isinstance(headers, FixedHeaders):
+        lines = header_lines(headers)
+        return _encode(status, lines, length, _date_for(lines), keep_alive, http10)
+    asked = (status, length, keep_alive, http10, _date_for(headers.lines))
     if asked != headers.asked:
-        headers.asked, headers.head = asked, _encode(status, headers.text, length, asked[-1], keep_alive, http10)
+        headers.asked, headers.head = asked, _encode(status, headers.lines, length, asked[-1], keep_alive, http10)
     return headers.head
 
 
 def encode_open_head(
-    status: int,
-    headers: Sequence[tuple[str, str]],
-    length: int | None,
-    *,
-    keep_alive: bool = True,
-    http10: bool = False,
+    status: int, headers: AnyHeaders, length: int | None, *, keep_alive: bool = True, http10: bool = False
 ) -> bytes:
     """A head before its body is there: `length` is None if it is not known."""
     return encode_head(status, headers, _UNKNOWN if length is None else length, keep_alive=keep_alive, http10=http10)
 
 
-def _date_for(fields: str) -> str:
+def _date_for(lines: bytes) -> bytes:
     """The Date of an answer with these fields: whoever made it may have said when."""
-    return "" if "\ndate:" in f"\n{fields}".lower() else _date.text()
+    return b"" if b"\ndate:" in b"\n" + lines.lower() else _date.text()
 
 
-def _encode(status: int, fields: str, length: int, date: str, keep_alive: bool, http10: bool) -> bytes:
-    line = _STATUS_LINES.get(status) or f"HTTP/1.1 {status} Unknown\r\n"
-    if length < 0:
-        size = "" if http10 or status in BODILESS else "Transfer-Encoding: chunked\r\n"
+def _encode(status: int, lines: bytes, length: int, date: bytes, keep_alive: bool, http10: bool) -> bytes:
+    line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status
+    if status in BODILESS:
+        size = b""
+    elif length >= 0:
+        size = b"Content-Length: %d\r\n" % length
     else:
-        size = "" if status in BODILESS else f"Content-Length: {length}\r\n"
-    ending = ("Connection: keep-alive\r\n" if http10 else "") if keep_alive else "Connection: close\r\n"
-    text = f"{line}{fields}{date}{size}{ending}\r\n"
-    try:
-        return text.encode("latin-1")
-    except UnicodeEncodeError:
-        return to_bytes(text)
+        size = b"" if http10 else b"Transfer-Encoding: chunked\r\n"
+    ending = (b"Connection: keep-alive\r\n" if http10 else b"") if keep_alive else b"Connection: close\r\n"
+    return b"%b%b%b%b%b\r\n" % (line, lines, date, size, ending)
 
 
 def to_bytes(text: str) -> bytes:
-    """A head on the wire: Latin-1 as it came in, UTF-8 if it does not fit."""
+    """Text on the wire: Latin-1 as it came in, UTF-8 if it does not fit."""
     try:
         return text.encode("latin-1")
     except UnicodeEncodeError:
@@ -148,7 +151,7 @@ def to_bytes(text: str) -> bytes:
 
 def encode_answer(
     status: int,
-    headers: Sequence[tuple[str, str]],
+    headers: AnyHeaders,
     body: bytes,
     *,
     head_only: bool = False,

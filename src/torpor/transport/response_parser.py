@@ -6,12 +6,13 @@ from typing import Any
 
 import httptools
 
-from torpor.transport.exchange import RawHeaders
-
 _OVERHEAD_FACTOR = 8
 """Raw bytes read per byte of body at most, beside one head's worth: bounds chunk extensions."""
 _SLACK = 16 * 1024
 _CODING = b"transfer-encoding"
+_LENGTH = b"content-length"
+_KNOWN_MAX = 2048
+"""Longest head in bytes that is kept to be recognised when it comes again."""
 
 
 class LossKind(StrEnum):
@@ -54,6 +55,20 @@ class ClientLimits:
     and read."""
 
 
+class AnswerFields(list[tuple[bytes, bytes]]):
+    """Header fields of an answer as they came, in order. An answer with the same head shares this object."""
+
+    kept: Any = None
+    """Whatever their reader made of them, so that it need not be made again."""
+
+    def content_length(self) -> int | None:
+        """Bytes of the body as the fields say; None if they do not say it."""
+        for name, value in self:
+            if len(name) == len(_LENGTH) and name.lower() == _LENGTH:
+                return int(value) if value.strip().isdigit() else None
+        return None
+
+
 class _Stop(Exception):
     """Leaves a parser callback: what came is enough."""
 
@@ -73,6 +88,10 @@ class ResponseParser:
         "_idle_bytes",
         "_in_head",
         "_interim",
+        "_known",
+        "_known_fields",
+        "_known_length",
+        "_known_status",
         "_loss",
         "_raw",
         "_size",
@@ -90,6 +109,10 @@ class ResponseParser:
     def __init__(self, limits: ClientLimits) -> None:
         self.limits = limits
         self._http: Any = httptools.HttpResponseParser(self)
+        self._known = b""
+        """The head of an answer that came whole in one piece. Servers say the same for as long as a second, so a head
+        is read once; what it says is in the three below."""
+        self._known_fields, self._known_status, self._known_length = AnswerFields(), 0, 0
         self.begin(head_only=False, upgrade=False)
 
     def begin(self, *, head_only: bool, upgrade: bool) -> None:
@@ -99,10 +122,10 @@ class ResponseParser:
         self._interim = self._in_head = False
         self._loss: Loss | None = None
         self._fed = self._size = self._idle_bytes = 0
-        self._raw: RawHeaders = []
+        self._raw = AnswerFields()
         self._body: bytes | bytearray = b""
         self.headed = self.done = self.switched = self.keep_alive = False
-        self.headers: RawHeaders | None = None
+        self.headers: AnswerFields | None = None
         """Of the final answer, once they have come."""
         self.status = 0
         self.rest = b""
@@ -120,20 +143,44 @@ class ResponseParser:
 
     def feed(self, data: bytes) -> Loss | None:
         """Read on. After a loss the parser must not be fed again."""
+        starts = not self._fed and not self._head_only and not self._upgrade
         self._fed += len(data)
+        if starts and self._known and self._recognises(data):
+            return None
         try:
             self._http.feed_data(data)
         except httptools.HttpParserUpgrade as stop:
             self.rest = data[stop.args[0] :]
         except httptools.HttpParserError as error:
             return self._explain(error, data)
-        return None if self.done else self._check_unfinished(len(data))
+        if not self.done:
+            return self._check_unfinished(len(data))
+        if starts and self.keep_alive:
+            self._get_to_know(data)
+        return None
+
+    def _recognises(self, data: bytes) -> bool:
+        """Whether this is a whole answer with the known head; then it has been read."""
+        known = self._known
+        if len(data) != len(known) + self._known_length or not data.startswith(known):
+            return False
+        self.status, self.headers = self._known_status, self._known_fields
+        self._body = data[len(known) :]
+        self.headed = self.done = self.keep_alive = True
+        return True
+
+    def _get_to_know(self, data: bytes) -> None:
+        size, fields = self._size, self._raw
+        head = len(data) - size
+        if head <= _KNOWN_MAX and fields.content_length() == size and data.find(b"\r\n\r\n") == head - 4:
+            self._known, self._known_fields = data[:head], fields
+            self._known_status, self._known_length = self.status, size
 
     def finish(self) -> Loss | None:
         """The server has ended its side: that completes an answer without a length, and breaks any other."""
         if self.done:
             return None
-        if self.headers is not None and not any(name.lower() in (b"content-length", _CODING) for name, _ in self._raw):
+        if self.headers is not None and not any(name.lower() in (_LENGTH, _CODING) for name, _ in self._raw):
             self.done = True
             return None
         if not self.started:
@@ -184,7 +231,7 @@ class ResponseParser:
         if self.done:
             raise _Stop
         self._in_head = True
-        self._raw = []
+        self._raw = AnswerFields()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._in_head:

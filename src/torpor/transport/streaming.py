@@ -5,14 +5,13 @@ that arrives too early, so a body that nobody takes is not read.
 """
 
 import logging
-from collections.abc import Sequence
 
 from torpor.transport.body import StreamedBody
 from torpor.transport.connection import SLICE, Connection
 from torpor.transport.exchange import Exchange, Headers, Streams
 from torpor.transport.host import ENDING, Host, Phase
 from torpor.transport.parser import Refusal, RequestParser
-from torpor.transport.response import CONTINUE
+from torpor.transport.response import CONTINUE, AnyHeaders
 from torpor.transport.tunnel import Tunnel
 
 _log = logging.getLogger("torpor.transport")
@@ -78,10 +77,10 @@ class StreamingConnection(Connection):
         else:
             self._go_on()
 
-    def answer(self, exchange: Exchange, status: int, headers: Sequence[tuple[str, str]], body: bytes) -> bool:
+    def answer(self, exchange: Exchange, status: int, headers: AnyHeaders, body: bytes) -> bool:
         if self._intake is not None:
             self._leave_body(exchange)
-        return super().answer(exchange, status, headers, body)
+        return Connection.answer(self, exchange, status, headers, body)
 
     def finished(self, exchange: Exchange) -> None:
         if self._intake is not None:

@@ -4,10 +4,9 @@ import asyncio
 import os
 import socket
 import struct
-from collections.abc import Sequence
 
 from torpor.transport.exchange import Exchange
-from torpor.transport.response import BODILESS, encode_head
+from torpor.transport.response import BODILESS, AnyHeaders, encode_head
 
 JOINED = 16 * 1024
 """Bodies up to this many bytes are copied behind their head, so that one write carries both."""
@@ -75,7 +74,7 @@ class ResponseWriter(Output):
 
     __slots__ = ()
 
-    def send(self, exchange: Exchange, status: int, headers: Sequence[tuple[str, str]], body: bytes) -> None:
+    def send(self, exchange: Exchange, status: int, headers: AnyHeaders, body: bytes) -> None:
         head = encode_head(status, headers, len(body), keep_alive=exchange.keep_alive, http10=exchange.http10)
         content = b"" if exchange.method == "HEAD" or status in BODILESS else body
         if len(content) <= JOINED:

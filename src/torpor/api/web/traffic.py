@@ -1,6 +1,7 @@
 """The services' own traffic: requests by `N.localhost` or `/services/N/` go to their server, and its answers back."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
@@ -9,7 +10,7 @@ from torpor.api.web.bodies import BoundedSource
 from torpor.contracts.lambda_.identifiers import new_request_id
 from torpor.contracts.web import failures
 from torpor.contracts.web.failures import ServiceError
-from torpor.contracts.web.forwarded import REQUEST_ID, request_fields, wanted_upgrade
+from torpor.contracts.web.forwarded import REQUEST_ID, Forwarded, request_lines, wanted_upgrade
 from torpor.contracts.web.names import SPACE
 from torpor.contracts.web.policy import request_limit
 from torpor.contracts.web.routing import Route, prefix, route
@@ -59,67 +60,74 @@ class Traffic:
         except NotFound:
             _refuse(exchange, identity, failures.no_such_service(name))
             return
-        refusal = _refusal(exchange, name, record.latest.version)
-        if refusal is not None:
-            _refuse(exchange, identity, refusal)
-            return
-        self._pass_on(exchange, record, identity, target, prefix(name) if target is not exchange.target else "")
+        asked, version = _asked(exchange), record.latest.version
+        limit = request_limit(version)
+        if asked.upgrade and not version.persistent:
+            _refuse(exchange, identity, failures.upgrade_refused(name))
+        elif limit is not None and (asked.length > limit or len(exchange.body) > limit):
+            _refuse(exchange, identity, failures.request_too_large())
+        else:
+            taken = prefix(name) if target is not exchange.target else ""
+            self._pass_on(exchange, asked, record, identity, target, taken)
 
-    def _pass_on(self, exchange: Exchange, record: FunctionRecord, identity: str, target: str, taken: str) -> None:
-        version, headers = record.latest.version, exchange.headers
+    def _pass_on(
+        self, exchange: Exchange, asked: "_Asked", record: FunctionRecord, identity: str, target: str, taken: str
+    ) -> None:
+        version, payload = record.latest.version, exchange.body
         relay = CallerRelay(exchange)
-        source = _source(exchange, request_limit(version))
-        invocation = Invocation(
-            id=identity,
-            payload=exchange.body,
-            resource=version.resource,
-            http=HttpRequest(
-                method=exchange.method,
-                target=target,
-                fields=request_fields(
-                    headers.raw,
-                    peer=exchange.peer,
-                    scheme=_SCHEME,
-                    host=headers.get("host"),
-                    request_id=identity,
-                    prefix=taken,
-                ),
-                relay=relay,
-                body=source,
-                length=_declared(exchange) if source is not None else len(exchange.body),
-                upgrade=wanted_upgrade(headers.get("connection"), headers.get("upgrade")) if version.persistent else "",
-                peer=exchange.peer,
-                scheme=_SCHEME,
-            ),
+        source = _source(exchange, version) if exchange.source is not None else None
+        http = HttpRequest(
+            method=exchange.method,
+            target=target,
+            lines=asked.forwarded.of(identity, taken),
+            relay=relay,
+            body=source,
+            length=len(payload) if source is None else asked.declared,
+            upgrade=asked.upgrade,
+            peer=asked.peer,
         )
+        invocation = Invocation(id=identity, payload=payload, resource=version.resource, http=http)
         done = partial(_done, exchange, version, relay, source, identity)
         request = self._dispatcher.submit(version, invocation, record.reserved_concurrency, done)
         if request is not None and not exchange.closed:
             exchange.on_disconnect = partial(self._dispatcher.cancel, request)
 
 
-def _refusal(exchange: Exchange, name: str, version: FunctionVersion) -> ServiceError | None:
-    """Why a request is not passed on at all."""
+@dataclass(slots=True)
+class _Asked:
+    """What a request's fields say, read once for all requests that repeat them."""
+
+    peer: str
+    forwarded: Forwarded
+    upgrade: str
+    """The protocol that the caller wants to change to; empty if none."""
+    declared: int | None
+    """Bytes of the whole body as the head says; None if it comes in chunks, or not at all."""
+    length: int
+
+
+def _asked(exchange: Exchange) -> _Asked:
     headers = exchange.headers
-    if not version.persistent and wanted_upgrade(headers.get("connection"), headers.get("upgrade")):
-        return failures.upgrade_refused(name)
-    limit = request_limit(version)
-    if limit is not None and max(len(exchange.body), _declared(exchange) or 0) > limit:
-        return failures.request_too_large()
-    return None
+    asked = headers.kept
+    if type(asked) is not _Asked:
+        peer, length = exchange.peer, headers.get("content-length")
+        declared = int(length) if length.isdigit() else None
+        asked = headers.kept = _Asked(
+            peer=peer,
+            forwarded=request_lines(headers.raw, peer=peer, scheme=_SCHEME, host=headers.get("host")),
+            upgrade=wanted_upgrade(headers.get("connection"), headers.get("upgrade")),
+            declared=declared,
+            length=declared or 0,
+        )
+    return asked
 
 
-def _source(exchange: Exchange, limit: int | None) -> BoundedSource | None:
+def _source(exchange: Exchange, version: FunctionVersion) -> BoundedSource | None:
     """What follows of the body, within the limit for all of it."""
     if exchange.source is None:
         return None
+    limit = request_limit(version)
     return BoundedSource(exchange.source, None if limit is None else limit - len(exchange.body))
-
-
-def _declared(exchange: Exchange) -> int | None:
-    """Bytes of the whole body as its head says; None if it comes in chunks."""
-    value = exchange.headers.get("content-length")
-    return int(value) if value.isdigit() else None
 
 
 def _done(

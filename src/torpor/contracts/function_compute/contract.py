@@ -37,6 +37,7 @@ class FunctionComputeContract:
 
     wire = None
     extension_wire = None
+    logs_every_invocation = False
     files_max = limits.FILES_MAX
     processes_max = limits.PROCESSES_MAX
 

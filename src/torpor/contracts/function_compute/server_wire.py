@@ -24,9 +24,11 @@ STATUS = "x-fc-status"
 ERROR_TYPE = "x-fc-error-type"
 FUNCTION_ERROR = "404"
 _PREFIX = "x-fc-"
+_PROXYS = "proxy-"
 _HOOKS = {INITIALIZE: "POST", PRE_FREEZE: "GET", PRE_STOP: "GET"}
-_NOT_FORWARDED = frozenset({"connection", "keep-alive"})
-_NOT_ANSWERED = frozenset({"connection", "content-length", "date", "keep-alive", "server"})
+_HOP_BY_HOP = frozenset({"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"})
+_NOT_FORWARDED = _HOP_BY_HOP
+_NOT_ANSWERED = _HOP_BY_HOP | {"content-length", "date", "server"}
 _EMPTY_IN_HTTP = ("x-fc-tracing-opentracing-span-context", "x-fc-tracing-opentracing-span-baggages",
                   "x-fc-tracing-jaeger-endpoint", "x-fc-api-server-ip", "x-fc-eagleeye-traceid",
                   "x-fc-eagleeye-rpcid", "x-fc-eagleeye-userdata")  # fmt: skip
@@ -76,8 +78,8 @@ class FunctionComputeServerWire:
         except ApiFailure as error:
             return Failure(kind=FailureKind.MALFORMED, detail=str(error))
 
-    def response_max(self, version: FunctionVersion, invocation: Invocation) -> int | None:
-        return limits.SYNC_RESPONSE_MAX if invocation.http is None else None
+    def response_max(self, version: FunctionVersion, *, relayed: bool) -> int | None:
+        return None if relayed else limits.SYNC_RESPONSE_MAX
 
     def answer(
         self, version: FunctionVersion, invocation: Invocation, status: int, fields: RawFields, body: bytes
@@ -140,7 +142,7 @@ def _host(version: FunctionVersion) -> str:
 
 def forwarded_fields(fields: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """A caller's fields as the server sees them. Raises ApiFailure when they are too large together."""
-    kept = [(name, value) for name, value in fields if not _is_own(name.lower(), _NOT_FORWARDED)]
+    kept = _passed_on(tuple(fields), _NOT_FORWARDED)
     if _size(kept) > limits.HEADERS_MAX:
         raise invalid(f"the request's headers are larger than {limits.HEADERS_MAX} bytes")
     return kept
@@ -151,8 +153,7 @@ def answered_fields(fields: Fields, *, guarded: bool = False) -> list[tuple[str,
 
     Raises ApiFailure when they are too large together.
     """
-    kept = [(name, value) for name, value in fields if not _is_own(name.lower(), _NOT_ANSWERED)]
-    kept = [(name, value) for name, value in kept if not _is_attachment(name, value)]
+    kept = [(name, value) for name, value in _passed_on(fields, _NOT_ANSWERED) if not _is_attachment(name, value)]
     if _size(kept) > limits.HEADERS_MAX:
         raise ApiFailure("BadResponse", f"the response's headers are larger than {limits.HEADERS_MAX} bytes")
     return [*kept, GUARDED_ANSWER] if guarded else kept
@@ -164,8 +165,16 @@ def check_target(target: str) -> None:
         raise invalid(f"the request's path is longer than {limits.PATH_MAX} bytes")
 
 
+def _passed_on(fields: Fields, others: frozenset[str]) -> list[tuple[str, str]]:
+    """Without the platform's own fields and those that are meant for one connection only, by rule or by its word."""
+    said = [value for name, value in fields if name.lower() == "connection"]
+    named = {word.strip().lower() for value in said for word in value.split(",")} - {"host"}
+    dropped = others | named
+    return [(name, value) for name, value in fields if not _is_own(name.lower(), dropped)]
+
+
 def _is_own(name: str, others: frozenset[str]) -> bool:
-    return name.startswith(_PREFIX) or name in others
+    return name.startswith((_PREFIX, _PROXYS)) or name in others
 
 
 def _is_attachment(name: str, value: str) -> bool:

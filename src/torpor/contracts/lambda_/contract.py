@@ -45,6 +45,7 @@ class LambdaContract:
     wire = runtime_api
     extension_wire = extensions_api
     server_wire = None
+    logs_every_invocation = True
     files_max = limits.FILES_MAX
     processes_max = limits.PROCESSES_MAX
 

@@ -26,6 +26,7 @@ class ManagedContract:
     wire = runtime_api
     extension_wire = managed_extensions
     server_wire = None
+    logs_every_invocation = True
     files_max = limits.FILES_MAX
     processes_max = limits.PROCESSES_MAX + limits.MANAGED_CONCURRENCY_MAX
     """Each worker may be a process of its own."""

@@ -1,24 +1,22 @@
 """Header fields on their way through (contract 5): what is meant for one connection only stays behind, and the server
 inside is told who asked.
 
-This is done for every request, so a name seen before is looked up instead of looked at, and what is said of a caller is
-made once.
+This is done for every request, so fields stay the bytes they came as, a name seen before is looked up instead of looked
+at, and what is said of a caller is made once.
 """
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 
 WEBSOCKET = "websocket"
 REQUEST_ID = "X-Request-Id"
-PREFIX = "X-Forwarded-Prefix"
 _LOCAL = frozenset({"127.0.0.1", "::1", ""})
 """Whoever calls from this machine may be a proxy in front of the server, and says itself for whom it speaks."""
 _HOP_BY_HOP = frozenset(
     {"connection", "content-length", "expect", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
 )
-_SAID_ANEW = _HOP_BY_HOP | {"date"}
-"""Of answers: the platform's own server dates what it sends."""
 _TOLD = frozenset(
     {"forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-prefix", "x-forwarded-proto", "x-request-id"}
 )
@@ -30,70 +28,72 @@ _NAMES_MAX = 1024
 _CALLERS_MAX = 1024
 _HOST_LENGTH = 300
 """Characters of a Host field that is worth keeping."""
-_DROP = ""
-_LOOK = "?"
-_names: dict[bytes, str] = {}
-"""Names of request fields as they came and as they go on, or `_DROP`, or `_LOOK` for those that need a closer look."""
-_answered: dict[bytes, str] = {}
+_DROP = b""
+_LOOK = b"?"
+_names: dict[bytes, bytes] = {}
+"""Names of request fields as they came and how their lines begin, or `_DROP`, or `_LOOK` for those that need a closer
+look."""
+_answered: dict[bytes, bytes] = {}
 """The same for the names of response fields."""
+_Raw = Iterable[tuple[bytes, bytes]]
+_Special = list[tuple[str, str]]
 
-_Pairs = list[tuple[str, str]]
+
+@dataclass(frozen=True, slots=True)
+class Forwarded:
+    """What the fields of a request become; the same for every request that has them and comes from the same caller."""
+
+    lines: bytes
+    """As they go on, each with its line end."""
+    request_id: bytes
+    """The id that the caller gave the request; empty if there is none."""
+    prefix: str
+    """What a proxy that is believed has taken off the path itself."""
+
+    def of(self, request_id: str, prefix: str = "") -> bytes:
+        """The lines of one request. `request_id` is the platform's, and `prefix` what it took off the path."""
+        lines = b"%bX-Request-Id: %b\r\n" % (self.lines, self.request_id or request_id.encode())
+        prefix = self.prefix + prefix
+        return b"%bX-Forwarded-Prefix: %b\r\n" % (lines, prefix.encode("latin-1")) if prefix else lines
 
 
-def request_fields(
-    raw: Iterable[tuple[bytes, bytes]],
-    *,
-    peer: str,
-    scheme: str,
-    host: str,
-    request_id: str,
-    prefix: str = "",
-) -> _Pairs:
+def request_lines(raw: _Raw, *, peer: str, scheme: str, host: str) -> Forwarded:
     """The fields of a request as the server inside gets them, framing left to whoever sends it.
 
-    `raw` are the fields as they came, `host` the Host field, and `prefix` what was taken off the path.
+    `raw` are the fields as they came, and `host` the Host field.
     """
-    names = _names
-    kept: _Pairs = []
-    special: _Pairs | None = None
-    for key, value in raw:
-        name = names.get(key)
-        if name is None:
-            name = _learn(key, names, _HOP_BY_HOP, _TOLD)
-        if name == _LOOK:
-            special = special or []
-            special.append((key.decode("latin-1").lower(), value.decode("latin-1").strip()))
-        elif name:
-            kept.append((name, value.decode("latin-1").strip()))
-    if special is None:
-        kept += _introduction(peer, scheme, host) if len(host) <= _HOST_LENGTH else _introduced(peer, scheme, host, {})
-    else:
-        kept = _without(kept, special)
-        told = _told(special)
-        kept += _introduced(peer, scheme, host, told)
-        request_id = told["x-request-id"] if _ID.fullmatch(told.get("x-request-id", "")) else request_id
-        prefix = told.get("x-forwarded-prefix", "").rstrip("/") + prefix if peer in _LOCAL else prefix
-    kept.append((REQUEST_ID, request_id))
-    if prefix:
-        kept.append((PREFIX, prefix))
-    return kept
+    lines, special = _sorted(raw, _names, _TOLD)
+    if not special:
+        short = len(host) <= _HOST_LENGTH
+        lines.append(_introduction(peer, scheme, host) if short else _introduced(peer, scheme, host, {}))
+        return Forwarded(b"".join(lines), b"", "")
+    told = _told(special)
+    believed = told if peer in _LOCAL else {}
+    lines = [*_without(lines, special), _introduced(peer, scheme, host, believed)]
+    own = told.get("x-request-id", "")
+    prefix = believed.get("x-forwarded-prefix", "").rstrip("/")
+    return Forwarded(b"".join(lines), own.encode() if _ID.fullmatch(own) else b"", prefix)
 
 
-def response_fields(raw: Iterable[tuple[bytes, bytes]]) -> _Pairs:
+def response_lines(raw: _Raw) -> bytes:
     """The fields of an answer as its caller gets them, framing left to whoever sends it."""
-    names = _answered
-    kept: _Pairs = []
-    special: _Pairs | None = None
+    lines, special = _sorted(raw, _answered, frozenset())
+    return b"".join(_without(lines, special) if special else lines)
+
+
+def _sorted(raw: _Raw, names: dict[bytes, bytes], told: frozenset[str]) -> tuple[list[bytes], _Special]:
+    """The lines that go on, and the fields that need a closer look."""
+    lines: list[bytes] = []
+    special: _Special = []
     for key, value in raw:
-        name = names.get(key)
-        if name is None:
-            name = _learn(key, names, _SAID_ANEW, frozenset())
-        if name == _LOOK:
-            special = special or []
+        beginning = names.get(key)
+        if beginning is None:
+            beginning = _learn(key, names, told)
+        if beginning is _LOOK:
             special.append((key.decode("latin-1").lower(), value.decode("latin-1").strip()))
-        elif name:
-            kept.append((name, value.decode("latin-1").strip()))
-    return kept if special is None else _without(kept, special)
+        elif beginning:
+            lines.append(b"%b%b\r\n" % (beginning, value.strip()))
+    return lines, special
 
 
 def wanted_upgrade(connection: str, upgrade: str) -> str:
@@ -103,26 +103,26 @@ def wanted_upgrade(connection: str, upgrade: str) -> str:
     return WEBSOCKET if WEBSOCKET in _listed(upgrade) else ""
 
 
-def _learn(key: bytes, names: dict[bytes, str], dropped: frozenset[str], told: frozenset[str]) -> str:
-    """How a field's name goes on, from now on known."""
-    text = key.decode("latin-1")
-    lower = text.lower()
+def _learn(key: bytes, names: dict[bytes, bytes], told: frozenset[str]) -> bytes:
+    """How a field's line begins, from now on known."""
+    lower = key.decode("latin-1").lower()
     if lower in told or lower == "connection":
-        name = _LOOK
+        beginning = _LOOK
     else:
-        name = _DROP if lower in dropped or lower.startswith("proxy-") else text
+        beginning = _DROP if lower in _HOP_BY_HOP or lower.startswith("proxy-") else key + b": "
     if len(names) < _NAMES_MAX:
-        names[key] = name
-    return name
+        names[key] = beginning
+    return beginning
 
 
-def _without(kept: _Pairs, special: _Pairs) -> _Pairs:
-    """The fields that no `Connection` field says belong to the connection."""
-    named: set[str] = set()
+def _without(lines: list[bytes], special: _Special) -> list[bytes]:
+    """The lines of the fields that no `Connection` field says belong to the connection."""
+    named: set[bytes] = set()
     for name, value in special:
         if name == "connection" and value not in _PLAIN:
-            named |= _listed(value)
-    return [field for field in kept if field[0].lower() not in named] if named else kept
+            named |= {word.encode("latin-1") for word in _listed(value)}
+    named.discard(b"host")  # without it the request would be none
+    return [line for line in lines if line.partition(b":")[0].lower() not in named] if named else lines
 
 
 def _listed(value: str) -> set[str]:
@@ -130,7 +130,7 @@ def _listed(value: str) -> set[str]:
     return {word.strip().lower() for word in value.split(",")}
 
 
-def _told(special: _Pairs) -> dict[str, str]:
+def _told(special: _Special) -> dict[str, str]:
     """What the caller says about whom it speaks for, by name of field."""
     told: dict[str, str] = {}
     for name, value in special:
@@ -140,19 +140,19 @@ def _told(special: _Pairs) -> dict[str, str]:
 
 
 @lru_cache(_CALLERS_MAX)
-def _introduction(peer: str, scheme: str, host: str) -> _Pairs:
+def _introduction(peer: str, scheme: str, host: str) -> bytes:
     return _introduced(peer, scheme, host, {})
 
 
-def _introduced(peer: str, scheme: str, host: str, told: Mapping[str, str]) -> _Pairs:
-    """What the server inside is told about the caller. Only a proxy on this machine is believed what it tells."""
-    told = told if peer in _LOCAL else {}
+def _introduced(peer: str, scheme: str, host: str, told: Mapping[str, str]) -> bytes:
+    """What the server inside is told about the caller; `told` is what a proxy says that is believed."""
     address = f'"[{peer}]"' if ":" in peer else peer or "unknown"
     own = f'for={address};host="{_UNQUOTABLE.sub("", host)}";proto={scheme}'
     before, chain = told.get("x-forwarded-for", ""), told.get("forwarded", "")
-    return [
+    fields = (
         ("X-Forwarded-For", f"{before}, {peer}" if before else peer),
         ("X-Forwarded-Proto", told.get("x-forwarded-proto") or scheme),
         ("X-Forwarded-Host", told.get("x-forwarded-host") or host),
         ("Forwarded", f"{chain}, {own}" if chain else own),
-    ]
+    )
+    return "".join([f"{name}: {value}\r\n" for name, value in fields]).encode("latin-1")

@@ -4,15 +4,16 @@ from collections.abc import Sequence
 
 from torpor.contracts.web import limits, policy
 from torpor.contracts.web.environment import port
-from torpor.contracts.web.forwarded import response_fields
+from torpor.contracts.web.forwarded import response_lines
 from torpor.model.failure import Answer, Failure
 from torpor.model.function import FunctionVersion
-from torpor.model.invocation import Fields, Invocation
+from torpor.model.invocation import Fields, HeaderLines, Invocation
 from torpor.model.server import Probe, ServerCall
 
 HEALTH_PATH = "/kaithhealth"
 USER_AGENT = "torpor-probe/1"
 """By this users can filter the platform's own requests from their logs."""
+_PASSED_ON = Answer(payload=b"")
 _RAW = Sequence[tuple[bytes, bytes]]
 
 
@@ -45,19 +46,21 @@ class WebWire:
             fields.append(("Content-Type", invocation.content_type))
         return ServerCall(method=method, target="/", fields=fields, body=invocation.payload)
 
-    def forwarded(self, version: FunctionVersion, invocation: Invocation, environment: str) -> Fields:
-        return invocation.http.fields if invocation.http is not None else ()
+    def forwarded(self, version: FunctionVersion, invocation: Invocation, environment: str) -> Fields | HeaderLines:
+        return invocation.http.lines if invocation.http is not None else ()
 
-    def returned(self, version: FunctionVersion, status: int, fields: _RAW) -> Fields | Failure:
-        return response_fields(fields)
+    def returned(self, version: FunctionVersion, status: int, fields: _RAW) -> Fields | HeaderLines | Failure:
+        return response_lines(fields)
 
-    def response_max(self, version: FunctionVersion, invocation: Invocation) -> int | None:
+    def response_max(self, version: FunctionVersion, *, relayed: bool) -> int | None:
         return policy.response_limit(version)
 
     def answer(
         self, version: FunctionVersion, invocation: Invocation, status: int, fields: _RAW, body: bytes
     ) -> Answer:
         """An answer of any status is one: what the server says of itself is for its caller to judge."""
+        if invocation.http is not None:
+            return _PASSED_ON
         content_type = next((value for name, value in fields if name.lower() == b"content-type"), b"")
         return Answer(payload=body, content_type=content_type.decode("latin-1"))
 

@@ -1,0 +1,2 @@
+// A small event function.
+exports.handler = (event, context, callback) => callback(null, event);

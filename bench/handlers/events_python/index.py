@@ -1,0 +1,5 @@
+"""A small event function."""
+
+
+def handler(event, context):
+    return event
