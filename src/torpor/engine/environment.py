@@ -447,7 +447,8 @@ class Environment:
         if failure is None and not self._logs_all:
             self._around.history.note(self.version.function, self.id, record, self._clock.wall())
             return
-        self._drain_output()
+        if failure is not None or not self.has_workers:  # looking at every worker's streams costs more than the rest
+            self._drain_output()
         if failure is not None:
             failure = self._explained(failure, self._inside.elapsed(record.id))
             record = msgspec.structs.replace(record, failure=failure)
