@@ -299,7 +299,10 @@ class Pool:
 
     def start(self, group: Group) -> Environment | None:
         """Start an environment without a request; None if there is no memory. Raises RuntimeMissing."""
-        return None if self._closing else self._fleet.start(group)
+        environment = None if self._closing else self._fleet.start(group)
+        if environment is not None and environment.free_slots:
+            self.settled(environment)  # requests may wait in it rather than start more
+        return environment
 
     def end(self, environment: Environment) -> None:
         """End an environment that is not needed."""
