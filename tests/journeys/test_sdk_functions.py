@@ -179,8 +179,6 @@ def test_concurrency_is_put_read_and_deleted(server: TorporServer, name: str) ->
 @pytest.mark.parametrize(
     ("operation", "arguments"),
     [
-        ("publish_version", {}),
-        ("create_alias", {"Name": "live", "FunctionVersion": "1"}),
         ("create_function_url_config", {"AuthType": "NONE"}),
         ("put_provisioned_concurrency_config", {"Qualifier": "1", "ProvisionedConcurrentExecutions": 1}),
         ("add_permission", {"StatementId": "s", "Action": "lambda:InvokeFunction", "Principal": "*"}),

@@ -24,14 +24,25 @@ def read(conn):
             return None
         data += block
     head, _, body = data.partition(b"\\r\\n\\r\\n")
+    if b" /deaf " in head:
+        time.sleep(5)
     length = 0
     for line in head.split(b"\\r\\n")[1:]:
         name, _, value = line.partition(b":")
         if name.lower() == b"content-length":
             length = int(value)
-    while len(body) < length:
-        body += conn.recv(65536)
-    return head, body
+    pieces, left = [body], length - len(body)
+    while left > 0:
+        try:
+            block = conn.recv(65536)
+        except OSError:
+            block = b""
+        if not block:
+            SEEN.append(b"upload broke off")
+            return None
+        left -= len(block)
+        pieces.append(block)
+    return head, b"".join(pieces)
 
 
 def say(conn, body):
@@ -43,6 +54,14 @@ def reset(conn):
     conn.close()
 
 
+def echo(conn):
+    conn.sendall(b"HTTP/1.1 101 Switching Protocols\\r\\nConnection: Upgrade\\r\\nUpgrade: websocket\\r\\n\\r\\n")
+    while block := conn.recv(65536):
+        if block == b"die":
+            os._exit(5)
+        conn.sendall(block)
+
+
 def serve(conn):
     try:
         while (got := read(conn)) is not None:
@@ -50,6 +69,17 @@ def serve(conn):
             method, target, _ = head.split(b"\\r\\n")[0].split(b" ", 2)
             if target == b"/seen":
                 say(conn, json.dumps([one.decode("latin-1") for one in SEEN]).encode())
+            elif target == b"/echo":
+                try:
+                    echo(conn)
+                finally:
+                    SEEN.append(b"echo ended")
+                break
+            elif target == b"/sink":
+                while conn.recv(65536):
+                    pass
+            elif target == b"/count":
+                say(conn, b"%d" % len(body))
             elif target == b"/run":
                 exec(body, {**globals(), "conn": conn})
             else:
@@ -116,6 +146,10 @@ class Caller:
                 pass
             body, whole, self._data = self._data, True, b""
         return Reply(status, head, body, whole, self._ended)
+
+    def take(self, size: int) -> bytes:
+        """So many bytes, or what comes before the end."""
+        return self._take(size)[0]
 
     def ended(self) -> bool:
         """Wait for the end of the connection; False if something else came."""

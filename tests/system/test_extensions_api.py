@@ -35,6 +35,8 @@ class Clock:
 
 
 class NoPool:
+    is_awaited = False
+
     def settled(self, environment: Environment) -> None:
         pass
 

@@ -61,11 +61,26 @@ class Courier(Protocol):
         """No answer will come; a process that has just ended may be the better explanation."""
         ...
 
+    def ended(self, delivery: "Delivery") -> None:
+        """Only the connection's end says that the answer is whole; a process that has just ended says it is not."""
+        ...
+
 
 class Delivery:
     """What buffered and relayed deliveries share."""
 
-    __slots__ = ("_courier", "_reused", "_size", "began", "connection", "invocation", "over", "retried")
+    __slots__ = (
+        "_courier",
+        "_fields",
+        "_reused",
+        "_size",
+        "_status",
+        "began",
+        "connection",
+        "invocation",
+        "over",
+        "retried",
+    )
 
     def __init__(self, courier: Courier, invocation: Invocation, began: float) -> None:
         self.began = began
@@ -76,6 +91,8 @@ class Delivery:
         self._courier = courier
         self._reused = False
         self._size = 0
+        self._status = 0
+        self._fields: RawFields = ()
 
     def begin(self, connection: ClientConnection, *, reused: bool) -> None:
         """Send the request over this connection."""
@@ -95,7 +112,19 @@ class Delivery:
             self.release()
             self._courier.feed(AnswerRefused(self.invocation.id, failure))
 
+    def complete(self, reusable: bool) -> None:
+        """The answer is whole."""
+        raise NotImplementedError
+
     # What the connection tells.
+
+    def end(self, reusable: bool) -> None:
+        if self.over:
+            return
+        if reusable or is_framed(self._fields):
+            self.complete(reusable)
+        else:
+            self._courier.ended(self)
 
     def informed(self, status: int, fields: RawFields) -> None:
         """Interim answers are not passed on."""
@@ -137,12 +166,10 @@ class Delivery:
 class BufferedDelivery(Delivery):
     """An invocation whose result is the answer's whole body."""
 
-    __slots__ = ("_body", "_fields", "_status")
+    __slots__ = ("_body",)
 
     def __init__(self, courier: Courier, invocation: Invocation, began: float) -> None:
         super().__init__(courier, invocation, began)
-        self._status = 0
-        self._fields: RawFields = ()
         self._body: list[bytes] = []
 
     def head(self, status: int, headers: AnswerFields) -> None:
@@ -154,7 +181,7 @@ class BufferedDelivery(Delivery):
         if not self.over and self._within(self._size, self._courier.buffered_max):
             self._body.append(chunk)
 
-    def end(self, reusable: bool) -> None:
+    def complete(self, reusable: bool) -> None:
         if not self.over:
             courier, body = self._courier, b"".join(self._body)
             answer = courier.wire.answer(courier.version, self.invocation, self._status, self._fields, body)
@@ -200,7 +227,7 @@ class RelayedDelivery(Delivery):
         passed = headers.kept or self._pass(status, headers)
         if passed is None or not self._within(passed.length or 0, self._courier.relayed_max):
             return
-        self._passed = passed
+        self._passed, self._fields = passed, headers
         self._http.relay.head(status, passed.fields, passed.length)
 
     def _pass(self, status: int, headers: AnswerFields) -> _Passed | None:
@@ -223,7 +250,7 @@ class RelayedDelivery(Delivery):
             connection.pause()
             relay.on_writable = connection.resume
 
-    def end(self, reusable: bool) -> None:
+    def complete(self, reusable: bool) -> None:
         if not self.over:
             self._http.relay.end()
             self._answered(self._passed.answer, reusable)
@@ -275,3 +302,11 @@ class RelayedDelivery(Delivery):
 
     def _may_repeat(self) -> bool:
         return self._http.body is None and self._http.method in _IDEMPOTENT and not self._http.relay.begun
+
+
+def is_framed(fields: RawFields) -> bool:
+    """Does an answer's head say how its end is known?"""
+    return any(name.lower() in _FRAMING for name, _ in fields)
+
+
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})

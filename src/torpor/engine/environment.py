@@ -55,6 +55,11 @@ _FAILED = {
 class Owner(Protocol):
     """The pool, as its environments see it."""
 
+    @property
+    def is_awaited(self) -> bool:
+        """Does a request wait for memory or for its turn?"""
+        ...
+
     def settled(self, environment: "Environment") -> None:
         """The environment has room again, or has ended; give it work or leave it."""
         ...
@@ -116,6 +121,8 @@ class Environment:
         self.is_running = self.machine.is_running
         self.has_expired = self.machine.has_expired
         self.require = self.machine.runtime.require
+        self.settles = self.machine.policy.runtime_kind is not RuntimeKind.SERVER
+        """Whether it may have answered without being free yet."""
         self.has_workers = self.machine.policy.runtime_kind is RuntimeKind.PARALLEL_POLLER
         self._inside = self._make_inside(around)
         self._done: dict[str, Done] = {}
@@ -309,7 +316,14 @@ class Environment:
         except Exception:  # half of what the machine asked for is not done: the environment cannot be trusted any more
             log.exception("environment %s of %s: %s", self.id, self.version.function, type(event).__name__)
             self._lose_track()
-        if type(event) not in _GIVES_NO_ROOM and self.machine.free_slots:
+        if type(event) not in _GIVES_NO_ROOM:
+            self._offer_room()
+
+    def _offer_room(self) -> None:
+        """Tell the pool of room that it does not know of, or that somebody waits for."""
+        machine = self.machine
+        is_known = self.listed and machine.slots and not self.has_workers
+        if (not is_known or self._owner.is_awaited) and machine.free_slots:
             self._owner.settled(self)
 
     def _lose_track(self) -> None:

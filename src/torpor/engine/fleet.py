@@ -136,6 +136,8 @@ class Fleet:
             for identity in overdue(views, now, idle_timeout=limit, max_age=self._limits.max_age):
                 self.end(idle[identity])
             for environment in members:
+                if not group.kept and self.is_old(environment):
+                    environment.retired = True
                 if environment.retired and not environment.is_busy and not environment.is_leaving:
                     self.end(environment)
 

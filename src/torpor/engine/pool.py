@@ -164,8 +164,10 @@ class Pool:
         environment.assign(request.invocation, partial(self._answered, environment, request))
 
     def _answered(self, environment: Environment, request: Request, outcome: Outcome) -> None:
-        if environment.settling_slots and (group := self._groups.get(environment.key)) is not None:
-            group.settling.add(environment)
+        if environment.settles and environment.settling_slots:
+            group = self._groups.get(environment.key)
+            if group is not None:
+                group.settling.add(environment)
         self._finished(request, outcome)
 
     def _finished(self, request: Request, outcome: Outcome | TorporError) -> None:
@@ -235,11 +237,13 @@ class Pool:
 
     # -- environments ------------------------------------------------------------------------------------------------
 
+    @property
+    def is_awaited(self) -> bool:
+        """Does a request wait for memory or for its turn?"""
+        return self._lines.queued > 0 or bool(self._lines.memory)
+
     def settled(self, environment: Environment) -> None:
         """An environment has room, or has ended: give it work, keep it, or forget it."""
-        awaited = self._lines.memory or self._lines.queued or environment.has_workers
-        if not awaited and environment.listed and environment.running:
-            return  # it had room before, and nobody waits for it
         group = self._groups.get(environment.key)
         if group is None or environment.phase is PhaseName.GONE:
             self._fleet.forget(environment)

@@ -24,7 +24,7 @@ from torpor.transport import ClientConnection, ClientLimits, Loss, LossKind, con
 
 LOOPBACK = "127.0.0.1"
 _EXIT_EXPLAINS = 0.05
-"""Seconds a lost connection waits for the news that its process has ended."""
+"""Seconds a connection that has ended waits for the news that its process has, too."""
 _CONNECT_WITHIN = 5.0
 _FIRST_PERIOD = 0.001
 _PERIOD_GROWTH = 0.02
@@ -153,10 +153,13 @@ class ServingInside:
     def lost(self, delivery: Delivery, failure: Failure) -> None:
         self._loop.call_later(_EXIT_EXPLAINS, delivery.fail, failure)
 
+    def ended(self, delivery: Delivery) -> None:
+        self._loop.call_later(_EXIT_EXPLAINS, delivery.complete, False)
+
     # -- connections -------------------------------------------------------------------------------------------------
 
     async def _open(self) -> ClientConnection:
-        """Raises OSError, or TimeoutError, if the server does not accept."""
+        """Raises OSError, or TimeoutError, if the server does not accept, or at once takes back that it did."""
         assert self._sandbox is not None, "the server has been started"
         try:
             sock = await self._sandbox.open_socket()
@@ -168,6 +171,8 @@ class ServingInside:
         except BaseException:
             sock.close()
             raise
+        if not connection.idle:
+            raise ConnectionError("the server closed the connection at once, or spoke first")
         connection.on_closed = partial(self._drop_idle, connection)
         return connection
 

@@ -80,7 +80,7 @@ class StreamingConnection(Connection):
     def answer(self, exchange: Exchange, status: int, headers: AnyHeaders, body: bytes) -> bool:
         if self._intake is not None:
             self._leave_body(exchange)
-        return super().answer(exchange, status, headers, body)
+        return Connection.answer(self, exchange, status, headers, body)
 
     def finished(self, exchange: Exchange) -> None:
         if self._intake is not None:
