@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from torpor.contracts.function_compute.contract import FunctionComputeContract
-from torpor.engine.environment import Environment, Surroundings
+from torpor.engine.environment import Environment
 from torpor.engine.groups import Request
 from torpor.engine.pool import Pool, PoolLimits
 from torpor.engine.scaler import Scaler
+from torpor.engine.surroundings import Surroundings
 from torpor.model.errors import TorporError
 from torpor.model.function import CodeRef, FunctionVersion
 from torpor.model.invocation import Invocation, Outcome

@@ -22,9 +22,9 @@ from torpor.contracts.web import limits as web_limits
 from torpor.contracts.web import settings as web_settings
 from torpor.engine.building import SandboxBuilder
 from torpor.engine.dispatcher import Dispatcher
-from torpor.engine.environment import Surroundings
 from torpor.engine.pool import Pool
 from torpor.engine.scaler import Scaler
+from torpor.engine.surroundings import Surroundings
 from torpor.model.account import PackageLimits, ReservationLimits
 from torpor.model.errors import TorporError
 from torpor.model.function import LATEST, CodeRef, FunctionVersion

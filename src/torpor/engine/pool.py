@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from torpor.engine.contract import Contract
-from torpor.engine.environment import Environment, Surroundings
+from torpor.engine.environment import Environment
 from torpor.engine.fleet import Fleet, PoolLimits
 from torpor.engine.groups import Done, Group, Key, Request
 from torpor.engine.lines import Lines
+from torpor.engine.surroundings import Surroundings
 from torpor.lifecycle import PhaseName
 from torpor.model.errors import CallerGone, ShuttingDown, Throttled, TorporError
 from torpor.model.function import CodeRef, FunctionVersion
