@@ -291,8 +291,8 @@ class Pool:
 
     @property
     def kept(self) -> list[Group]:
-        """The groups of versions that are kept up."""
-        return [group for group in self._groups.values() if group.kept]
+        """The groups of versions that are kept up; none any more once the server drains."""
+        return [] if self._closing else [group for group in self._groups.values() if group.kept]
 
     def keep(self, version: FunctionVersion) -> Group:
         """From now on environments of this version are kept up; the scaler says how many."""
