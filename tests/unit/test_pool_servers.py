@@ -9,6 +9,7 @@ import pytest
 from tests.support.served import Served, health, until, version
 
 from torpor.contracts.function_compute.contract import FunctionComputeContract
+from torpor.contracts.function_compute.server_wire import FunctionComputeServerWire
 from torpor.lifecycle import PhaseName
 from torpor.model.errors import CallerGone, ShuttingDown, Throttled
 from torpor.model.failure import FailureKind
@@ -260,3 +261,36 @@ async def test_frozen_server_is_told_of_its_end_before_it_ends(make: Make) -> No
     bench.pool.retire(told)
     await until(lambda: not bench.living(told))
     assert bench.seen == ["one", "/pre-freeze", "/pre-stop"]
+
+
+async def test_hook_that_cannot_even_be_called_leaves_its_environment_usable(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = await make()
+    told = version(hooks={"pre-freeze": 2.0})
+    monkeypatch.setattr(FunctionComputeServerWire, "hook", _broken)
+    first = await bench.run(told, "one")
+    await until(lambda: bench.living(told)[0].phase is PhaseName.FROZEN)
+    assert await bench.run(told, "two") == first
+
+
+async def test_invocation_that_cannot_be_handed_over_is_told_at_once(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = await make()
+    monkeypatch.setattr(FunctionComputeServerWire, "call", _broken)
+    bench.submit(version(), "one")
+    result = await bench.result("one")
+    assert result.failure.kind is FailureKind.SANDBOX
+
+
+async def test_server_that_dies_over_an_invocation_explains_the_lost_connection(make: Make) -> None:
+    bench = await make()
+    bench.submit(version(), "one", exit=True)
+    assert (await bench.result("one")).failure.kind is FailureKind.EXIT
+    bench.submit(version(), "two", drop=True)
+    assert (await bench.result("two")).failure.kind is FailureKind.NO_ANSWER
+
+
+def _broken(*_: object, **__: object) -> None:
+    raise ZeroDivisionError("a fault of the platform")

@@ -241,7 +241,7 @@ class Pool:
     @property
     def is_awaited(self) -> bool:
         """Does a request wait for memory or for its turn?"""
-        return self._lines.queued > 0 or bool(self._lines.memory)
+        return bool(self._lines.queued or self._lines.memory)
 
     def settled(self, environment: Environment) -> None:
         """An environment has room, or has ended: give it work, keep it, or forget it."""

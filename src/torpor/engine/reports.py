@@ -29,8 +29,16 @@ class Reports:
     """One environment's."""
 
     def __init__(
-        self, identity: str, version: FunctionVersion, contract: Contract, image: RuntimeImage, around: Surroundings
+        self,
+        identity: str,
+        version: FunctionVersion,
+        contract: Contract,
+        image: RuntimeImage,
+        around: Surroundings,
+        *,
+        has_workers: bool,
     ) -> None:
+        self._has_workers = has_workers
         self._identity = identity
         self._version = version
         self._contract = contract
@@ -107,7 +115,8 @@ class Reports:
         if failure is None and not self.logs_all:
             self.past(record)
             return
-        self.drain_output()
+        if failure is not None or not self._has_workers:  # looking at every worker's streams costs more than the rest
+            self.drain_output()
         if failure is not None:
             record = msgspec.structs.replace(record, failure=self._explained(failure, elapsed))
         self.note(record)
