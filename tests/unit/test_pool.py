@@ -14,8 +14,9 @@ import pytest
 from torpor.contracts.lambda_.contract import LambdaContract
 from torpor.contracts.lambda_.environment import Credentials
 from torpor.engine.dispatcher import Dispatcher
-from torpor.engine.environment import Environment, Surroundings
+from torpor.engine.environment import Environment
 from torpor.engine.pool import Pool, PoolLimits
+from torpor.engine.surroundings import Surroundings
 from torpor.lifecycle import PhaseName
 from torpor.model.errors import ShuttingDown, Throttled
 from torpor.model.function import CodeRef, FunctionVersion

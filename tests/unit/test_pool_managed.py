@@ -14,9 +14,9 @@ from torpor.contracts.lambda_.contract import LambdaContract
 from torpor.contracts.lambda_.environment import Credentials
 from torpor.contracts.lambda_.managed import ManagedContract
 from torpor.engine.dispatcher import Dispatcher
-from torpor.engine.environment import Surroundings
 from torpor.engine.pool import Pool, PoolLimits
 from torpor.engine.scaler import Scaler
+from torpor.engine.surroundings import Surroundings
 from torpor.model.errors import Throttled
 from torpor.model.function import CodeRef, FunctionVersion
 from torpor.model.invocation import Invocation, Outcome, OutcomeStatus
