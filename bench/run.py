@@ -40,9 +40,9 @@ def main() -> int:
     given = _arguments()
     sizes = QUICK if given.quick else FULL
     notes: list[str] = []
+    machine = describe()
     yardstick = Yardstick() if given.no_emulator else _measure_emulator(given, sizes, notes)
     rows = _measure_server(sizes, yardstick, notes, given.only)
-    machine = describe()
     print("\n" + show(machine, rows, notes))
     if not given.only:
         keep(machine, rows, notes, quick=given.quick)

@@ -14,7 +14,7 @@ import pytest
 from alibabacloud_fc20230330 import models as v3
 from alibabacloud_tea_openapi.exceptions import ClientException
 from tests.journeys.conftest import MakeServer
-from tests.support.fc import NODE, PYTHON, ComputeFunction, Files, clients, deployed, fc_warnings, node, python
+from tests.support.fc import NODE, PYTHON, ComputeFunction, Files, clients, deployed, fc_warnings, node, python, request
 from tests.support.functions import archive
 from tests.support.server import TorporServer
 
@@ -55,8 +55,9 @@ def handler(event, context):
             "version": list(sys.version_info[:2]), "kept": len(kept)}
 """)
 CONFIGURATION = {"runtime": PYTHON, "handler": "index.handler"}
-OLD_LIMIT = 50 * 1024 * 1024
 MIB = 1024 * 1024
+OLD_LIMIT = 50 * MIB
+REQUEST_LIMIT = 100 * MIB
 COLD_STARTS = 5
 
 
@@ -122,6 +123,14 @@ def test_packages_of_more_than_50_mb_are_refused_where_the_older_limit_is_select
 
     assert refused.value.code == "EntityTooLarge"
     assert str(OLD_LIMIT) in refused.value.message
+
+
+@pytest.mark.fact("F-028")
+def test_requests_of_more_than_100_mb_are_refused_by_default(server: TorporServer) -> None:
+    result = request(server, "POST", "/2023-03-30/functions", b'{"code": {"zipFile": "' + bytes(REQUEST_LIMIT))
+
+    assert (result.status, result.value["Code"]) == (400, "EntityTooLarge")
+    assert str(REQUEST_LIMIT) in result.value["Message"]
 
 
 def _package_of(size: int) -> Files:

@@ -1,4 +1,4 @@
-"""Whatever order the world's events come in, environments that serve several at once keep their promises."""
+"""Whatever order the world's events come in, environments with several invocations at once keep their promises."""
 
 from dataclasses import replace
 
@@ -50,12 +50,15 @@ class Crowd(RuleBasedStateMachine):
             self.frozen = isinstance(effect, fx.Freeze)
         elif isinstance(effect, fx.Deliver):
             assert self.alive and not self.frozen and effect.invocation.id not in self.told
+            self.timers[effect.invocation.id] = effect.deadline
             self.take(effect.invocation.id)
         elif isinstance(effect, fx.ArmTimer):
             assert effect.at >= self.now
             self.timers[effect.timer] = effect.at
         elif isinstance(effect, fx.CancelTimer):
             self.timers.pop(effect.timer, None)
+        elif isinstance(effect, fx.Conclude):
+            self.timers.pop(effect.record.id, None)
         elif isinstance(effect, fx.Complete):
             assert effect.invocation.id not in self.told, "a caller is told its result once"
             self.told.add(effect.invocation.id)

@@ -1,7 +1,7 @@
 """Lines of several workers in one log: each connection's bytes make lines of their own."""
 
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 from torpor.engine.transcript import Transcript
 from torpor.telemetry import Journal
@@ -9,7 +9,8 @@ from torpor.telemetry import Journal
 
 def transcript(journal: Journal) -> Transcript:
     anything: Any = SimpleNamespace(log_group="group")
-    return Transcript(journal, anything, "stream", cast(Any, None), anything, lambda: 0)
+    contract: Any = SimpleNamespace(comments=lambda version: None)
+    return Transcript(journal, anything, "stream", contract, anything, lambda: 0)
 
 
 def texts(journal: Journal) -> list[str]:

@@ -25,7 +25,7 @@ from torpor.api.fc.services import AliasOperations, ServiceOperations, VersionOp
 from torpor.api.fc.triggers import TriggerOperations
 from torpor.api.relay import Caller
 from torpor.contracts.function_compute import invoking, limits, names
-from torpor.contracts.function_compute.api_failures import REQUEST_ID, not_supported, render_failure
+from torpor.contracts.function_compute.api_failures import REQUEST_ID, not_supported, render_failure, too_large
 from torpor.contracts.function_compute.names import Generation, Place
 from torpor.contracts.function_compute.signing import verify
 from torpor.contracts.http import ApiRequest, ApiResponse
@@ -162,6 +162,8 @@ class FcFace:
 
     async def _control(self, request: ApiRequest, request_id: str) -> ApiResponse:
         generation, handler, values = self._routed(request)
+        if len(request.body) > limits.CODE_REQUEST_MAX:
+            raise too_large(limits.CODE_REQUEST_MAX)
         pairs = parse_qsl(request.query, keep_blank_values=True)
         call = Call(
             generation=generation,

@@ -8,8 +8,8 @@ from typing import Any
 
 from torpor.api.aws.objects import ObjectName, ObjectSource
 from torpor.contracts.function_compute import limits
-from torpor.contracts.function_compute.api_failures import ApiFailure, invalid
-from torpor.contracts.function_compute.rendering import checksum
+from torpor.contracts.function_compute.api_failures import invalid, too_large
+from torpor.contracts.function_compute.checksum import checksum
 from torpor.contracts.lambda_.failures_api import ApiFailure as SourceFailure
 
 
@@ -58,6 +58,5 @@ class PackageSource:
         except (binascii.Error, ValueError) as error:
             raise invalid("code.zipFile is not valid base64") from error
         if len(archive) > self._max_inline:
-            message = f"payload size exceeds maximum allowed size ({self._max_inline} bytes)"
-            raise ApiFailure("EntityTooLarge", message)
+            raise too_large(self._max_inline)
         return archive

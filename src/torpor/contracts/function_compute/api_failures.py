@@ -90,6 +90,11 @@ def invalid(message: str) -> ApiFailure:
     return ApiFailure("InvalidArgument", message)
 
 
+def too_large(limit: int) -> ApiFailure:
+    """A body or package of more bytes than `limit`."""
+    return ApiFailure("EntityTooLarge", f"payload size exceeds maximum allowed size ({limit} bytes)")
+
+
 def not_supported(method: str, path: str) -> ApiFailure:
     """The API has no such operation, or this version of Torpor does not offer it."""
     return ApiFailure("PathNotSupported", f"'{method}' against '{path}' is not supported")

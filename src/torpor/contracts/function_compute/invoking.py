@@ -7,7 +7,7 @@ from enum import StrEnum
 import msgspec
 
 from torpor.contracts.function_compute import failures, limits, runtimes
-from torpor.contracts.function_compute.api_failures import REQUEST_ID, ApiFailure, body, invalid
+from torpor.contracts.function_compute.api_failures import REQUEST_ID, body, invalid, too_large
 from torpor.contracts.function_compute.names import LATEST, Generation, instance_id
 from torpor.contracts.http import JSON, ApiResponse, RequestHeaders
 from torpor.model.function import LATEST as NEWEST
@@ -60,7 +60,7 @@ def check_payload(size: int, mode: Mode) -> None:
     """Refuse an event that is too large, by its bytes. Raises ApiFailure."""
     limit = limits.SYNC_PAYLOAD_MAX if mode is Mode.SYNC else limits.ASYNC_PAYLOAD_MAX
     if size > limit:
-        raise ApiFailure("EntityTooLarge", f"payload size exceeds maximum allowed size ({limit} bytes)")
+        raise too_large(limit)
 
 
 def _task_id(headers: RequestHeaders) -> str:

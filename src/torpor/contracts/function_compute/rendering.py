@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import lzma
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -25,9 +24,6 @@ _CURRENT_ONLY = frozenset(
     {"idleTimeout", "logConfig", "role", "disableInjectCredentials", "vpcConfig", "tracingConfig", "internetAccess",
      "resourceGroupId"}
 )  # fmt: skip
-_CHECKSUM_BYTES = 8
-_FOOTER = 12
-_FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 0, "mode": lzma.MODE_FAST, "dict_size": 4096}]
 
 
 def function(record: VersionRecord, tags: Mapping[str, str], place: Place, generation: Generation) -> dict[str, Any]:
@@ -107,20 +103,6 @@ def etag(document: Mapping[str, Any]) -> str:
 
 def function_etag(record: FunctionRecord) -> str:
     return record.latest.version.revision
-
-
-def checksum(archive: bytes) -> str:
-    """CRC-64 (ECMA-182) in decimal. Slow for large archives, but it lets other threads run.
-
-    No maintained library for it is as widely there as the standard one for xz, whose containers end each block with
-    just this checksum; so one is made for its sake.
-    """
-    container = lzma.compress(archive, format=lzma.FORMAT_XZ, check=lzma.CHECK_CRC64, filters=_FILTERS)
-    if not archive:
-        return "0"
-    index = (int.from_bytes(container[-8:-4], "little") + 1) * 4
-    end = len(container) - _FOOTER - index
-    return str(int.from_bytes(container[end - _CHECKSUM_BYTES : end], "little"))
 
 
 def page(names: Iterable[str], query: Mapping[str, str]) -> tuple[list[str], str]:
