@@ -89,7 +89,9 @@ class Invocations:
         """Run it for nobody who waits, after `delay` seconds; in the order of the calls where there is none."""
 
         def done(result: Outcome | TorporError) -> None:
-            if isinstance(result, TorporError):
+            if isinstance(result, ShuttingDown):
+                _LOG.warning("asynchronous invocation %s of %s is lost: %s", invocation.id, version.function, result)
+            elif isinstance(result, TorporError):
                 report(result, f"asynchronous invocation {invocation.id} of {version.function}")
 
         def begin() -> None:
