@@ -259,6 +259,13 @@ class Settings:
         maximum=web_limits.START_LIMIT_MAX,
         unit="seconds",
     )
+    web_build_limit: float = _setting(
+        web_limits.BUILD_TIME,
+        "Longest time that the build command of a web service may take.",
+        minimum=0.1,
+        maximum=web_limits.BUILD_TIME_MAX,
+        unit="seconds",
+    )
     single_use: bool = _setting(False, "End every environment after its first invocation.")
     prepared: int = _setting(
         2, "Sandboxes kept prepared per interpreter; they hold no user code.", minimum=0, maximum=100

@@ -1,10 +1,8 @@
 """Event functions of Function Compute: environments are kept after a run, used again, and released."""
 
-import json
 import os
 import statistics
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,6 +11,7 @@ import pytest
 from alibabacloud_fc20230330.models import ListInstancesRequest
 from tests.journeys.conftest import MakeServer
 from tests.support.fc import PYTHON, ComputeFunction, default_of, deployed, fc_warnings, python
+from tests.support.fc import statistics as counted
 from tests.support.server import TorporServer, eventually
 
 pytestmark = [
@@ -60,8 +59,7 @@ def released(brief: TorporServer) -> Iterator[ComputeFunction]:
 
 
 def _charged(server: TorporServer) -> int:
-    with urllib.request.urlopen(f"{server.url}/_torpor/statistics", timeout=30) as answer:
-        return int(json.loads(answer.read())["pool"]["charged_mb"])
+    return int(counted(server)["pool"]["charged_mb"])
 
 
 @pytest.mark.fact("F-034")

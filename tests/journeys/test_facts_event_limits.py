@@ -1,15 +1,22 @@
 """Event functions of Function Compute: how long a run may take, and how many instances run at once."""
 
-import json
 import time
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.journeys.conftest import MakeServer
-from tests.support.fc import PYTHON, ComputeFunction, default_of, deployed, deployed_classic, fc_warnings, python
+from tests.support.fc import (
+    PYTHON,
+    ComputeFunction,
+    default_of,
+    deployed,
+    deployed_classic,
+    fc_warnings,
+    python,
+    statistics,
+)
 from tests.support.server import TorporServer, eventually
 
 pytestmark = [
@@ -36,12 +43,6 @@ INSTANCES = 3
 def capped(make_server: MakeServer) -> TorporServer:
     """A server of its own with three instances at most."""
     return make_server(fc_instances=INSTANCES)
-
-
-def _statistics(server: TorporServer) -> dict[str, Any]:
-    with urllib.request.urlopen(f"{server.url}/_torpor/statistics", timeout=30) as answer:
-        statistics: dict[str, Any] = json.loads(answer.read())["pool"]
-    return statistics
 
 
 def _ended_late(function: ComputeFunction, seconds: float) -> dict[str, Any]:
@@ -122,15 +123,15 @@ def test_runs_of_70_seconds_are_ended_at_60_by_default(server: TorporServer) -> 
 @pytest.mark.fact("F-016")
 @pytest.mark.privileged
 def test_endless_run_holds_nothing_after_its_timeout(capped: TorporServer) -> None:
-    before = _statistics(capped)
+    before = statistics(capped)["pool"]
     with deployed(capped, SLEEPER, **CONFIGURATION, timeout=2) as function:
         running = function.start({"loop": True})
         pids = eventually(lambda: [pid for entry in function.environments() for pid in entry["pids"]])
-        while_running = _statistics(capped)["charged_mb"]
+        while_running = statistics(capped)["pool"]["charged_mb"]
         result = running.result()
 
         eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), what="the end of its processes")
-        eventually(lambda: _statistics(capped) == before, what="its memory in the budget again")
+        eventually(lambda: statistics(capped)["pool"] == before, what="its memory in the budget again")
 
     assert "timed out" in result.value["errorMessage"]
     assert while_running == before["charged_mb"] + 256

@@ -148,6 +148,12 @@ def request(
     return Result(status=answer.status, body=content, headers=fields, sent=sent, received=time.time())
 
 
+def statistics(server: TorporServer) -> dict[str, Any]:
+    """What the platform counts, for its operator."""
+    counted: dict[str, Any] = request(server, "GET", "/_torpor/statistics").value
+    return counted
+
+
 def clients(server: TorporServer) -> tuple[V3Client, fc2.Client]:
     """The clients of the current generation and of the one with services, only their end point set."""
     address = urlsplit(server.url).netloc
@@ -203,6 +209,7 @@ class ComputeFunction:
         """End every environment."""
         self.update(description=uuid.uuid4().hex)
         eventually(lambda: not self.environments(), what=f"environments of {self.name} ending")
+        leave_port(self)
 
     @contextmanager
     def triggered(self, kind: str, **config: Any) -> Iterator[str]:
@@ -265,6 +272,7 @@ def deployed(server: TorporServer, files: Files, **configuration: Any) -> Iterat
         yield function
     finally:
         function.current.delete_function(name)
+        leave_port(function)
 
 
 @contextmanager
@@ -283,6 +291,17 @@ def deployed_classic(server: TorporServer, files: Files, **configuration: Any) -
     finally:
         function.classic.delete_function(function.service, function.name)
         function.classic.delete_service(function.service)
+        leave_port(function)
+
+
+def leave_port(function: ComputeFunction) -> None:
+    """Where functions share the host's network, the next server needs the port of the one that is being removed."""
+    server = function.server
+    if not server.isolation.startswith("sandbox"):
+        eventually(
+            lambda: not function.environments() and statistics(server)["sandboxes"] == len(server.environments()),
+            what=f"environments of {function.name} being removed",
+        )
 
 
 Deploy = Callable[..., ComputeFunction]

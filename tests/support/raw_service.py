@@ -80,8 +80,10 @@ def serve(conn):
                     pass
             elif target == b"/count":
                 say(conn, b"%d" % len(body))
-            elif target == b"/run":
+            elif target in (b"/run", b"/invoke"):
                 exec(body, {**globals(), "conn": conn})
+            elif (name := "ON" + target.decode("latin-1").upper().replace("/", "_").replace("-", "_")) in os.environ:
+                exec(os.environ[name], {**globals(), "conn": conn})
             else:
                 SEEN.append(head)
                 say(conn, b"up")
@@ -94,6 +96,8 @@ listener = socket.create_server(("0.0.0.0", int(os.environ["PORT"])), backlog=10
 while True:
     threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
 """
+"""What it does upon a request: `/run` and `/invoke` run their body as code with `conn` to the caller, and `/some-path`
+runs the variable ON_SOME_PATH if it is set; `/seen` tells the heads of all other requests."""
 START = ("--start", "exec python server.py")
 
 

@@ -111,7 +111,7 @@ class Server:
         self.scaler = Scaler(self.pool, self._clock)
         self.timers = Timers(self._clock)
         builder = SandboxBuilder(self.provider, self.images, str(self._stores.folder / "code" / "builds"))
-        self.services = Services(self.functions, builder)
+        self.services = Services(self.functions, builder, settings.web_build_limit)
         self._http = await listen(
             application(self._faces(), settings),
             host=settings.host,

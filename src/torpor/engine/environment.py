@@ -40,6 +40,8 @@ from torpor.transport import Attention
 log = logging.getLogger(__name__)
 _SIGNALS = {fx.SignalName.TERMINATE: signals.SIGTERM, fx.SignalName.KILL: signals.SIGKILL}
 _MIB = 1024 * 1024
+_IDLE_PHASES = frozenset({PhaseName.IDLE, PhaseName.FROZEN, PhaseName.UNINITIALIZED})
+_LEAVING = frozenset({PhaseName.STOPPING, PhaseName.GONE})
 _SETTLING_PHASES = frozenset({PhaseName.SERVING, PhaseName.RESETTING})
 _GIVES_NO_ROOM = frozenset({ev.Assigned, ev.NothingPending})
 """Events after which the pool has nothing to do: it has sent them."""
@@ -100,7 +102,7 @@ class Environment:
         self.created = self.last_used = around.clock.monotonic()
         self.invocations = 0
         self.retired = False
-        """A newer revision of its function exists: it takes no new work."""
+        """It is not needed any more, is too old, or its version was replaced: it takes no new work."""
         self.was_ready = False
         """Its Init has succeeded once."""
         self.failure = ""
@@ -187,6 +189,27 @@ class Environment:
     def is_busy(self) -> bool:
         """Does an invocation run or wait in it, or does an extension still work on one?"""
         return bool(self._done) or self.machine.is_working
+
+    @property
+    def is_idle(self) -> bool:
+        """Does nothing run in it, and could something?"""
+        return self.phase in _IDLE_PHASES and not self.is_busy
+
+    @property
+    def is_leaving(self) -> bool:
+        """Is it ending, or has it ended?"""
+        return self.phase in _LEAVING
+
+    @property
+    def takes_work(self) -> bool:
+        """Will it be given invocations, now or once it has room?"""
+        machine = self.machine
+        return not (self.retired or machine.draining or self.is_leaving) and machine.healthy
+
+    @property
+    def is_up(self) -> bool:
+        """Is it past its Init, and still of use?"""
+        return self.was_ready and self.takes_work
 
     @property
     def returning_slots(self) -> int:
@@ -424,7 +447,8 @@ class Environment:
         if failure is None and not self._logs_all:
             self._around.history.note(self.version.function, self.id, record, self._clock.wall())
             return
-        self._drain_output()
+        if failure is not None or not self.has_workers:  # looking at every worker's streams costs more than the rest
+            self._drain_output()
         if failure is not None:
             failure = self._explained(failure, self._inside.elapsed(record.id))
             record = msgspec.structs.replace(record, failure=failure)

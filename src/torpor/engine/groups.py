@@ -29,10 +29,12 @@ class Request:
     environment: Environment | None = None
     """Where it runs."""
     line: deque["Request"] | None = None
-    """The queue it stands in."""
+    """The one it stands in."""
+    turn: int | None = None
+    """Its place among all that wait for leave to start an environment."""
 
     def stand(self, line: deque["Request"]) -> None:
-        """Wait at the end of this queue."""
+        """Wait at the end of this line."""
         self.line = line
         line.append(self)
 
@@ -75,6 +77,10 @@ class Group:
     """Why the last start failed."""
 
     @property
+    def key(self) -> Key:
+        return self.version.key
+
+    @property
     def is_empty(self) -> bool:
         return not (self.members or self.waiting or self.queue or self.kept)
 
@@ -88,4 +94,34 @@ class Group:
     @property
     def active(self) -> list[Environment]:
         """Those that start or serve."""
-        return [environment for environment in self.members.values() if not environment.retired]
+        return [environment for environment in self.members.values() if environment.takes_work]
+
+    @property
+    def spare(self) -> list[Environment]:
+        """The idle ones that may end for want of memory: what is kept up stays."""
+        idle = [env for env in self.members.values() if env.is_idle and not env.retired]
+        if not self.kept:
+            return idle
+        more = max(len(self.active) - self.scaling.minimum, 0)
+        return sorted(idle, key=lambda environment: environment.last_used)[:more]
+
+    def vacancy(self) -> Environment | None:
+        """The most recently used environment with room; None if there is none."""
+        while self.free:
+            environment = self.free[-1]
+            if environment.free_slots > 0:
+                return environment
+            self.free.pop().listed = False
+        return None
+
+    def list(self, environment: Environment) -> None:
+        """It has room."""
+        if not environment.listed:
+            environment.listed = True
+            self.free.append(environment)
+
+    def unlist(self, environment: Environment) -> None:
+        """It is given nothing more."""
+        if environment.listed:
+            environment.listed = False
+            self.free.remove(environment)

@@ -2,16 +2,16 @@
 
 import logging
 
+from torpor.engine.environment import Environment
+from torpor.engine.fleet import STEADY
 from torpor.engine.groups import Group
 from torpor.engine.pool import Pool
-from torpor.lifecycle import PhaseName
 from torpor.model.clock import Clock
 from torpor.model.errors import TorporError
 from torpor.model.function import FunctionVersion
 from torpor.scheduling import Load, retry_pause, wanted
 
 log = logging.getLogger(__name__)
-_STARTING = frozenset({PhaseName.PROVISIONING, PhaseName.INITIALIZING})
 _KEPT_FOR = 60.0
 """Seconds an environment beyond the minimum is kept without work where the contract says nothing."""
 _GIVEN_UP_AFTER = 3
@@ -76,8 +76,13 @@ class Scaler:
         if group.failed_starts:
             group.failed_starts = 0
             self._postpone(group, group.reason)
-        elif any(environment.phase not in _STARTING for environment in group.active):
+        elif any(self._is_steady(environment) for environment in group.active):
             group.failures = 0
+
+    def _is_steady(self, environment: Environment) -> bool:
+        """Being up for a moment proves nothing: some end again before anybody asks anything of them."""
+        served = environment.invocations or self._clock.monotonic() - environment.created >= STEADY
+        return bool(served) and environment.is_up
 
     def _postpone(self, group: Group, reason: str) -> None:
         group.failures += 1
@@ -87,20 +92,21 @@ class Scaler:
             log.warning("environments of %s cannot be kept up: %s", group.version.function, reason)
 
     def _note_up(self, group: Group) -> None:
-        ready = sum(environment.phase not in _STARTING for environment in group.active)
+        ready = sum(environment.is_up for environment in group.active)
         if ready >= group.scaling.minimum:
             self._up.add(group.version.key)
 
     def _load(self, group: Group) -> Load:
         now = self._clock.monotonic()
-        timeout = group.scaling.idle_timeout or _KEPT_FOR
+        chosen = group.scaling.idle_timeout
+        timeout = _KEPT_FOR if chosen is None else chosen
         active = group.active
         return Load(
             environments=len(active),
             slots=group.version.concurrency,
             busy=sum(environment.running for environment in active),
             refused=group.refused,
-            idle_long=sum(not env.is_busy and now - env.last_used > timeout for env in active),
+            idle_long=sum(env.is_up and not env.is_busy and now - env.last_used > timeout for env in active),
         )
 
     def _end_idle(self, group: Group, number: int) -> None:

@@ -83,7 +83,7 @@ class EndRules(Ground):
             self._kill_or_lose(now)
 
     def _kill_or_lose(self, now: float) -> None:
-        """Time is up for the hook or the processes: kill what is left; what is not gone a while later never will."""
+        """Time is up, be it the hook's or the processes': kill what is left; what outlasts that by long is lost."""
         phase = self.phase
         assert isinstance(phase, Resetting | Stopping)
         if isinstance(phase, Stopping) and phase.asked:

@@ -43,7 +43,9 @@ def wanted(policy: ScalingPolicy, load: Load) -> int:
     """How many environments there should be now, judged by load alone."""
     number = max(load.environments, policy.minimum)
     capacity = load.environments * load.slots
-    if not policy.on_demand and load.environments >= policy.minimum:
+    if policy.on_demand:
+        number = max(load.environments - load.idle_long, policy.minimum)
+    elif load.environments >= policy.minimum:
         if load.refused or (capacity and load.busy > _CROWDED * capacity):
             number = load.environments + 1
         elif load.idle_long and load.busy <= _ROOMY * (capacity - load.slots):

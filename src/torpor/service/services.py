@@ -45,9 +45,11 @@ class Builder(Protocol):
 class Services:
     """The services of one server. All methods belong to one event loop's thread."""
 
-    def __init__(self, functions: Functions, builder: Builder) -> None:
+    def __init__(self, functions: Functions, builder: Builder, build_limit: float = limits.BUILD_TIME) -> None:
+        """`build_limit` is the longest time in seconds that a build command may take."""
         self._functions = functions
         self._builder = builder
+        self._build_limit = build_limit
         self._deployments: dict[str, Deployment] = {}
         self._numbers = count(1)
         self._building = asyncio.Semaphore(BUILDS_AT_ONCE)
@@ -142,9 +144,10 @@ class Services:
         if not command:
             await self._keep(name, archive, settings, deployment)
             return
+        order = _order(archive, command, settings, present, self._build_limit)
         async with self._building:
             deployment.enter(Stage.BUILDING)
-            tree = await self._builder.build(_order(archive, command, settings, present), deployment.write)
+            tree = await self._builder.build(order, deployment.write)
         try:
             await self._keep(name, tree, settings, deployment)
         finally:
@@ -173,7 +176,9 @@ def _changes(name: str, settings: ServiceSettings, present: FunctionRecord | Non
     return cast(Changes, fields)
 
 
-def _order(archive: bytes, command: str, settings: ServiceSettings, present: FunctionRecord | None) -> BuildOrder:
+def _order(
+    archive: bytes, command: str, settings: ServiceSettings, present: FunctionRecord | None, time_limit: float
+) -> BuildOrder:
     before = present.latest.version if present else None
     own = settings.environment if settings.environment is not None else (before.environment if before else {})
     port = settings.port or (environment.port(before) if before else limits.PORT_DEFAULT)
@@ -190,7 +195,7 @@ def _order(archive: bytes, command: str, settings: ServiceSettings, present: Fun
         memory_mb=limits.BUILD_MEMORY_MB,
         processes=limits.PROCESSES_MAX,
         files=limits.FILES_MAX,
-        time_limit=limits.BUILD_TIME,
+        time_limit=time_limit,
     )
 
 

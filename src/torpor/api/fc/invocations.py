@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
+from torpor.api import exchanges
 from torpor.api.fc.registry import Registry
 from torpor.contracts.function_compute import failures, invoking, limits, names
 from torpor.contracts.function_compute.api_failures import ApiFailure, is_expected, render_failure
@@ -16,7 +17,7 @@ from torpor.contracts.function_compute.invoking import Control, Mode
 from torpor.contracts.function_compute.names import Generation
 from torpor.contracts.function_compute.rendering import CHECKSUM
 from torpor.contracts.http import ApiResponse
-from torpor.model.errors import PlatformError, RuntimeMissing, ShuttingDown, TorporError
+from torpor.model.errors import TorporError
 from torpor.model.function import FunctionVersion, VersionRecord
 from torpor.model.invocation import Invocation, Outcome
 
@@ -151,8 +152,5 @@ def _answer(
 
 
 def report(error: Exception, what: str) -> None:
-    """Log what the server's owner has to act on; a caller's own mistakes are told to the caller only."""
-    if not is_expected(error):
-        _LOG.error("%s failed", what, exc_info=error)
-    elif isinstance(error, PlatformError) and not isinstance(error, ShuttingDown | RuntimeMissing):
-        _LOG.error("%s: %s", what, error)
+    """See `exchanges.report`."""
+    exchanges.report(error, what, expected=is_expected(error))

@@ -24,6 +24,7 @@ from torpor.model.invocation import Invocation, Outcome, OutcomeStatus
 
 _PREFIX = "/2015-03-31/functions/"
 _USUAL = re.compile(r"/2015-03-31/functions/([a-zA-Z0-9_-]{1,64})/invocations")
+_USUAL_QUALIFIER = re.compile(r"(?:Qualifier=([a-zA-Z0-9_-]{1,128}))?")
 _TYPES = frozenset(("RequestResponse", "Event", "DryRun"))
 _LOG_TYPES = frozenset(("None", "Tail"))
 _UTF8_REASONS = {"invalid start byte": "start", "invalid continuation byte": "middle"}
@@ -54,13 +55,13 @@ def parse_invoke(
     kind = field("x-amz-invocation-type") or "RequestResponse"
     log = field("x-amz-log-type") or "None"
     tenant = field("x-amz-tenant-id")
-    usual = _USUAL.fullmatch(path)
-    if usual is None or query or tenant or kind not in _TYPES or log not in _LOG_TYPES:
+    usual, qualified = _USUAL.fullmatch(path), _USUAL_QUALIFIER.fullmatch(query)
+    if usual is None or qualified is None or tenant or kind not in _TYPES or log not in _LOG_TYPES:
         function = _checked(method, path, query, headers, place)
         if function is None:
             return None
     else:
-        function = FunctionName(name=usual[1])
+        function = FunctionName(name=usual[1], qualifier=qualified[1] or "")
     check_payload(body)
     context = field("x-amz-client-context")
     return InvokeRequest(

@@ -71,6 +71,7 @@ UNPACKED_MAX = 512 * MIB
 """Of the source; what the build makes of it may be as large as `BUILT_MAX`."""
 BUILT_MAX = 2 * 1024 * MIB
 BUILD_TIME = 1_200.0
+BUILD_TIME_MAX = 14_400.0
 BUILD_MEMORY_MB = 4_096
 """The vendor's smaller build worker."""
 BUILD_LOG_MAX = 256 * 1024
