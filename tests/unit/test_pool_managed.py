@@ -215,6 +215,22 @@ async def test_a_version_is_up_once_its_minimum_is_and_failed_after_three_starts
     assert not up and "exit" in reason.lower()
 
 
+async def test_a_minimum_that_memory_does_not_allow_is_told_and_tried_ever_more_slowly(managed: Managed) -> None:
+    version = managed.version(memory_mb=32_768, minimum=4, maximum=4)  # of 100,000 MB
+    await managed.up(version, 3)
+    for _ in range(3):
+        managed.clock.ahead += 100.0
+        managed.scaler.tick()
+    up, reason = managed.scaler.state(version)
+    assert not up
+    assert "there are 3, and 4 have to be kept up" in reason
+    group = managed.pool.group(version.key)
+    assert group is not None and group.retry_at - managed.clock.monotonic() > 5
+
+    managed.scaler.keep(managed.version(memory_mb=32_768, minimum=3, maximum=4))
+    assert managed.scaler.state(version) == (True, "")
+
+
 async def test_bounds_that_change_apply_at_once_to_the_same_environments(managed: Managed) -> None:
     version = managed.version(minimum=3, maximum=3)
     await managed.up(version, 3)

@@ -135,14 +135,15 @@ class ServingInside:
         self._frozen_at = None
 
     def exited(self, agent: str) -> None:
-        self.close()
-
-    def close(self) -> None:
+        """What was running is over, and kept until it is released: how long it took is told then."""
         for task in self._tasks:
             task.cancel()
         self._close_idle()
         for delivery in self._running.values():
             delivery.release()
+
+    def close(self) -> None:
+        self.exited("")
         self._running.clear()
 
     # -- what deliveries ask -----------------------------------------------------------------------------------------

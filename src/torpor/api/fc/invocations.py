@@ -17,7 +17,7 @@ from torpor.contracts.function_compute.invoking import Control, Mode
 from torpor.contracts.function_compute.names import Generation
 from torpor.contracts.function_compute.rendering import CHECKSUM
 from torpor.contracts.http import ApiResponse
-from torpor.model.errors import TorporError
+from torpor.model.errors import ShuttingDown, TorporError
 from torpor.model.function import FunctionVersion, VersionRecord
 from torpor.model.invocation import Invocation, Outcome
 
@@ -102,7 +102,9 @@ class Invocations:
 
         def done(result: Outcome | TorporError) -> None:
             self._backlog -= size
-            if isinstance(result, TorporError):
+            if isinstance(result, ShuttingDown):
+                _LOG.warning("asynchronous invocation %s of %s is lost: %s", invocation.id, version.function, result)
+            elif isinstance(result, TorporError):
                 report(result, f"asynchronous invocation {invocation.id} of {version.function}")
 
         def begin() -> None:
