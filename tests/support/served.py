@@ -2,41 +2,26 @@
 
 import asyncio
 import json
-import time
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from tests.support.pools import Clock, surroundings, until
 
 from torpor.contracts.function_compute.contract import FunctionComputeContract
 from torpor.engine.environment import Environment
 from torpor.engine.groups import Request
 from torpor.engine.pool import Pool, PoolLimits
 from torpor.engine.scaler import Scaler
-from torpor.engine.surroundings import Surroundings
 from torpor.model.errors import TorporError
 from torpor.model.function import CodeRef, FunctionVersion
 from torpor.model.invocation import Invocation, Outcome
 from torpor.model.server import HealthCheck, Hook, ServerSettings
 from torpor.sandbox.images import ImageCatalog
 from torpor.sandbox.memory import MemoryProcess, MemoryProvider
-from torpor.telemetry import History, Journal, Traces
 
 CONTRACT = "function_compute"
 Result = Outcome | TorporError
-
-
-class Clock:
-    """The machine's clocks; the monotonic one can be moved on."""
-
-    def __init__(self) -> None:
-        self.ahead = 0.0
-
-    def monotonic(self) -> float:
-        return time.monotonic() + self.ahead
-
-    def wall(self) -> float:
-        return time.time()
 
 
 class Served:
@@ -57,20 +42,8 @@ class Served:
         self.told: list[str] = []
         self.requests: dict[str, Request | None] = {}
         self.provider = MemoryProvider({"/server": self._serve})
-        journal = Journal()
 
-        async def fetch(ref: CodeRef) -> tuple[str, bool]:
-            return str(code), False
-
-        around = Surroundings(
-            provider=self.provider,
-            journal=journal,
-            history=History(),
-            traces=Traces(journal),
-            clock=self.clock,
-            loop=asyncio.get_running_loop(),
-            fetch_code=fetch,
-        )
+        around = surroundings(self.provider, self.clock, code)
         given = {"account_concurrency": 100, "memory_budget_mb": 10_000, "memory_wait": 5.0}
         bounds = PoolLimits(**{**given, "idle_timeout": 60.0, "max_age": 6000.0, **limits})
         made = contract or FunctionComputeContract(grace=0.5)
@@ -179,12 +152,6 @@ def version(function: str = "f", revision: str = "1", **changes: Any) -> Functio
 
 def health(**changes: Any) -> HealthCheck:
     return HealthCheck(**{"path": "/health", "period_s": 0.02, "timeout_s": 0.2, "failures": 2, **changes})
-
-
-async def until(what: Callable[[], Any], within: float = 5.0) -> None:
-    async with asyncio.timeout(within):
-        while not what():  # noqa: ASYNC110 -- what is awaited has no event
-            await asyncio.sleep(0.003)
 
 
 async def _read(reader: asyncio.StreamReader) -> tuple[str, bytes]:

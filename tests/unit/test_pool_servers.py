@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.served import Served, health, until, version
+from tests.support.pools import until
+from tests.support.served import Served, health, version
 
 from torpor.contracts.function_compute.contract import FunctionComputeContract
 from torpor.contracts.function_compute.server_wire import FunctionComputeServerWire
