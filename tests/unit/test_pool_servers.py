@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,23 @@ async def test_old_environment_that_is_never_without_work_takes_no_more(make: Ma
     assert await bench.run(crowded, "second") != old
     bench.gate("first").set()
     await until(lambda: old not in [env.id for env in bench.living(crowded)])
+
+
+async def test_what_outstays_its_replaced_version_is_ended(make: Make) -> None:
+    bench = await make()
+    endless = version(concurrency=2)
+    bench.submit(endless, "session", hold="never")
+    await until(lambda: bench.seen)
+    group = bench.pool.group(endless.key)
+    group.scaling = replace(group.scaling, leave_limit=900.0)
+    bench.pool.retire(endless)
+    bench.clock.ahead += 899.0
+    bench.pool.reclaim()
+    assert bench.living(endless)[0].running == 1
+    bench.clock.ahead += 1.1
+    bench.pool.reclaim()
+    assert (await bench.result("session")).failure.kind is FailureKind.STOPPED
+    await until(lambda: not bench.living(endless))
 
 
 async def test_environment_that_drains_makes_room_for_another_below_the_maximum(make: Make) -> None:

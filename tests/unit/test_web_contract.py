@@ -91,6 +91,7 @@ def test_a_persistent_service_is_one_environment_that_is_there_without_requests(
     scaling = CONTRACT.scaling(PERSISTENT)
 
     assert (scaling.minimum, scaling.maximum) == (1, 1)
+    assert scaling.leave_limit == 900
 
 
 def test_only_tmp_is_writable_but_in_persistent_services() -> None:

@@ -116,7 +116,7 @@ class Fleet:
 
     def retire(self, group: Group) -> None:
         """Its version is replaced or deleted: idle environments end now, busy ones after their invocation."""
-        group.kept = False
+        group.kept, group.retired_at = False, self._around.clock.monotonic()
         for environment in list(group.members.values()):
             environment.retired = True
             if not environment.is_busy:
@@ -141,6 +141,9 @@ class Fleet:
                     environment.retired = True
                 if environment.retired and not environment.is_busy and not environment.is_leaving:
                     self.end(environment)
+            if _has_outstayed(group, now):
+                for environment in members:
+                    environment.stop("spindown")
 
     def forget(self, environment: Environment) -> None:
         """It has ended."""
@@ -188,3 +191,9 @@ class Fleet:
     def _spare(self) -> Iterable[Environment]:
         """Those that may end for want of memory."""
         return (environment for group in self.groups.values() for environment in group.spare)
+
+
+def _has_outstayed(group: Group, now: float) -> bool:
+    """Was its version replaced so long ago that nothing of it may run any more?"""
+    limit = group.scaling.leave_limit
+    return limit is not None and group.retired_at is not None and now - group.retired_at >= limit

@@ -75,6 +75,8 @@ class Group:
     """Before this monotonic time nothing is started without a request."""
     reason: str = ""
     """Why the last start failed."""
+    retired_at: float | None = None
+    """When its version was replaced or deleted, as a monotonic time."""
 
     @property
     def key(self) -> Key:

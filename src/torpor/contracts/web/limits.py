@@ -37,6 +37,9 @@ RESPONSE_HEAD_MAX = 64 * 1024
 QUEUE_LIMIT = 10.0
 """Ours: a request's longest wait for room."""
 IDLE_TIMEOUT = 1_800.0
+LEAVE_LIMIT = REQUEST_TIMEOUT
+"""Ours: requests and sessions of a persistent service have no limit, but once it is replaced or deleted they end within
+this."""
 STOP_GRACE = 10.0
 """Ours: between SIGTERM and SIGKILL."""
 ENVIRONMENTS_MAX = 1_000

@@ -43,7 +43,12 @@ def scaling(version: FunctionVersion) -> ScalingPolicy:
     """Serverless: from none to many by demand. Persistent: exactly one."""
     if version.persistent:
         return ScalingPolicy(
-            when_full=WhenFull.QUEUE, queue_limit=limits.QUEUE_LIMIT, minimum=1, maximum=1, counted=False
+            when_full=WhenFull.QUEUE,
+            queue_limit=limits.QUEUE_LIMIT,
+            minimum=1,
+            maximum=1,
+            counted=False,
+            leave_limit=limits.LEAVE_LIMIT,
         )
     return ScalingPolicy(
         when_full=WhenFull.QUEUE,
