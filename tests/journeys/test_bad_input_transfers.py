@@ -199,6 +199,19 @@ def test_a_slow_reader_of_a_huge_download_is_waited_for_by_a_small_server(
     assert watch.grown < SMALL
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_reader_that_reads_nothing_is_given_up_and_its_slot_is_free(either: RawService) -> None:
+    first, seen = instance(either), either.seen().count("download broke off")
+    with either.caller() as caller:
+        caller.send(either.running(ENDLESS))
+        began = time.monotonic()
+        eventually(either.works, within=60, what="the server giving the reader up")
+        assert time.monotonic() - began > 25
+    eventually(lambda: either.seen().count("download broke off") > seen, what="the service noticing")
+    assert instance(either) == first
+
+
 @pytest.mark.parametrize("framing", ["length", "chunks"])
 def test_an_upload_over_the_serverless_limit_is_refused(either: RawService, framing: str) -> None:
     if "persistent" in either.service.shown()["kind"]:
@@ -264,6 +277,17 @@ def test_other_protocols_are_not_offered_to_a_service(raw: RawService, offer: st
     assert "HTTP2-Settings" not in head
 
 
+def test_a_session_over_a_path_is_the_services_too(raw: RawService) -> None:
+    place = raw.service.server.url.partition("//")[2]
+    with raw.caller() as caller:
+        target = f"/services/{raw.service.name}/echo"
+        fields = UPGRADE.replace("\n", "\r\n")
+        caller.send(f"GET {target} HTTP/1.1\r\nHost: {place}\r\n{fields}\r\n\r\n".encode())
+        assert caller.reply_head().startswith("HTTP/1.1 101 ")
+        caller.send(b"over a path")
+        assert caller.take(11) == b"over a path"
+
+
 def test_a_service_that_declines_a_session_answers_as_usual(raw: RawService) -> None:
     with raw.caller() as caller:
         caller.send(raw.request(f"GET /plain HTTP/1.1\n{UPGRADE}"))
@@ -297,8 +321,4 @@ def test_a_server_stops_in_time_with_sessions_uploads_and_downloads_open(
 def opened(raw: RawService, caller: Caller) -> bool:
     """Has the service changed the protocol?"""
     caller.send(raw.request(f"GET /echo HTTP/1.1\n{UPGRADE}"))
-    head = b""
-    while not head.endswith(b"\r\n\r\n"):
-        head += caller.socket.recv(1)
-    assert head.startswith(b"HTTP/1.1 101 "), head + caller.socket.recv(1000)
-    return True
+    return caller.reply_head().startswith("HTTP/1.1 101 ")

@@ -132,10 +132,7 @@ class Caller:
 
     def reply(self, *, head_only: bool = False) -> Reply:
         """The next answer."""
-        while b"\r\n\r\n" not in self._data and self._more():
-            pass
-        raw, _, self._data = self._data.partition(b"\r\n\r\n")
-        head = raw.decode("latin-1")
+        head = self.reply_head()
         assert head, "the connection ended without an answer"
         status = int(head.split()[1])
         length = re.search(r"(?mi)^content-length: (\d+)", head)
@@ -150,6 +147,13 @@ class Caller:
                 pass
             body, whole, self._data = self._data, True, b""
         return Reply(status, head, body, whole, self._ended)
+
+    def reply_head(self) -> str:
+        """The next head alone."""
+        while b"\r\n\r\n" not in self._data and self._more():
+            pass
+        raw, _, self._data = self._data.partition(b"\r\n\r\n")
+        return raw.decode("latin-1")
 
     def take(self, size: int) -> bytes:
         """So many bytes, or what comes before the end."""
