@@ -90,8 +90,9 @@ class ServingInside:
         else:
             delivery = RelayedDelivery(self, invocation, now, http)
         self._running[invocation.id] = delivery
-        while self._idle:
-            connection = self._idle.pop()
+        idle = self._idle
+        while idle:
+            connection = idle.pop()
             if connection.idle:
                 delivery.begin(connection, reused=True)
                 return
