@@ -17,7 +17,7 @@ from torpor.engine.inside import Inside
 from torpor.engine.polled import PolledInside
 from torpor.engine.reports import Reports
 from torpor.engine.serving import ServingInside
-from torpor.engine.specs import Specifications
+from torpor.engine.specs import Specifications, fetched_specifications
 from torpor.engine.surroundings import Surroundings
 from torpor.lifecycle import EnvironmentMachine, PhaseName, TransitionRefused
 from torpor.lifecycle import effects as fx
@@ -204,6 +204,8 @@ class Environment:
         """Fetch the code, make the sandbox and start Init. Failures are told to the machine, never raised."""
         try:
             specs = self._specs = await self._fetch()
+            if self.machine.is_gone:
+                return
             began = self._clock.monotonic()
             sandbox = await self._around.provider.create(specs.sandbox(self.id), self)
             if self.machine.is_gone:
@@ -225,16 +227,12 @@ class Environment:
                 self.feed(ev.SandboxReady(specs.extensions))
 
     async def _fetch(self) -> Specifications:
-        version, fetch = self.version, self._around.fetch_code
         began = self._clock.monotonic()
-        code, fetched = await fetch(version.code)
-        layers = []
-        for layer in version.layers:
-            folder, new = await fetch(layer)
-            layers.append(folder)
-            fetched = fetched or new
+        specs, fetched = await fetched_specifications(
+            self.version, self._contract, self._image, self._around.fetch_code
+        )
         self._note_stage(CodeFetched, began, fetched=fetched)
-        return Specifications(version, self._contract, self._image, code, layers)
+        return specs
 
     def _note_stage(self, kind: type[CodeFetched] | type[SandboxMade], began: float, **facts: bool) -> None:
         now = self._clock.monotonic()

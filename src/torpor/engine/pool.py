@@ -158,7 +158,8 @@ class Pool:
         return True
 
     def _assign(self, group: Group, environment: Environment, request: Request) -> None:
-        self._lines.leave(request)  # before it runs: an answer may come back through here at once
+        if request.line is not None:  # out of it before it runs: an answer may come back through here at once
+            self._lines.leave(request)
         if environment.listed and environment.free_slots == 1:
             group.unlist(environment)
         request.environment = environment

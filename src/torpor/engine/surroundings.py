@@ -10,6 +10,9 @@ from torpor.sandbox.port import SandboxProvider
 from torpor.telemetry import History, Journal, Traces
 from torpor.transport import Attention
 
+FetchCode = Callable[[CodeRef], Awaitable[tuple[str, bool]]]
+"""Brings code to this host: its folder, and whether it was not here yet. Raises StoreUnavailable."""
+
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
@@ -21,7 +24,6 @@ class Surroundings:
     traces: Traces
     clock: Clock
     loop: asyncio.AbstractEventLoop
-    fetch_code: Callable[[CodeRef], Awaitable[tuple[str, bool]]]
-    """Bring code to this host: its folder, and whether it was not here yet. Raises StoreUnavailable."""
+    fetch_code: FetchCode
     limits_cpu: bool = True
     attention: Attention = field(default_factory=Attention)

@@ -24,7 +24,6 @@ from torpor.model.invocation import HttpRequest, Invocation, Outcome
 
 _PROXY_CLASSIC = re.compile(r"/(?:2016-08-15|2021-04-06)/proxy/([^/]+)/([^/]+)(/.*)?")
 _PROXY = re.compile(r"/2023-03-30/proxy/([^/]+)(/.*)?")
-_OWN_HEADERS = ("x-fc-invocation-type", "x-fc-log-type", "x-fc-async-task-id", "x-fc-async-delay")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -319,8 +319,9 @@ class PlainSandbox:
             pipe.close()
         for session in self._orphaned:
             self._note_session("-", session)
-        await asyncio.to_thread(guard.remove_tree, self._place.folder)
+        # Nothing listens any more: the next start may have the port while the folder is still being removed.
         self._ports.release(self.name)
+        await asyncio.to_thread(guard.remove_tree, self._place.folder)
         self._forget(self.name)
 
     async def _end_processes(self) -> None:
