@@ -245,6 +245,7 @@ class Environment:
                 await sandbox.destroy()
                 return
             self._sandbox = sandbox
+            self._transcript.placed(specs.placed(sandbox))
             await self._inside.open(sandbox, specs.extensions)
             self._note_stage(SandboxMade, began)
         except TorporError as error:
