@@ -113,7 +113,8 @@ class Setting:
             self._check(value)
         except (ValueError, TypeError) as error:
             given = "the value given" if self.kind == Mapping[str, str] else repr(raw)
-            raise InvalidRequest(f"{source}: {given} is not {self.values}.", what=self.name) from error
+            wanted = self.unit if self.unit and self.pattern and isinstance(raw, str) else self.values
+            raise InvalidRequest(f"{source}: {given} is not {wanted}.", what=self.name) from error
         return value
 
     def _check(self, value: Any) -> None:
@@ -306,10 +307,12 @@ class Settings:
         unit="bytes",
     )  # fmt: skip
     code_store: str = _setting(
-        "", "Where archives of packages are kept, if not in the data folder: a bucket and a prefix that no other "
-        "server uses.", pattern=r"|s3://[a-z0-9][a-z0-9.-]+(/[\w!.*'()/-]*)?", unit="s3://bucket/prefix",
+        "", "Where archives of packages are kept, if not in the data folder: a bucket (of 3 characters or "
+        "more) and a prefix that no other server uses.", pattern=r"|s3://[a-z0-9][a-z0-9.-]{2,62}(/[\w!.*'()/-]*)?", unit="s3://bucket/prefix",
     )  # fmt: skip
-    code_store_endpoint: str = _setting("", "Where that store answers, if not at AWS.", pattern=r"|https?://\S+")
+    code_store_endpoint: str = _setting(
+        "", "Where that store answers, if not at AWS.", pattern=r"|https?://\S+", unit="http://host:port"
+    )
     code_store_keys: Mapping[str, str] = _keys_setting(
         "The one key pair for that store, as id:secret. None: the AWS credentials of the server's own environment."
     )

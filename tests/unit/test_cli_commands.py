@@ -302,7 +302,8 @@ def test_refusal_for_lack_of_keys_says_how_to_give_them(server: FakeServer, caps
     server.routes["GET /_torpor/environments"] = (403, {}, {"message": "Sign the request."})
 
     assert run(["ps"]) == 1
-    assert "TORPOR_ACCESS_KEYS=ID:SECRET" in capsys.readouterr().err
+    told = "Sign the request. Set the server's access keys (TORPOR_ACCESS_KEYS=ID:SECRET)."
+    assert capsys.readouterr().err == f"torpor: {told}\n"
 
 
 def test_endpoint_follows_the_settings_file(

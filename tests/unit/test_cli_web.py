@@ -217,3 +217,21 @@ def test_logs_are_those_of_the_service_where_there_is_no_function(
 
     assert run(["logs", "shop"]) == 0
     assert capsys.readouterr().out.endswith("  hello\n")
+
+
+def test_a_service_cannot_be_invoked_and_the_message_gives_its_address(
+    server: FakeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.routes[f"GET {SERVICES}/shop"] = (200, {}, SERVICE)
+
+    assert run(["invoke", "shop"]) == 1
+    assert capsys.readouterr().err == f"torpor: shop is a web service: curl {server.url}/services/shop/\n"
+
+
+def test_deploy_of_a_server_as_a_function_points_to_the_option(
+    server: FakeServer, code: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.routes["GET /_torpor/health"] = (200, {}, {"runtimes": ["python3.12"]})
+
+    assert run(["deploy", str(code)]) == 2
+    assert "`torpor deploy --web` deploys one" in capsys.readouterr().err

@@ -79,6 +79,7 @@ MANAGE = "os.environ.setdefault('DJANGO_SETTINGS_MODULE', 'mysite.settings')\n"
         ({"server.js": "http.createServer(f).listen(process.env.PORT)"}, "Node.js", "node server.js", "listens"),
         ({"server.py": "HTTPServer(('', 1), H).serve_forever()"}, "Python", "python server.py", "server.py starts"),
         ({"index.html": "<p>"}, "Static files", "python -m http.server $PORT", "index.html is there"),
+        ({"out/index.html": "<p>"}, "Static files", "python -m http.server $PORT --directory out", "out/index.html"),
         ({"dist/index.html": "<p>"}, "Static files", "python -m http.server $PORT --directory dist", "dist/index.html"),
     ],
 )  # fmt: skip

@@ -19,7 +19,7 @@ from torpor.model.failure import Failure, FailureKind
 from torpor.model.function import CodeRef, FunctionVersion
 from torpor.model.invocation import Invocation, OutcomeStatus
 from torpor.model.policy import FailureScope, Freezing, InitFailure, RuntimeKind, WhenFull
-from torpor.model.records import InvocationEnded
+from torpor.model.records import InitEnded, InvocationEnded
 from torpor.model.server import INITIALIZE, PRE_STOP, HealthCheck, Hook, ServerSettings
 
 CREDENTIALS = Credentials(access_key="STS.key", secret_key="s", security_token="t")
@@ -212,6 +212,17 @@ def test_only_the_initialize_hook_can_fail() -> None:
     failed = wire.hook_failure(INITIALIZE, 404, (), b"no db")
     assert failed is not None
     assert (failed.kind, failed.starting) == (FailureKind.INIT_ERROR, True)
+
+
+def test_the_log_says_why_the_initializer_failed() -> None:
+    def line(payload: bytes, kind: FailureKind = FailureKind.INIT_ERROR) -> str:
+        failure = Failure(kind=kind, detail=INITIALIZE, code=404, payload=payload, limit=3, starting=True)
+        record = InitEnded(at=0.0, status=OutcomeStatus.ERROR, duration=1.0, failure=failure)
+        return CONTRACT.log_lines(version(), FakeImage(), record, wall=0.0, memory_mb=0)[0]
+
+    assert line(b'{"errorMessage": "no db"}') == "Function initialize failed: no db\n"
+    assert line(b"none here") == "Function initialize failed with status code: 404. none here\n"
+    assert line(b"", FailureKind.TIMEOUT) == "Function initialize timed out after 3 seconds\n"
 
 
 def told(failure: Failure, of: FunctionVersion, cost: Cost = failures.NOTHING) -> tuple[str, dict[str, str]]:

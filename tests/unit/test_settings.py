@@ -111,6 +111,8 @@ def test_secrets_are_not_shown_with_the_settings() -> None:
         ('port = "1" x', "not valid TOML"),
         ("port = true", "port: True is not a whole number"),
         ("account = 12", "account: 12 is not text"),
+        ('account = "12"', "account: '12' is not 12 digits"),
+        ('code_store = "b"', "code_store: 'b' is not s3://bucket/prefix"),
     ],
 )
 def test_file_with_a_mistake_is_one_error(tmp_path: Path, text: str, message: str) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from torpor.contracts.web.names import checked_name, is_service, record_name, service_name
+from torpor.contracts.web.names import checked_name, record_name, service_name
 from torpor.contracts.web.routing import addresses, route
 from torpor.model.errors import InvalidRequest
 
@@ -71,5 +71,3 @@ def test_other_names_are_refused(name: str) -> None:
 def test_records_of_services_stand_in_a_space_of_their_own() -> None:
     assert record_name("shop") == "web/shop"
     assert service_name("web/shop") == "shop"
-    assert is_service("web/shop")
-    assert not is_service("shop")

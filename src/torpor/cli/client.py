@@ -4,15 +4,19 @@ import http.client
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from email.utils import formatdate
 from functools import cached_property
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
+from torpor.contracts.function_compute.names import Generation
+from torpor.contracts.http import ApiRequest
 from torpor.model.errors import AccessDenied, CallerError, InvalidRequest, NotFound, PlatformError, TorporError
 from torpor.settings import Settings, is_loopback, resolve
 
 FUNCTIONS = "/2015-03-31/functions"
 ADMIN = "/_torpor"
+_FC_PATHS = tuple(f"/{generation}/" for generation in Generation)
 _PATIENCE = 30.0
 _WILDCARDS = ("0.0.0.0", "::", "")
 
@@ -100,6 +104,8 @@ class Client:
     def _signed(self, method: str, target: str, body: bytes, headers: dict[str, str]) -> dict[str, str]:
         if self._key is None:
             return headers
+        if target.startswith(_FC_PATHS):
+            return _signed_for_fc(method, target, body, headers, *self._key)
         from botocore.auth import SigV4Auth
         from botocore.awsrequest import AWSRequest
         from botocore.credentials import Credentials
@@ -107,6 +113,24 @@ class Client:
         request = AWSRequest(method, self.endpoint + target, headers=headers, data=body)
         SigV4Auth(Credentials(*self._key), "lambda", self._region).add_auth(request)
         return dict(request.headers.items())
+
+
+class _Fields(dict[str, str]):
+    """Header fields by their names in lower case."""
+
+    def get(self, name: str, default: str = "", /) -> str:  # type: ignore[override]
+        return super().get(name.lower(), default)
+
+
+def _signed_for_fc(
+    method: str, target: str, body: bytes, headers: dict[str, str], key: str, secret: str
+) -> dict[str, str]:
+    from torpor.contracts.function_compute.signing_classic import authorization
+
+    path, _, query = target.partition("?")
+    fields = _Fields({name.lower(): value for name, value in headers.items()} | {"date": formatdate(usegmt=True)})
+    request = ApiRequest(method=method, path=path, query=query, headers=fields, body=body)
+    return {**fields, "authorization": authorization(request, key, secret)}
 
 
 def client(endpoint: str | None) -> Client:
@@ -135,5 +159,5 @@ def _refusal(answer: Answer) -> TorporError:
     if answer.status == http.client.NOT_FOUND:
         return NotFound(message)
     if answer.status == http.client.FORBIDDEN:
-        return AccessDenied(f"{message} Set the server's access keys (TORPOR_ACCESS_KEYS=ID:SECRET).")
+        return AccessDenied(f"{message.rstrip('.')}. Set the server's access keys (TORPOR_ACCESS_KEYS=ID:SECRET).")
     return CallerError(message) if answer.status < http.client.INTERNAL_SERVER_ERROR else PlatformError(message)

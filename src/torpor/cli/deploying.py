@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from torpor.cli.client import ADMIN, FUNCTIONS, Client, client, function_path
-from torpor.cli.guessing import guess
+from torpor.cli.guessing import Guess, guess
 from torpor.cli.output import bytes_text, note, show, show_json, working
 from torpor.cli.packing import archive_of
+from torpor.cli.web_guessing import Source, guess_start
 from torpor.model.errors import InvalidRequest, NotFound, PlatformError
 from torpor.settings import resolve
 
@@ -65,7 +66,7 @@ def _configuration(
     configuration = {key: value for key, value in given.items() if value is not None}
     if existing or (wishes.runtime and wishes.handler):
         return configuration
-    found = guess(archive, wishes.runtime, _served(server))
+    found = _guess(archive, wishes.runtime, _served(server))
     guessed = {"Runtime": found.runtime, "Handler": found.handler}
     if not quiet:
         chosen = guessed | configuration
@@ -74,6 +75,18 @@ def _configuration(
             "(--runtime and --handler say otherwise)."
         )
     return guessed | configuration
+
+
+def _guess(archive: bytes, runtime: str | None, served: list[str]) -> Guess:
+    try:
+        return guess(archive, runtime, served)
+    except InvalidRequest as error:
+        try:
+            start = guess_start(Source(archive))
+        except InvalidRequest:
+            raise error from None
+        found = f"It looks like a web service ({start.kind}: {start.reason})"
+        raise InvalidRequest(f"{error} {found}: `torpor deploy --web` deploys one.") from error
 
 
 def _served(server: Client) -> list[str]:

@@ -3,11 +3,13 @@
 import base64
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torpor.cli.client import Answer, client, function_path
-from torpor.cli.functions import missing
+from torpor.cli.fc_functions import fc_path, is_fc
+from torpor.cli.functions import missing_to_run
 from torpor.cli.output import note, show, show_json, working
 from torpor.model.errors import InvalidRequest, NotFound
 
@@ -15,22 +17,54 @@ _PATIENCE = 960.0
 """Longer than the longest function may run with its init."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Words:
+    """Names of header fields."""
+
+    log_type: str
+    log: str
+    failure: str
+    version: str
+
+
+_LAMBDA = _Words(
+    log_type="X-Amz-Log-Type",
+    log="x-amz-log-result",
+    failure="x-amz-function-error",
+    version="x-amz-executed-version",
+)
+_FC = _Words(
+    log_type="X-Fc-Log-Type",
+    log="x-fc-log-result",
+    failure="x-fc-error-type",
+    version="x-fc-invocation-service-version",
+)
+
+
 def invoke(name: str, payload: str, *, tail: bool, endpoint: str | None, as_json: bool) -> int:
     """Run a function once: its result on standard output, 1 if it failed. Raises NotFound, InvalidRequest."""
-    body = _payload(payload)
-    headers = {"Content-Type": "application/json", "X-Amz-Log-Type": "Tail" if tail else "None"}
-    path = function_path(name, "invocations")
+    body, server, words = _payload(payload), client(endpoint), _FC if is_fc(name) else _LAMBDA
+    if "/" in name and not is_fc(name):
+        raise missing_to_run(name, server)
+    path, query = _place(name)
+    headers = {"Content-Type": "application/json", words.log_type: "Tail" if tail else "None"}
     try:
         with working(f"Running {name}"):
-            answer = client(endpoint).request("POST", path, body=body, headers=headers, patience=_PATIENCE)
+            answer = server.request("POST", path, query=query, body=body, headers=headers, patience=_PATIENCE)
     except NotFound as error:
-        raise missing(name) from error
-    failure = answer.headers.get("x-amz-function-error", "")
+        raise missing_to_run(name, server) from error
     if as_json:
-        show_json(_as_value(answer, failure))
+        show_json(_as_value(answer, words))
     else:
-        _show(name, answer, failure)
-    return 1 if failure else 0
+        _show(name, answer, words)
+    return 1 if words.failure in answer.headers else 0
+
+
+def _place(name: str) -> tuple[str, dict[str, str]]:
+    if not is_fc(name):
+        return function_path(name, "invocations"), {}
+    base, _, qualifier = name.partition(":")
+    return fc_path(base, "invocations"), {"qualifier": qualifier} if qualifier else {}
 
 
 def _payload(given: str) -> bytes:
@@ -44,8 +78,8 @@ def _payload(given: str) -> bytes:
         raise InvalidRequest(f"The payload file {given[1:]} cannot be read: {error.strerror}.") from error
 
 
-def _log(answer: Answer) -> str:
-    return base64.b64decode(answer.headers.get("x-amz-log-result", "")).decode(errors="replace")
+def _log(answer: Answer, words: _Words) -> str:
+    return base64.b64decode(answer.headers.get(words.log, "")).decode(errors="replace")
 
 
 def _value(body: bytes) -> Any:
@@ -55,19 +89,20 @@ def _value(body: bytes) -> Any:
         return body.decode(errors="replace")
 
 
-def _as_value(answer: Answer, failure: str) -> dict[str, Any]:
-    value = {"status": answer.status, "version": answer.headers.get("x-amz-executed-version", "")}
-    value |= {"error": failure or None, "payload": _value(answer.body)}
-    log = _log(answer)
+def _as_value(answer: Answer, words: _Words) -> dict[str, Any]:
+    value = {"status": answer.status, "version": answer.headers.get(words.version, "")}
+    value |= {"error": answer.headers.get(words.failure), "payload": _value(answer.body)}
+    log = _log(answer, words)
     return value | ({"log": log.splitlines()} if log else {})
 
 
-def _show(name: str, answer: Answer, failure: str) -> None:
-    log = _log(answer).rstrip()
+def _show(name: str, answer: Answer, words: _Words) -> None:
+    log = _log(answer, words).rstrip()
     if log:
         note(log)
     show(answer.body.decode(errors="replace"))
-    if failure:
+    if words.failure in answer.headers:
         value = _value(answer.body)
         reason = value.get("errorMessage", "") if isinstance(value, dict) else ""
-        note(f"torpor: {name} failed{f': {reason}' if reason else ''}; `torpor logs {name}` shows its log.")
+        logged = name.partition(":")[0]
+        note(f"torpor: {name} failed{f': {reason}' if reason else ''}; `torpor logs {logged}` shows its log.")

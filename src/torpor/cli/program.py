@@ -18,7 +18,10 @@ Endpoint = Annotated[
     typer.Option("--endpoint", envvar="TORPOR_ENDPOINT", metavar="URL", help="The server to talk to."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The function's name.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A name as `torpor list` shows it.")]
+Runnable = Annotated[
+    str, typer.Argument(metavar="NAME", help="A name as `torpor list` shows it; NAME:VERSION or NAME:ALIAS too.")
+]
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help=f"Settings file (default ./{FILE_NAME}, if there).")
 ]
@@ -51,7 +54,7 @@ def _start(
         bool, typer.Option("--version", is_eager=True, callback=_tell_version, help="Print the version and stop.")
     ] = False,
 ) -> None:
-    """Run AWS Lambda functions on this machine: real sandboxes, the real life cycle, the real API."""
+    """Run serverless functions and web services on this machine: Lambda, Function Compute, any HTTP server."""
 
 
 def deploy(
@@ -113,7 +116,7 @@ def _refuse_given(reason: str, options: Mapping[str, object]) -> None:
 
 
 def invoke(
-    name: Name,
+    name: Runnable,
     payload: Annotated[str, typer.Option("--payload", "-p", help="JSON, @FILE, or - for standard input.")] = "{}",
     tail: Annotated[bool, typer.Option("--tail", help="Show the invocation's log lines too (standard error).")] = False,
     endpoint: Endpoint = None,
@@ -191,7 +194,7 @@ def _option(row: Setting) -> inspect.Parameter:
     if row.kind is bool:
         annotation: Any = Annotated[bool | None, typer.Option(f"{row.flag}/--no-{row.flag[2:]}", help=shown)]
     else:
-        metavar = "|".join(row.choices) or row.unit.upper().split(" ")[0] or "VALUE"
+        metavar = "|".join(row.choices) or (row.unit.upper() if row.unit and " " not in row.unit else "VALUE")
         annotation = Annotated[str | None, typer.Option(row.flag, metavar=metavar, help=shown)]
     return inspect.Parameter(row.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 

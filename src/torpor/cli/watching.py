@@ -68,7 +68,7 @@ def _page(server: Client, name: str, cursor: str, *, wait: bool) -> dict[str, An
         with working(label):
             page: dict[str, Any] = server.request("GET", f"{ADMIN}/logs", query=query, patience=_PATIENCE).json
     except NotFound as error:
-        raise missing(name) from error
+        raise missing(name, server) from error
     return page
 
 
@@ -77,7 +77,7 @@ def _require(server: Client, name: str) -> None:
         if "/" not in name:
             server.get(function_path(name))
     except NotFound as error:
-        raise missing(name) from error
+        raise missing(name, server) from error
 
 
 def _show_event(event: dict[str, Any], as_json: bool) -> None:

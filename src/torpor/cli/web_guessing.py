@@ -16,7 +16,7 @@ _ASGI = ("FastAPI", "Starlette", "Quart", "Litestar", "Sanic")
 _WSGI = ("Flask", "Bottle")
 _MODULES = ("main", "app", "server", "asgi", "wsgi", "api", "application", "run", "index")
 _SCRIPTS = ("server.js", "app.js", "index.js", "main.js", "server.mjs", "app.mjs", "index.mjs")
-_SITES = ("", "public", "dist", "build", "site", "static", "www", "html")
+_SITES = ("", "public", "dist", "out", "build", "_site", "site", "static", "www", "html")
 _READ_MAX = 1024 * 1024
 """Bytes of a file that is read for a guess."""
 _DEPTH = 2

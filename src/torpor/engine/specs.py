@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from torpor.engine.contract import Contract
 from torpor.engine.extensions import external_extensions
+from torpor.engine.surroundings import FetchCode
 from torpor.lifecycle import EXTENSIONS, RUNTIME
 from torpor.model.function import FunctionVersion
 from torpor.sandbox.images import RuntimeImage
@@ -97,3 +98,17 @@ class Specifications:
         if path.startswith(self._place + "/"):
             return os.path.exists(self._code + path[len(self._place) :])
         return path.startswith("/opt/") and any(os.path.exists(layer + path[len("/opt") :]) for layer in self._layers)
+
+
+async def fetched_specifications(
+    version: FunctionVersion, contract: Contract, image: RuntimeImage, fetch: FetchCode
+) -> tuple[Specifications, bool]:
+    """The specifications of a version's environment, its packages brought to this host; and whether one of them had
+    to be. Raises StoreUnavailable."""
+    code, fetched = await fetch(version.code)
+    layers = []
+    for layer in version.layers:
+        folder, new = await fetch(layer)
+        layers.append(folder)
+        fetched = fetched or new
+    return Specifications(version, contract, image, code, layers), fetched

@@ -36,6 +36,8 @@ EVENT_NODE_MAJORS = range(14, 25)
 EVENT_CLONE_MODULE = "torpor_event.clone"
 
 _PYTHON = re.compile(r"(event-)?python3\.(\d+)")
+_EVENT = "event-"
+"""Names of images of built-in event runtimes begin so."""
 _NODE = re.compile(r"(?:nodejs(\d+)\.x|event-nodejs(\d+))")
 _GUESTS = os.path.join(os.path.dirname(__file__), "guest")
 _NODE_GUEST = os.path.join(_GUESTS, "nodejs")
@@ -124,7 +126,7 @@ class ImageCatalog:
         interpreter = self._interpreter(runtime)
         if interpreter is None:
             raise RuntimeMissing(self._missing(runtime))
-        if runtime.startswith("event-"):
+        if runtime.startswith(_EVENT):
             return _event_image(runtime, interpreter)
         if interpreter.language is Language.NODE:
             return _node_image(runtime, interpreter, self._node_folder())
@@ -142,9 +144,14 @@ class ImageCatalog:
 
     def served(self) -> tuple[str, ...]:
         """Every name that `resolve` has an image for now."""
-        events = [f"event-python3.{minor}" for minor in EVENT_PYTHON_MINORS]
-        events += [f"event-nodejs{major}" for major in EVENT_NODE_MAJORS]
+        events = [_EVENT + name for name in self._events()]
         return tuple(name for name in (*self.present(), SERVER, *events) if self.installed(name))
+
+    def _events(self) -> list[str]:
+        """The built-in runtimes of event functions whose interpreter is here, as their users call them."""
+        named = [f"python3.{minor}" for minor in EVENT_PYTHON_MINORS]
+        named += [f"nodejs{major}" for major in EVENT_NODE_MAJORS]
+        return [name for name in named if self._interpreter(_EVENT + name) is not None]
 
     def installed(self, runtime: str) -> bool:
         """Whether `resolve` would succeed."""
@@ -153,7 +160,7 @@ class ImageCatalog:
         interpreter = self._interpreter(runtime)
         if interpreter is None:
             return False
-        if runtime.startswith("event-"):
+        if runtime.startswith(_EVENT):
             return True
         return interpreter.language is Language.NODE or os.path.exists(os.path.join(self._root, runtime, STAMP))
 
@@ -173,6 +180,8 @@ class ImageCatalog:
     def _missing(self, runtime: str) -> str:
         wanted = _wanted(runtime)
         here = ", ".join(self.present())
+        if runtime.startswith(_EVENT):
+            runtime, here = runtime.removeprefix(_EVENT), ", ".join(self._events())
         if wanted is None:
             return f"Runtime {runtime} is not served; present here: {here}."
         return f"Runtime {runtime} needs {wanted}, which is not on this host; install it or use one of: {here}."

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 from dataclasses import dataclass
@@ -187,6 +188,12 @@ async def listen(
         else:
             listener = await loop.create_server(server.accept, host or "127.0.0.1", port or 0, backlog=_BACKLOG)
     except OSError as error:
-        raise PlatformError(f"Cannot listen on {path or sock or f'{host}:{port}'}: {error}.") from error
+        raise PlatformError(f"Cannot listen on {path or sock or f'{host}:{port}'}: {_why(error)}.") from error
     server.listening(listener, path)
     return server
+
+
+def _why(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "another program listens there; stop it or take another port"
+    return os.strerror(error.errno).lower() if error.errno and error.errno > 0 else str(error)

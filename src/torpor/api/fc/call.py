@@ -12,8 +12,6 @@ from torpor.contracts.function_compute.rendering import etag
 from torpor.contracts.http import JSON, ApiResponse, RequestHeaders
 from torpor.model.errors import NotFound
 
-FUNCTION_ERRORS: Mapping[str, str] = {"version": "VersionNotFound", "alias": "AliasNotFound"}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:

@@ -24,7 +24,6 @@ from torpor.model.invocation import HttpRequest, Invocation, Outcome
 
 _PROXY_CLASSIC = re.compile(r"/(?:2016-08-15|2021-04-06)/proxy/([^/]+)/([^/]+)(/.*)?")
 _PROXY = re.compile(r"/2023-03-30/proxy/([^/]+)(/.*)?")
-_OWN_HEADERS = ("x-fc-invocation-type", "x-fc-log-type", "x-fc-async-task-id", "x-fc-async-delay")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,8 +140,7 @@ class HttpCalls:
             http=http,
         )
         if control.mode is Mode.ASYNC:
-            self._invocations.accept_task(version.function, control.task_id)
-            self._invocations.submit_later(version, invocation, control.delay)
+            self._invocations.accept(version, invocation, control)
             run.relay.answer(202, (), b"")
             return
         self._invocations.submit(version, invocation, run.done, run.watch)

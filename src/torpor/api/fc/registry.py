@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from torpor.api.fc.call import Call, alias_not_found, told_of_function
+from torpor.api.fc.call import alias_not_found, told_of_function
 from torpor.contracts.function_compute import names
 from torpor.contracts.function_compute.api_failures import ApiFailure
 from torpor.model.clock import Clock
@@ -86,11 +86,6 @@ class Registry:
         for kind in kinds:
             for name, _ in list(self.below(kind, owner)):
                 self.resources.remove(kind, f"{owner}/{name}")
-
-    def check_qualifier(self, call: Call, qualifier: str) -> None:
-        """Refuse a version or alias that there is not. Raises ApiFailure."""
-        if qualifier not in ("", names.LATEST):
-            self.resolve(call.function, call.service, qualifier)
 
     def _behind(self, alias: str, function: str, service: str) -> str:
         owner = f"service:{service}" if service else names.record_name(function)

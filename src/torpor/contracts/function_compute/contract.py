@@ -111,6 +111,8 @@ class FunctionComputeContract(ServersOnly):
         return [self._start_line(version, failure)]
 
     def _start_line(self, version: FunctionVersion, failure: Failure) -> str:
+        if failures.is_hooks(failure):
+            return failures.hook_text(failure) + "\n"
         if failure.kind is FailureKind.EXIT:
             return failures.exit_text(failure, version) + "\n"
         return failures.start_failure(failure, version)[1].partition("\nLogs:")[0].partition(" Logs :")[0] + "\n"

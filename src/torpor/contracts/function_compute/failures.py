@@ -42,14 +42,14 @@ def told(failure: Failure, version: FunctionVersion, request_id: str, cost: Cost
     """Error type and payload for the caller. A type with a status of its own (`status_of`) is no function error."""
     if failure.kind in (FailureKind.SANDBOX, FailureKind.STOPPED):
         return PLATFORM, body(PLATFORM, UNEXPECTED, request_id)
-    if _is_hooks(failure):
+    if is_hooks(failure):
         return INITIALIZATION, _hook_payload(failure)
     if failure.starting or failure.kind in (FailureKind.HEALTH, FailureKind.START):
         return _not_started(failure, version, request_id)
     return _not_run(failure, request_id, cost)
 
 
-def _is_hooks(failure: Failure) -> bool:
+def is_hooks(failure: Failure) -> bool:
     """Was it the initialise hook that failed, and not the start before it?"""
     if failure.kind in (FailureKind.INIT_ERROR, FailureKind.TIMEOUT):
         return failure.detail == INITIALIZE
@@ -140,6 +140,16 @@ def start_command(version: FunctionVersion) -> str:
     """As messages show it: the entry and its arguments, of which the usual entry has none."""
     command = version.server.command if version.server is not None else ()
     return " ".join(command) if command else f"{runtimes.BOOTSTRAP} "
+
+
+def hook_text(failure: Failure) -> str:
+    """Why the initialise hook failed, in one line for the log."""
+    message = str(json.loads(_hook_payload(failure))["errorMessage"])
+    return message if _is_own(message) else f"Function initialize failed: {message}"
+
+
+def _is_own(message: str) -> bool:
+    return message.startswith(("Function initialize ", DIED.partition(" before ")[0]))
 
 
 def _hook_payload(failure: Failure) -> bytes:

@@ -42,9 +42,6 @@ class Place:
         rest = f"services/{service}/functions/{function}" if service else f"functions/{function}"
         return f"{self._prefix}:{rest}"
 
-    def service_arn(self, service: str) -> str:
-        return f"{self._prefix}:services/{service}"
-
     def layer_arn(self, layer: str, number: int) -> str:
         return f"{self._prefix}:layers/{layer}/versions/{number}"
 

@@ -41,11 +41,6 @@ def verify(request: ApiRequest, keys: Mapping[str, str], now: float, *, trigger:
     return signed.access_key
 
 
-def is_signed(request: ApiRequest) -> bool:
-    """Does the request carry a signature of any kind?"""
-    return bool(request.headers.get("authorization")) or signing_classic.has_link_signature(request)
-
-
 _SCHEMES: Mapping[str, "signing_acs.Scheme"] = {
     "FC": signing_classic.HeaderScheme(),
     "link": signing_classic.LinkScheme(),

@@ -48,6 +48,11 @@ class LinkScheme:
         return [_sign(request, secret, expires, f"{path}\n" + "\n".join(order)) for order in _orders(lines)]
 
 
+def authorization(request: ApiRequest, key: str, secret: str) -> str:
+    """The Authorization field of a request that bears no query and has its Date field."""
+    return f"FC {key}:{_sign(request, secret, request.headers.get('date'), unquote(request.path))}"
+
+
 def has_link_signature(request: ApiRequest) -> bool:
     return f"{_LINK_SIGNATURE}=" in request.query
 

@@ -26,8 +26,3 @@ def record_name(name: str) -> str:
 def service_name(record: str) -> str:
     """The service's own name, out of its record's."""
     return record.removeprefix(SPACE)
-
-
-def is_service(record: str) -> bool:
-    """Does a record of this name describe a service?"""
-    return record.startswith(SPACE)
