@@ -1,6 +1,5 @@
 """Required facts that take an external extension to show, seen from outside: deploy, send, look."""
 
-import os
 import re
 import threading
 import time
@@ -20,7 +19,8 @@ from tests.support.extensions import WATCH, extended, extension, layer
 from tests.support.functions import PYTHON, python
 from tests.support.server import Function, LogEvent, Reply, TorporServer, eventually
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="extensions in the tests need the sandbox's /var/lang")
+pytestmark = pytest.mark.privileged
+"""The extensions are programs for the `/var/lang` of a sandbox."""
 
 HELLO = python("""
     print("module", time.time())

@@ -30,7 +30,8 @@ def _install(folder: Path, packages: tuple[str, ...]) -> None:
     if npm is None:
         pytest.skip("this host has no npm")
     (folder / "package.json").write_text('{"private": true}')
-    command = [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error", *packages]
+    quiet = ("--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error")
+    command = [npm, "install", *quiet, f"--cache={folder / 'cache'}", *packages]  # a home folder need not be there
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_WITHIN, check=False)
     except subprocess.TimeoutExpired:

@@ -4,7 +4,6 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
-from zipfile import ZipFile
 
 import pytest
 import pytest_asyncio
@@ -19,6 +18,7 @@ from tests.support.linux_sandbox import (
     run_shell,
     shell,
 )
+from tests.support.services import write_wheel
 
 from torpor.model.errors import SandboxUnavailable
 from torpor.sandbox.linux import host
@@ -206,20 +206,6 @@ async def test_package_installed_by_root_inside_is_there_for_a_later_service(lin
         later, "cd /tmp; HOME=/nowhere pip install --no-index /code/*.whl --force-reinstall 2>&1; exit 0"
     )
     assert "Read-only file system" in refused or "Permission denied" in refused
-
-
-def write_wheel(path: Path) -> None:
-    """A package with one module and one command."""
-    files = {
-        "demo.py": "def main():\n    print('installed')\n",
-        "demo-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: demo\nVersion: 1.0\n",
-        "demo-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        "demo-1.0.dist-info/entry_points.txt": "[console_scripts]\ndemo-tool = demo:main\n",
-    }
-    record = "".join(f"{name},,\n" for name in files) + "demo-1.0.dist-info/RECORD,,\n"
-    with ZipFile(path, "w") as archive:
-        for name, text in {**files, "demo-1.0.dist-info/RECORD": record}.items():
-            archive.writestr(name, text)
 
 
 async def test_saved_changes_can_be_changed_further(linux: Linux) -> None:

@@ -1,6 +1,7 @@
 """Memory, disk, processes and freezing of a real sandbox."""
 
 import asyncio
+import os
 import re
 from collections.abc import AsyncIterator
 
@@ -77,6 +78,19 @@ async def test_tmp_that_is_full_says_so_and_is_not_charged_to_memory(linux: Linu
     text = await run_shell(sandbox, listener, "head -c 100M /dev/zero 2>&1 >> /tmp/big | cat; exit 0", "more")
     assert "No space left on device" in text
     assert all(not exit.out_of_memory for exit in listener.exits)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="resource limits do not hold root")
+async def test_rootless_number_of_processes_is_limited_for_each_sandbox() -> None:
+    async with open_linux(rootless=True) as linux:
+        for _ in range(2):
+            sandbox, listener = await linux.make(processes=10)
+            sandbox.start(shell("for i in 1 2 3 4 5 6; do sleep 60 & done; echo up; wait"))
+            await listener.wait_text("up")
+        sandbox.start(shell("for i in 1 2 3 4 5 6; do sleep 60 & done; echo up", "more"))
+        exit = await listener.wait_exit("more")
+        assert exit.code != 0
+        assert "fork" in listener.text
 
 
 async def test_rootless_tmp_is_limited_too() -> None:

@@ -211,7 +211,8 @@ class Environment:
             if self.machine.is_gone:
                 await sandbox.destroy()
                 return
-            self._sandbox = self._reports.sandbox = sandbox
+            self._sandbox = sandbox
+            self._reports.placed(sandbox, specs.placed(sandbox))
             await self._inside.open(sandbox, specs.extensions)
             self._reports.address = self._inside.address
             self._note_stage(SandboxMade, began)

@@ -59,6 +59,12 @@ class Reports:
         self.address = ""
         """Where a server is expected."""
 
+    def placed(self, sandbox: Sandbox, version: FunctionVersion) -> None:
+        """It has a sandbox, in which the version runs like this."""
+        self.sandbox = sandbox
+        self._version = version
+        self.transcript.placed(version)
+
     def outcome(self, invocation: Invocation, result: Answer | Failure, elapsed: float) -> Outcome:
         """What its caller is told; it ran for `elapsed` seconds."""
         tail = b""

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from torpor.engine.contract import Contract
 from torpor.engine.extensions import external_extensions
@@ -50,6 +51,14 @@ class Specifications:
             writable=layout.writable,
             system=contract.system(version, self._code),
         )
+
+    def placed(self, sandbox: Sandbox) -> FunctionVersion:
+        """The version as it runs there: with the port that its server is told, where sandboxes share a network."""
+        version, server = self._version, self._version.server
+        port = sandbox.server_port(server.port) if server is not None else 0
+        if server is None or port == server.port:
+            return version
+        return replace(version, server=replace(server, port=port))
 
     def process(self, agent: str, sandbox: Sandbox, log_stream: str) -> ProcessSpec:
         """The runtime, or an external extension."""

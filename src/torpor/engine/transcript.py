@@ -53,6 +53,10 @@ class Transcript:
         self._workers: dict[int, OutputReader] = {}
         self._recent: deque[tuple[float, str]] = deque(maxlen=RECENT_KEPT)
 
+    def placed(self, version: FunctionVersion) -> None:
+        """How the version runs in this sandbox, for what is written from now on."""
+        self._version = version
+
     def note(self, record: Record, wall: float) -> None:
         """Something happened at wall-clock time `wall`."""
         if not self._noted:
