@@ -241,6 +241,43 @@ def test_a_request_reaches_the_server_by_host_and_by_path(
     assert fields["x-request-id"] == server.dispatcher.seen[0][1].id
 
 
+@pytest.mark.parametrize(
+    ("location", "seen"),
+    [
+        ("/a?b", "/services/shop/a?b"),
+        ("http://{host}/a", "http://{host}/services/shop/a"),
+        ("/services/shop/a", "/services/shop/a"),
+        ("/services/other/", "/services/other/"),
+        ("/base/services/shop/a", "/base/services/shop/a"),
+        ("//cdn.example/a", "//cdn.example/a"),
+        ("https://example.com/a", "https://example.com/a"),
+        ("a", "a"),
+    ],
+)
+def test_a_redirection_stays_below_the_path_of_its_service(server: WebServer, location: str, seen: str) -> None:
+    server.deploy()
+    host = f"127.0.0.1:{server.port}"
+    given, wanted = location.format(host=host), seen.format(host=host)
+    server.dispatcher.inside = lambda request, body: (
+        request.relay.head(302, [("X-A", "/b"), ("Location", given)], 0) or request.relay.end()
+    )
+
+    by_path, by_host = server.request("GET", "/services/shop/x"), server.request("GET", "/x", host=SHOP)
+
+    assert (by_path.status, by_path.fields["Location"], by_path.fields["X-A"]) == (302, wanted, "/b")
+    assert by_host.fields["Location"] == given
+
+
+@pytest.mark.parametrize("query", ["", "?a=b"])
+def test_a_page_is_asked_for_with_the_slash_that_its_relative_links_need(server: WebServer, query: str) -> None:
+    server.deploy()
+
+    moved = server.request("GET", f"/services/shop{query}")
+
+    assert (moved.status, moved.fields["Location"]) == (308, f"/services/shop/{query}")
+    assert server.request("POST", f"/services/shop{query}", b"x").json["target"] == f"/{query}"
+
+
 def test_a_request_for_no_service_says_so(server: WebServer) -> None:
     answer = server.request("GET", "/", host="other.localhost")
 
