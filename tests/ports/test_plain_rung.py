@@ -179,6 +179,7 @@ async def test_name_in_use_is_refused_and_the_first_one_lives_on(place: Workplac
         await provider.close()
 
 
+SAME = "unchanged"
 PATHS = {"task": "/tmp/state/code", "opt": "/tmp/state/opt", "runtime": "/r", "lang": "/usr", "tmp": "/tmp/state/tmp"}
 
 
@@ -191,12 +192,18 @@ PATHS = {"task": "/tmp/state/code", "opt": "/tmp/state/opt", "runtime": "/r", "l
         ("/var/lang/bin/python3.12", "/usr/bin/python3.12"),
         ("/tmp/x", "/tmp/state/tmp/x"),
         ("/tmp/state/code/app.py", "/tmp/state/code/app.py"),
-        ("--file=/tmp/x", "--file=/tmp/x"),
+        ("--file=/tmp/x", "--file=/tmp/state/tmp/x"),
+        (
+            "cd /var/task && exec '/opt/bin/run' >/tmp/log",
+            "cd /tmp/state/code && exec '/tmp/state/opt/bin/run' >/tmp/state/tmp/log",
+        ),
+        ("/opt/a:/usr/lib:/opt", "/tmp/state/opt/a:/usr/lib:/tmp/state/opt"),
+        ('curl http://host:80/tmp $HOME/tmp ${X}/opt "$X"/opt ./tmp -I/opt /tmp.d', SAME),
         ("", ""),
     ],
 )
 def test_path_translation_moves_fixed_paths_and_leaves_host_paths(value: str, host: str) -> None:
-    assert PathTranslation(PATHS).translate(value) == host
+    assert PathTranslation(PATHS).translate(value) == (value if host is SAME else host)
 
 
 @pytest.mark.parametrize(
@@ -206,6 +213,21 @@ def test_path_translation_moves_fixed_paths_and_leaves_host_paths(value: str, ho
 def test_environment_tmpdir_is_private_unless_it_names_its_own_place(given: dict[str, str], told: str) -> None:
     found = PathTranslation(PATHS).translate_environment({"A": "/tmp", **given}, PATHS["tmp"])
     assert found == {"A": "/tmp", "TMPDIR": told}
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "told"),
+    [
+        ("PYTHONPATH", "/code/lib:/mnt/lib:/opt/python", "/tmp/state/code/lib:/mnt/lib:/tmp/state/opt/python"),
+        ("HOME", "/tmp", "/tmp/state/tmp"),
+        ("HOME", "/root", "/tmp/state/tmp"),
+        ("HOME", "/home/ada", "/home/ada"),
+        ("SCRIPT_NAME", "/code", "/code"),
+    ],
+)
+def test_environment_places_that_programs_are_searched_by_are_moved(name: str, given: str, told: str) -> None:
+    found = PathTranslation(PATHS, "/code").translate_environment({name: given}, PATHS["tmp"])
+    assert found == {name: told, "TMPDIR": PATHS["tmp"]}
 
 
 def test_merge_layers_files_folders_and_links_the_later_one_wins(tmp_path: Path) -> None:

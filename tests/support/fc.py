@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -264,10 +265,11 @@ def deployed(server: TorporServer, files: Files, **configuration: Any) -> Iterat
     """A new function of the current generation, deleted at the end. `configuration` as in CreateFunction."""
     name = f"test-{uuid.uuid4().hex[:12]}"
     function = ComputeFunction(server, name)
-    code = {"zipFile": base64.b64encode(archive(files)).decode()}
+    code = {"zipFile": base64.b64encode(archive(files, compression=zipfile.ZIP_STORED)).decode()}
     given = {"functionName": name, "code": code, "memorySize": 256, "timeout": 20, **configuration}
     body = v3.CreateFunctionInput().from_map({name: value for name, value in given.items() if value is not None})
-    function.current.create_function(v3.CreateFunctionRequest(body=body))
+    patient = RuntimeOptions(read_timeout=int(PATIENCE * 1000), autoretry=False)
+    function.current.create_function_with_options(v3.CreateFunctionRequest(body=body), {}, patient)
     try:
         yield function
     finally:

@@ -11,9 +11,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
 from tests.support.listener import RecordingListener
 from tests.support.runtime_api import FUNCTION_ARN, VARIABLES
-from tests.support.sandboxes import BASIC_ENVIRONMENT
+from tests.support.sandboxes import BASIC_ENVIRONMENT, linux_refused
 
 from torpor.sandbox.images import DEFAULT_ROOT, ImageCatalog
 from torpor.sandbox.interpreters import discover
@@ -139,9 +140,11 @@ def _length(data: bytes) -> int:
 
 @asynccontextmanager
 async def open_linux(**settings: Any) -> AsyncIterator[Linux]:
-    """An open provider, closed again afterwards."""
+    """An open provider, closed again afterwards. Skips the test, with the reason, where this host has no such rung."""
+    values = {"rootless": False, "prepared_target": 1, **settings}
+    if reason := linux_refused(rootless=values["rootless"]):
+        pytest.skip(reason)
     with places() as folder:
-        values = {"rootless": False, "prepared_target": 1, **settings}
         provider = LinuxProvider(str(folder / "state"), str(folder / "code"), images(), **values)
         await provider.open()
         try:

@@ -305,10 +305,8 @@ def make_provider(rung: str, place: Workplace, interpreters: Iterable[Interprete
 
 
 def _linux(place: Workplace, images: ImageCatalog, *, rootless: bool) -> SandboxProvider:
-    if not rootless and os.geteuid() != 0:
-        raise RungUnavailable("the root rung needs root")
-    if reason := namespaces_refused(_USER_NAMESPACES if rootless else _NAMESPACES):
-        raise RungUnavailable(f"this host refuses new namespaces: {reason}")
+    if reason := linux_refused(rootless=rootless):
+        raise RungUnavailable(reason)
     module = import_module("torpor.sandbox.linux")
     provider: SandboxProvider = module.LinuxProvider(
         state_dir=str(place.state),
@@ -326,6 +324,14 @@ _NAMESPACES = 0x00020000 | 0x20000000 | 0x40000000
 _USER_NAMESPACES = _NAMESPACES | 0x10000000
 _UNSHARE = "import ctypes,os,sys; c=ctypes.CDLL(None,use_errno=True); f=int(sys.argv[1]);"
 _UNSHARE += "sys.exit(os.strerror(ctypes.get_errno()) if c.unshare(f) else 0)"
+
+
+def linux_refused(*, rootless: bool) -> str:
+    """Why this host or account cannot have this rung; empty if it can."""
+    if not rootless and os.geteuid() != 0:
+        return "the root rung needs root"
+    reason = namespaces_refused(_USER_NAMESPACES if rootless else _NAMESPACES)
+    return reason and f"this host refuses new namespaces: {reason}"
 
 
 @lru_cache

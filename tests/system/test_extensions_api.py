@@ -15,7 +15,8 @@ from tests.support.raw_http import Answer, Peer
 
 from torpor.contracts.lambda_.contract import LambdaContract
 from torpor.contracts.lambda_.environment import Credentials
-from torpor.engine.environment import Environment, Surroundings
+from torpor.engine.environment import Environment
+from torpor.engine.surroundings import Surroundings
 from torpor.lifecycle import PhaseName
 from torpor.model.function import CodeRef, FunctionVersion
 from torpor.model.invocation import Invocation, Outcome

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 import pytest_asyncio
-from tests.support.linux_sandbox import PROVIDED, Linux, images, is_root, open_linux, run_shell, shell
+from tests.support.linux_sandbox import PROVIDED, Linux, images, open_linux, run_shell, shell
 
 from torpor.model.errors import SandboxUnavailable
 from torpor.sandbox.port import ProcessExit, ProcessSpec
 
-pytestmark = [pytest.mark.privileged, pytest.mark.skipif(not is_root(), reason="needs root")]
+pytestmark = pytest.mark.privileged
 
 
 @pytest_asyncio.fixture(params=[False, True], ids=["root", "rootless"])

@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from tests.support.linux_sandbox import Linux, is_root, open_linux, run_shell, shell
+from tests.support.linux_sandbox import Linux, open_linux, run_shell, shell
 from tests.support.sandboxes import TICK, progress
 
 from torpor.sandbox.launcher import cgroups, tmpdisk
 from torpor.sandbox.port import ProcessExit, ProcessSpec
 
-pytestmark = [pytest.mark.privileged, pytest.mark.skipif(not is_root(), reason="needs root")]
+pytestmark = pytest.mark.privileged
 MIB = 1024 * 1024
 TICKS = f"while :; do echo tick; sleep {TICK}; done"
 HUNGRY = "echo up; exec tail /dev/zero"

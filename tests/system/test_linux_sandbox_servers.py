@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from tests.support.linux_sandbox import Linux, images, is_root, open_linux
+from tests.support.linux_sandbox import Linux, images, open_linux
 
 from torpor.sandbox.port import ProcessExit, ProcessSpec
 
-pytestmark = [pytest.mark.privileged, pytest.mark.skipif(not is_root(), reason="needs root")]
+pytestmark = pytest.mark.privileged
 JAVA = """public class Main { public static void main(String[] a) throws Exception {
   var server = com.sun.net.httpserver.HttpServer.create(new java.net.InetSocketAddress(8080), 0);
   System.out.println("up " + java.util.TimeZone.getDefault().getID());

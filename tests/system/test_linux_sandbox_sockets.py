@@ -6,14 +6,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from tests.support.linux_sandbox import Linux, is_root, open_linux, shell
+from tests.support.linux_sandbox import Linux, open_linux, shell
 from tests.support.sandboxes import SCRIPTS
 
 from torpor.model.errors import SandboxUnavailable
 from torpor.sandbox.linux.sandbox import LinuxSandbox
 from torpor.sandbox.port import ProcessSpec
 
-pytestmark = [pytest.mark.privileged, pytest.mark.skipif(not is_root(), reason="needs root")]
+pytestmark = pytest.mark.privileged
 PORT = 8080
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -10,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.pools import Clock, surroundings, until
 
 from torpor.contracts.lambda_.contract import LambdaContract
 from torpor.contracts.lambda_.environment import Credentials
 from torpor.engine.dispatcher import Dispatcher
-from torpor.engine.environment import Environment, Surroundings
+from torpor.engine.environment import Environment
 from torpor.engine.pool import Pool, PoolLimits
 from torpor.lifecycle import PhaseName
 from torpor.model.errors import ShuttingDown, Throttled
@@ -22,27 +22,10 @@ from torpor.model.function import CodeRef, FunctionVersion
 from torpor.model.invocation import Invocation, Outcome, OutcomeStatus
 from torpor.sandbox.images import ImageCatalog
 from torpor.sandbox.memory import MemoryProcess, MemoryProvider
-from torpor.telemetry import History, Journal, Traces
 
 MIB = 1024 * 1024
 NEXT = b"GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nHost: api\r\n\r\n"
 Running = asyncio.Task[Outcome]
-
-
-class Clock:
-    """The machine's clocks, the monotonic one moved on by `advance`."""
-
-    def __init__(self) -> None:
-        self._ahead = 0.0
-
-    def advance(self, seconds: float) -> None:
-        self._ahead += seconds
-
-    def monotonic(self) -> float:
-        return time.monotonic() + self._ahead
-
-    def wall(self) -> float:
-        return time.time()
 
 
 class Bench:
@@ -56,20 +39,8 @@ class Bench:
         self.provider = MemoryProvider({"/var/task/bootstrap": self._runtime})
         self.reserved = 0
         contract = LambdaContract(credentials=Credentials(access_key="a", secret_key="b", session_token="c"))
-        journal = Journal()
 
-        async def fetch(ref: CodeRef) -> tuple[str, bool]:
-            return str(code), False
-
-        around = Surroundings(
-            provider=self.provider,
-            journal=journal,
-            history=History(),
-            traces=Traces(journal),
-            clock=self.clock,
-            loop=asyncio.get_running_loop(),
-            fetch_code=fetch,
-        )
+        around = surroundings(self.provider, self.clock, code)
         given = {"account_concurrency": 100, "memory_budget_mb": 10_000, "memory_wait": 5.0}
         bounds = PoolLimits(**{**given, "idle_timeout": 60.0, "max_age": 600.0, **limits})
         self.pool = Pool(around, {"lambda": contract}, ImageCatalog("", ()), bounds, lambda: self.reserved)
@@ -124,12 +95,6 @@ async def _read(reader: asyncio.StreamReader) -> tuple[dict[str, str], bytes]:
     head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")[1:-2]
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head)}
     return headers, await reader.readexactly(int(headers.get("content-length", 0)))
-
-
-async def until(what: Any) -> None:
-    async with asyncio.timeout(5):
-        while not what():  # noqa: ASYNC110 -- what is awaited has no event
-            await asyncio.sleep(0.005)
 
 
 def environment_of(outcome: Outcome) -> str:
@@ -279,7 +244,7 @@ async def test_frozen_environments_shrink_to_their_use_and_then_the_oldest_ends(
         name = await bench.run(made)
         bench.provider.sandboxes[name].base_memory = 100 * MIB
         await bench.until_frozen(made)
-        bench.clock.advance(1)
+        bench.clock.ahead += 1
     assert await bench.run(version("third", memory_mb=256))
     assert (len(bench.living(old)), len(bench.living(newer))) == (1, 1)
     await bench.until_frozen(version("third", memory_mb=256))
@@ -331,10 +296,10 @@ async def test_unused_and_old_environments_are_reclaimed_and_busy_ones_are_not(m
     idle = version("idle")
     await bench.run(idle)
     await bench.until_frozen(idle)
-    bench.clock.advance(59)
+    bench.clock.ahead += 59
     bench.pool.reclaim()
     assert len(bench.living(idle)) == 1
-    bench.clock.advance(2)
+    bench.clock.ahead += 2
     bench.pool.reclaim()
     await until(lambda: not bench.living(idle))
     assert len(bench.living(F)) == 1

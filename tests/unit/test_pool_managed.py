@@ -2,19 +2,18 @@
 
 import asyncio
 import json
-import time
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.pools import Clock, surroundings, until
 
 from torpor.contracts.lambda_.contract import LambdaContract
 from torpor.contracts.lambda_.environment import Credentials
 from torpor.contracts.lambda_.managed import ManagedContract
 from torpor.engine.dispatcher import Dispatcher
-from torpor.engine.environment import Surroundings
 from torpor.engine.pool import Pool, PoolLimits
 from torpor.engine.scaler import Scaler
 from torpor.model.errors import Throttled
@@ -22,20 +21,8 @@ from torpor.model.function import CodeRef, FunctionVersion
 from torpor.model.invocation import Invocation, Outcome, OutcomeStatus
 from torpor.sandbox.images import ImageCatalog
 from torpor.sandbox.memory import MemoryProcess, MemoryProvider
-from torpor.telemetry import History, Journal, Traces
 
 NEXT = b"GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nHost: api\r\n\r\n"
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.ahead = 0.0
-
-    def monotonic(self) -> float:
-        return time.monotonic() + self.ahead
-
-    def wall(self) -> float:
-        return time.time()
 
 
 class Managed:
@@ -50,20 +37,8 @@ class Managed:
         self.clock = Clock()
         self.broken = False
         self.provider = MemoryProvider({"/var/task/bootstrap": self._runtime})
-        journal = Journal()
 
-        async def fetch(ref: CodeRef) -> tuple[str, bool]:
-            return str(code), False
-
-        around = Surroundings(
-            provider=self.provider,
-            journal=journal,
-            history=History(),
-            traces=Traces(journal),
-            clock=self.clock,
-            loop=asyncio.get_running_loop(),
-            fetch_code=fetch,
-        )
+        around = surroundings(self.provider, self.clock, code)
         credentials = Credentials(access_key="a", secret_key="b", session_token="c")
         contract = ManagedContract(standard=LambdaContract(credentials=credentials))
         limits = PoolLimits(
@@ -141,12 +116,6 @@ async def _read(reader: asyncio.StreamReader) -> tuple[dict[str, str], bytes]:
     headers = {name.lower(): value for name, _, value in (field.partition(": ") for field in fields)}
     headers["status"] = first.split()[1]
     return headers, await reader.readexactly(int(headers.get("content-length", "0")))
-
-
-async def until(true: Any, within: float = 5.0) -> None:
-    async with asyncio.timeout(within):
-        while not true():  # noqa: ASYNC110 - what is awaited has no event
-            await asyncio.sleep(0.001)
 
 
 @pytest.fixture
@@ -244,6 +213,22 @@ async def test_a_version_is_up_once_its_minimum_is_and_failed_after_three_starts
         managed.scaler.tick()
     up, reason = managed.scaler.state(other)
     assert not up and "exit" in reason.lower()
+
+
+async def test_a_minimum_that_memory_does_not_allow_is_told_and_tried_ever_more_slowly(managed: Managed) -> None:
+    version = managed.version(memory_mb=32_768, minimum=4, maximum=4)  # of 100,000 MB
+    await managed.up(version, 3)
+    for _ in range(3):
+        managed.clock.ahead += 100.0
+        managed.scaler.tick()
+    up, reason = managed.scaler.state(version)
+    assert not up
+    assert "there are 3, and 4 have to be kept up" in reason
+    group = managed.pool.group(version.key)
+    assert group is not None and group.retry_at - managed.clock.monotonic() > 5
+
+    managed.scaler.keep(managed.version(memory_mb=32_768, minimum=3, maximum=4))
+    assert managed.scaler.state(version) == (True, "")
 
 
 async def test_bounds_that_change_apply_at_once_to_the_same_environments(managed: Managed) -> None:

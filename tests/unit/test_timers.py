@@ -138,3 +138,20 @@ def test_the_event_names_the_planned_time() -> None:
     assert timer_event(moment, "timer-trigger", "ä") == (
         '{"triggerTime":"2023-12-26T07:49:00Z","triggerName":"timer-trigger","payload":"ä"}'.encode()
     )
+
+
+async def test_a_timer_whose_schedule_fails_holds_up_no_other() -> None:
+    clock = Clock()
+    timers, fired = Timers(clock), list[float]()
+
+    def following(after: float) -> float:
+        if after > 1000.0:
+            raise ValueError("no such time")
+        return 1005.0
+
+    timers.put("ends", following, fired.append)
+    timers.put("goes on", every(10), fired.append)
+    clock.now = 1021.0
+    timers.tick()
+
+    assert fired == [1005.0, 1010.0, 1020.0]

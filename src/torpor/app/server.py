@@ -22,9 +22,9 @@ from torpor.contracts.web import limits as web_limits
 from torpor.contracts.web import settings as web_settings
 from torpor.engine.building import SandboxBuilder
 from torpor.engine.dispatcher import Dispatcher
-from torpor.engine.environment import Surroundings
 from torpor.engine.pool import Pool
 from torpor.engine.scaler import Scaler
+from torpor.engine.surroundings import Surroundings
 from torpor.model.account import PackageLimits, ReservationLimits
 from torpor.model.errors import TorporError
 from torpor.model.function import LATEST, CodeRef, FunctionVersion
@@ -63,6 +63,7 @@ class Server:
         self._clock = SystemClock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._http: HttpServer | None = None
+        self._sweeping = asyncio.Lock()
         self._opened = AsyncExitStack()
         """What must be closed again, in the reverse order of opening."""
 
@@ -121,6 +122,9 @@ class Server:
             attention=around.attention,
             streams=streams,
         )
+        self._opened.callback(self._http.close)
+        self._opened.push_async_callback(self.pool.drain, 0.0)
+        self._opened.push_async_callback(self._end_tasks)
         for name in self.functions.names(None):
             record = self.functions.get(name)
             for kept in (record.latest, *record.versions.values()):
@@ -153,11 +157,12 @@ class Server:
         await self.pool.drain(timeout)
         if self._http is not None:
             await self._http.drain(2.0)
-            self._http.close()
+        await self.abandon()
+
+    async def _end_tasks(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.abandon()
 
     def hurry(self) -> None:
         """Let `stop` wait for no invocation any more."""
@@ -264,12 +269,24 @@ class Server:
                 self.scaler.tick()
                 if self._clock.monotonic() - swept > _CODE_SWEEP_EVERY:
                     swept = self._clock.monotonic()
-                    await self.functions.sweep_code(self._code_in_use)
+                    self._spawn(self._sweep_code())
                 self._stores.journal.flush()
             except TorporError as error:
                 log.warning("%s", error)
             except Exception:  # the next round may do better; no round at all would be worse
                 log.exception("housekeeping failed")
+
+    async def _sweep_code(self) -> None:
+        """It waits until no package is being added, which may take long."""
+        if self._sweeping.locked():
+            return
+        async with self._sweeping:
+            try:
+                await self.functions.sweep_code(self._code_in_use)
+            except TorporError as error:
+                log.warning("%s", error)
+            except Exception:  # the next sweep may do better
+                log.exception("sweeping the code store failed")
 
     def _spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -248,7 +248,12 @@ class RelayedDelivery(Delivery):
         connection, relay = self.connection, self._http.relay
         if not relay.data(chunk) and connection is not None:
             connection.pause()
-            relay.on_writable = connection.resume
+            relay.on_writable = self._caught_up
+
+    def _caught_up(self) -> None:
+        """The caller reads on; the connection may serve another request by now."""
+        if self.connection is not None:
+            self.connection.resume()
 
     def complete(self, reusable: bool) -> None:
         if not self.over:

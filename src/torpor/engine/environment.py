@@ -8,48 +8,35 @@ machine, the pool and the sandbox each know.
 import asyncio
 import logging
 import signal as signals
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
-
-import msgspec
 
 from torpor.engine.contract import Contract
 from torpor.engine.deadlines import Deadlines
 from torpor.engine.inside import Inside
 from torpor.engine.polled import PolledInside
+from torpor.engine.reports import Reports
 from torpor.engine.serving import ServingInside
 from torpor.engine.specs import Specifications
-from torpor.engine.tracing import Tracer
-from torpor.engine.transcript import Transcript
+from torpor.engine.surroundings import Surroundings
 from torpor.lifecycle import EnvironmentMachine, PhaseName, TransitionRefused
 from torpor.lifecycle import effects as fx
 from torpor.lifecycle import events as ev
-from torpor.model.clock import Clock
 from torpor.model.errors import TorporError
-from torpor.model.failure import Answer, Failure, FailureKind
-from torpor.model.function import CodeRef, FunctionVersion
+from torpor.model.function import FunctionVersion
 from torpor.model.invocation import Invocation, Outcome, OutcomeStatus
 from torpor.model.policy import RuntimeKind
-from torpor.model.records import CodeFetched, InitEnded, InvocationStarted, Record, SandboxMade
+from torpor.model.records import CodeFetched, InitEnded, InvocationStarted, SandboxMade
 from torpor.sandbox.images import RuntimeImage
-from torpor.sandbox.port import ProcessExit, Sandbox, SandboxProvider, SandboxStatistics, Stream
-from torpor.telemetry import END_OF_PHASE, History, Journal, Traces
-from torpor.transport import Attention
+from torpor.sandbox.port import ProcessExit, Sandbox, SandboxStatistics, Stream
 
 log = logging.getLogger(__name__)
 _SIGNALS = {fx.SignalName.TERMINATE: signals.SIGTERM, fx.SignalName.KILL: signals.SIGKILL}
-_MIB = 1024 * 1024
 _IDLE_PHASES = frozenset({PhaseName.IDLE, PhaseName.FROZEN, PhaseName.UNINITIALIZED})
 _LEAVING = frozenset({PhaseName.STOPPING, PhaseName.GONE})
 _SETTLING_PHASES = frozenset({PhaseName.SERVING, PhaseName.RESETTING})
 _GIVES_NO_ROOM = frozenset({ev.Assigned, ev.NothingPending})
 """Events after which the pool has nothing to do: it has sent them."""
-_FAILED = {
-    FailureKind.TIMEOUT: OutcomeStatus.TIMEOUT,
-    FailureKind.SANDBOX: OutcomeStatus.FAILURE,
-    FailureKind.STOPPED: OutcomeStatus.FAILURE,
-}
 
 
 class Owner(Protocol):
@@ -66,22 +53,6 @@ class Owner(Protocol):
 
 
 Done = Callable[[Outcome], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What every environment of a server shares."""
-
-    provider: SandboxProvider
-    journal: Journal
-    history: History
-    traces: Traces
-    clock: Clock
-    loop: asyncio.AbstractEventLoop
-    fetch_code: Callable[[CodeRef], Awaitable[tuple[str, bool]]]
-    """Bring code to this host: its folder, and whether it was not here yet. Raises StoreUnavailable."""
-    limits_cpu: bool = True
-    attention: Attention = field(default_factory=Attention)
 
 
 class Environment:
@@ -128,16 +99,10 @@ class Environment:
         self._done: dict[str, Done] = {}
         self._deadlines = Deadlines(around.loop, around.clock, lambda timer: self.feed(ev.DeadlineReached(timer)))
         self._sandbox: Sandbox | None = None
-        self._began = self.created
-        """When the runtime was last started."""
-        self.log_stream = contract.log_stream(version, identity, around.clock.wall())
-        traced = contract.is_traced(version)
-        self._tracer = Tracer(version, self.log_stream, contract, around.traces) if traced else None
-        self._transcript = Transcript(
-            around.journal, version, self.log_stream, contract, image, self._memory_mb, self._tracer
-        )
-        self._logs_all = self._tracer is not None or contract.logs_every_invocation
-        """Whether records of invocations that went well are more than history."""
+        self._reports = Reports(identity, version, contract, image, around, has_workers=self.has_workers)
+        self.log_stream = self._reports.log_stream
+        self._transcript = self._reports.transcript
+        self._tracer = self._reports.tracer
         self._ended = asyncio.Event()
         self._removal: asyncio.Task[None] | None = None
         self._perform: Mapping[type, Callable[[Any], None]] = {
@@ -244,8 +209,9 @@ class Environment:
             if self.machine.is_gone:
                 await sandbox.destroy()
                 return
-            self._sandbox = sandbox
+            self._sandbox = self._reports.sandbox = sandbox
             await self._inside.open(sandbox, specs.extensions)
+            self._reports.address = self._inside.address
             self._note_stage(SandboxMade, began)
         except TorporError as error:
             self.feed(ev.SandboxLost(str(error)))
@@ -272,8 +238,7 @@ class Environment:
 
     def _note_stage(self, kind: type[CodeFetched] | type[SandboxMade], began: float, **facts: bool) -> None:
         now = self._clock.monotonic()
-        record = kind(at=now, duration=now - began, **facts)
-        self._around.history.note(self.version.function, self.id, record, self._clock.wall())
+        self._reports.past(kind(at=now, duration=now - began, **facts))
 
     def assign(self, invocation: Invocation, done: Done) -> None:
         """Run an invocation here; `done` is called exactly once, synchronously when the answer is there."""
@@ -364,8 +329,8 @@ class Environment:
     def _deliver(self, effect: fx.Deliver) -> None:
         invocation = effect.invocation
         self._deadlines.arm(invocation.id, effect.deadline)
-        if self._logs_all or invocation.wants_log:
-            self._note(InvocationStarted(at=effect.at, id=invocation.id))
+        if self._reports.logs_all or invocation.wants_log:
+            self._reports.note(InvocationStarted(at=effect.at, id=invocation.id))
         self._inside.deliver(invocation, effect.deadline)
 
     def _deliver_again(self, effect: fx.DeliverAgain) -> None:
@@ -381,98 +346,23 @@ class Environment:
         invocation = effect.invocation
         done = self._done.pop(invocation.id, None)
         self.last_used = self._clock.monotonic()
-        outcome = self._outcome(invocation, effect.result, self._inside.release(invocation.id))
+        outcome = self._reports.outcome(invocation, effect.result, self._inside.release(invocation.id))
         if done is not None:
             done(outcome)
 
-    def _outcome(self, invocation: Invocation, result: Answer | Failure, elapsed: float) -> Outcome:
-        tail = b""
-        if invocation.wants_log:
-            self._drain_output()
-            tail = self._transcript.tail(invocation.id)
-        if isinstance(result, Answer):
-            return Outcome(
-                status=OutcomeStatus.ERROR if result.error_type else OutcomeStatus.SUCCESS,
-                payload=result.payload,
-                content_type=result.content_type,
-                error_type=result.error_type,
-                version=self.version.version,
-                log_tail=tail,
-                environment=self.id,
-                duration=elapsed,
-                memory_mb=self._memory_mb() if invocation.wants_memory else 0,  # reading it takes a moment
-            )
-        if result.kind is FailureKind.SANDBOX:
-            log.error("invocation %s of %s: %s", invocation.id, self.version.function, result.detail)
-        explained = self._explained(result, elapsed)
-        kind, payload = self._contract.failure(explained, self.version, invocation.id, self._clock.wall())
-        status = _FAILED.get(result.kind, OutcomeStatus.ERROR)
-        return Outcome(
-            status=status,
-            payload=payload,
-            error_type="" if status is OutcomeStatus.FAILURE else kind,
-            version=self.version.version,
-            log_tail=tail,
-            environment=self.id,
-            duration=elapsed,
-            memory_mb=self._memory_mb() if invocation.wants_memory else 0,
-            failure=explained,
-        )
-
-    def _explained(self, failure: Failure, elapsed: float) -> Failure:
-        """With what helps its reader, where the runtime is a server that people have to put right."""
-        if self.machine.policy.runtime_kind is not RuntimeKind.SERVER:
-            return failure
-        return msgspec.structs.replace(
-            failure,
-            elapsed=self._clock.monotonic() - self._began if failure.starting or not elapsed else elapsed,
-            address=self._inside.address,
-            memory_mb=self._memory_mb(),
-            output=self._transcript.recent(),
-        )
-
     def _emit(self, effect: fx.Emit) -> None:
-        record: Record = effect.record
-        if type(record) is InitEnded:
-            self._drain_output()
-            if record.failure is not None:
-                record = msgspec.structs.replace(record, failure=self._explained(record.failure, 0.0))
-            self._note_init(record)
-        self._note(record)
+        record = effect.record
+        if type(record) is not InitEnded:
+            self._reports.note(record)
+            return
+        self.was_ready = self.was_ready or record.failure is None
+        self.failure = self._reports.init_ended(record) or self.failure
 
     def _conclude(self, effect: fx.Conclude) -> None:
         record = effect.record
         self._deadlines.cancel(record.id)
-        failure = record.failure
-        if failure is None and not self._logs_all:
-            self._around.history.note(self.version.function, self.id, record, self._clock.wall())
-            return
-        if failure is not None or not self.has_workers:  # looking at every worker's streams costs more than the rest
-            self._drain_output()
-        if failure is not None:
-            failure = self._explained(failure, self._inside.elapsed(record.id))
-            record = msgspec.structs.replace(record, failure=failure)
-        self._note(record)
-
-    def _drain_output(self) -> None:
-        """What comes now in the log comes after all that the processes have written."""
-        if self._sandbox is not None:
-            self._sandbox.drain_output()
-
-    def _note(self, record: Record) -> None:
-        wall = self._clock.wall()
-        self._transcript.note(record, wall)
-        if type(record) in END_OF_PHASE:
-            self._around.history.note(self.version.function, self.id, record, wall)
-
-    def _note_init(self, record: InitEnded) -> None:
-        failure = record.failure
-        self.was_ready = self.was_ready or failure is None
-        if failure is not None:
-            self.failure = self._contract.failure(failure, self.version, "", 0.0)[1].decode(errors="replace")
-
-    def _memory_mb(self) -> int:
-        return -(-self._sandbox.memory_peak() // _MIB) if self._sandbox is not None else 0
+        elapsed = 0.0 if record.failure is None else self._inside.elapsed(record.id)
+        self._reports.concluded(record, elapsed)
 
     def _arm(self, effect: fx.ArmTimer) -> None:
         self._deadlines.arm(effect.timer, effect.at)
@@ -501,7 +391,7 @@ class Environment:
         sandbox, specs = self._sandbox, self._specs
         assert sandbox is not None and specs is not None, "agents start only once the sandbox is there"
         self._inside.starting(effect.agents)
-        self._began = self._clock.monotonic()
+        self._reports.began = self._clock.monotonic()
         for agent in effect.agents:
             sandbox.start(specs.process(agent, sandbox, self.log_stream))
             self._inside.started(agent)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from torpor.engine.budget import MemoryBudget
 from torpor.engine.contract import Contract
-from torpor.engine.environment import Environment, Owner, Surroundings
+from torpor.engine.environment import Environment, Owner
 from torpor.engine.groups import Group, Key
+from torpor.engine.surroundings import Surroundings
 from torpor.model.function import FunctionVersion
 from torpor.sandbox.images import ImageCatalog
 from torpor.scheduling import IdleView, overdue
@@ -136,6 +137,8 @@ class Fleet:
             for identity in overdue(views, now, idle_timeout=limit, max_age=self._limits.max_age):
                 self.end(idle[identity])
             for environment in members:
+                if not group.kept and self.is_old(environment):
+                    environment.retired = True
                 if environment.retired and not environment.is_busy and not environment.is_leaving:
                     self.end(environment)
 

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from torpor.engine.contract import Contract
-from torpor.engine.environment import Environment, Surroundings
+from torpor.engine.environment import Environment
 from torpor.engine.fleet import Fleet, PoolLimits
 from torpor.engine.groups import Done, Group, Key, Request
 from torpor.engine.lines import Lines
+from torpor.engine.surroundings import Surroundings
 from torpor.lifecycle import PhaseName
 from torpor.model.errors import CallerGone, ShuttingDown, Throttled, TorporError
 from torpor.model.function import CodeRef, FunctionVersion
@@ -290,8 +291,8 @@ class Pool:
 
     @property
     def kept(self) -> list[Group]:
-        """The groups of versions that are kept up."""
-        return [group for group in self._groups.values() if group.kept]
+        """The groups of versions that are kept up; none any more once the server drains."""
+        return [] if self._closing else [group for group in self._groups.values() if group.kept]
 
     def keep(self, version: FunctionVersion) -> Group:
         """From now on environments of this version are kept up; the scaler says how many."""
@@ -303,7 +304,10 @@ class Pool:
 
     def start(self, group: Group) -> Environment | None:
         """Start an environment without a request; None if there is no memory. Raises RuntimeMissing."""
-        return None if self._closing else self._fleet.start(group)
+        environment = None if self._closing else self._fleet.start(group)
+        if environment is not None and environment.free_slots:
+            self.settled(environment)  # requests may wait in it rather than start more
+        return environment
 
     def end(self, environment: Environment) -> None:
         """End an environment that is not needed."""

@@ -66,17 +66,20 @@ class Scaler:
         try:
             for _ in range(number):
                 if self._pool.start(group) is None:
-                    self._postpone(group, "No memory is free for another environment.")
+                    self._postpone(group, _no_memory(group))
                     return
         except TorporError as error:
             self._postpone(group, str(error))
 
     def _note_failures(self, group: Group) -> None:
-        """Environments that ended before they were ready count against the next start."""
+        """Environments that ended before they were ready count against the next start, and so does want of memory while
+        there are fewer than there must be."""
         if group.failed_starts:
             group.failed_starts = 0
             self._postpone(group, group.reason)
-        elif any(self._is_steady(environment) for environment in group.active):
+        elif len(group.active) >= group.scaling.minimum and any(
+            self._is_steady(environment) for environment in group.active
+        ):
             group.failures = 0
 
     def _is_steady(self, environment: Environment) -> bool:
@@ -113,3 +116,11 @@ class Scaler:
         idle = [environment for environment in group.active if not environment.is_busy]
         for environment in sorted(idle, key=lambda env: env.last_used)[:number]:
             self._pool.end(environment)
+
+
+def _no_memory(group: Group) -> str:
+    each, there, least = group.version.memory_mb, len(group.active), group.scaling.minimum
+    return (
+        f"No memory is free for another environment of {each} MB: there are {there}, and {least} have to be kept up. "
+        "Keep up fewer, make them smaller, or give the server a larger memory budget."
+    )

@@ -6,6 +6,7 @@ sandbox's own network, so that nothing else can ever be reached over it.
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Coroutine
 from functools import partial
 from typing import Protocol
@@ -22,6 +23,7 @@ from torpor.model.server import INITIALIZE, HealthCheck, Probe, ServerCall
 from torpor.sandbox.port import Sandbox
 from torpor.transport import ClientConnection, ClientLimits, Loss, LossKind, connect, encode_request
 
+log = logging.getLogger(__name__)
 LOOPBACK = "127.0.0.1"
 _EXIT_EXPLAINS = 0.05
 """Seconds a connection that has ended waits for the news that its process has, too."""
@@ -57,6 +59,7 @@ class ServingInside:
         self._running: dict[str, Delivery] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._frozen_at: float | None = None
+        self._freezes = 0
 
     @property
     def address(self) -> str:
@@ -87,8 +90,9 @@ class ServingInside:
         else:
             delivery = RelayedDelivery(self, invocation, now, http)
         self._running[invocation.id] = delivery
-        while self._idle:
-            connection = self._idle.pop()
+        idle = self._idle
+        while idle:
+            connection = idle.pop()
             if connection.idle:
                 delivery.begin(connection, reused=True)
                 return
@@ -123,6 +127,7 @@ class ServingInside:
 
     def frozen(self) -> None:
         self._frozen_at = self._loop.time()
+        self._freezes += 1
 
     def thawed(self) -> None:
         """What the server would have closed meanwhile, had it been running, is not used any more."""
@@ -180,14 +185,16 @@ class ServingInside:
     async def _deliver_over_new(self, delivery: Delivery) -> None:
         try:
             connection = await self._open()
+            if delivery.over:
+                self.give_back(connection)
+            else:
+                delivery.begin(connection, reused=False)
         except (OSError, TimeoutError) as error:
             failure = Failure(kind=FailureKind.NO_ANSWER, detail=_reason(error))
             self.lost(delivery, failure)
-            return
-        if delivery.over:
-            self.give_back(connection)
-        else:
-            delivery.begin(connection, reused=False)
+        except Exception as error:  # an invocation waits: whatever went wrong, it is told
+            log.exception("%s: an invocation cannot be handed over", self.version.function)
+            delivery.fail(Failure(kind=FailureKind.SANDBOX, detail=f"handing it over failed: {error}"))
 
     def _drop_idle(self, connection: ClientConnection) -> None:
         with contextlib.suppress(ValueError):
@@ -218,6 +225,15 @@ class ServingInside:
         return True
 
     async def _run_hook(self, hook: str) -> None:
+        try:
+            failure = await self._hook_failure(hook)
+        except Exception as error:  # the environment waits for it: nothing would ever become of it
+            log.exception("%s: the hook %s", self.version.function, hook)
+            failure = Failure(kind=FailureKind.SANDBOX, detail=f"calling the hook {hook} failed: {error}")
+        self.feed(HookFinished(hook, failure))
+
+    async def _hook_failure(self, hook: str) -> Failure | None:
+        """After its initialisation the server must be healthy too, where its health is asked for."""
         failure = None
         if hook != INITIALIZE or hook in self._hooks():
             failure = await self._call(hook)
@@ -225,8 +241,9 @@ class ServingInside:
         if hook == INITIALIZE and health is not None and failure is None:
             await asyncio.sleep(health.initial_delay_s)
             failure = await self._check(health)
-            self._spawn(self._watch_health(health))
-        self.feed(HookFinished(hook, failure))
+            if failure is None:
+                self._spawn(self._watch_health(health))
+        return failure
 
     def _hooks(self) -> frozenset[str]:
         return frozenset(self.version.server.hooks if self.version.server is not None else ())
@@ -253,9 +270,12 @@ class ServingInside:
         healthy, row = True, 0
         while True:
             await asyncio.sleep(health.period_s)
+            freezes = self._freezes
             if self._frozen_at is not None:
                 continue
             passed = await self._check(health) is None
+            if self._freezes != freezes:
+                continue  # it had no time to answer
             row = 0 if passed is healthy else row + 1
             if row >= (health.failures if healthy else health.successes):
                 healthy, row = not healthy, 0

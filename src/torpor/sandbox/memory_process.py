@@ -86,6 +86,7 @@ class MemoryProcess:
         self._worker_connections: set[int] = set()
         self._servers: list[asyncio.Server] = []
         self._answering: set[asyncio.Task[int | None]] = set()
+        self._closed = False
         self.task: asyncio.Task[int | None] | None = None
 
     @property
@@ -150,6 +151,9 @@ class MemoryProcess:
         A freeze stops answers too. Raises OSError if the address is in use."""
 
         def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if self._closed:
+                writer.transport.abort()
+                return
             self._connections.append(writer)
             task = asyncio.create_task(run(lambda process: _answer(answer, reader, writer), self))
             self._answering.add(task)
@@ -190,6 +194,7 @@ class MemoryProcess:
     def close_files(self) -> None:
         """Break the connections, as the end of a process does."""
         self.memory_bytes = 0
+        self._closed = True
         for connection in sorted(self._worker_connections):
             self.close_worker(connection)
         for server in self._servers:

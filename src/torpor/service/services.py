@@ -26,6 +26,7 @@ from torpor.store.ports import Tree
 
 RUNTIME = "server"
 BUILDS_AT_ONCE = 2
+DEPLOYMENTS_KEPT = 500
 _LOG = logging.getLogger(__name__)
 
 
@@ -79,7 +80,9 @@ class Services:
         known = self._deployments.get(name)
         if known is not None and not known.is_over:
             raise Conflict(f"The service {name} is being deployed already; wait for that to end.")
+        self._forget_old()
         deployment = Deployment(next(self._numbers), output_limit=limits.BUILD_LOG_MAX)
+        self._deployments.pop(name, None)
         self._deployments[name] = deployment
         task = asyncio.get_running_loop().create_task(self._perform(name, archive, settings, deployment))
         self._tasks.add(task)
@@ -112,6 +115,12 @@ class Services:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _forget_old(self) -> None:
+        """Of many deployments only the last ones are known."""
+        ended = [name for name, deployment in self._deployments.items() if deployment.is_over]
+        for name in ended[: max(len(ended) - DEPLOYMENTS_KEPT, 0)]:
+            del self._deployments[name]
 
     def _present(self, name: str) -> FunctionRecord | None:
         try:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from math import inf
 
 from torpor.model.clock import Clock
 
@@ -72,7 +73,11 @@ class Timers:
 
     def _fire(self, timer: _Timer, now: float) -> None:
         planned = timer.planned
-        timer.planned = timer.following(planned)
+        try:
+            timer.planned = timer.following(planned)
+        except Exception:  # the others go on
+            _LOG.exception("a timer has no planned time any more")
+            timer.planned = inf
         # After a standstill (a suspended machine) only the last of the missed times is made up for.
         if planned < now - _LATE and timer.planned <= now:
             return

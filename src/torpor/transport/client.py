@@ -95,7 +95,7 @@ class ClientConnection(asyncio.Protocol, Timed):
         `head_only` for a HEAD request. `more` if `write` and `finish_body` follow; `chunked` as the head says.
         `upgrade` if the head offers another protocol.
         """
-        if not self.idle:
+        if self._sink is not None or self.closed:
             raise RuntimeError("A request was sent on a connection that is not idle.")
         self._sink = sink
         self._sending, self._chunked = more, chunked

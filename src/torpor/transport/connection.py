@@ -102,7 +102,7 @@ class Connection(asyncio.Protocol, Timed):
         self._busy = True
         self._parse(data)
         self._busy = False
-        if self._current is None or self._stash:
+        if not self.serving or self._stash:
             self._go_on()
 
     def eof_received(self) -> bool:

@@ -126,7 +126,9 @@ def encode_open_head(
 
 def _date_for(lines: bytes) -> bytes:
     """The Date of an answer with these fields: whoever made it may have said when."""
-    return b"" if b"\ndate:" in b"\n" + lines.lower() else _date.text()
+    if b"\nDate: " in lines or b"\ndate:" in b"\n" + lines.lower():  # mostly the first, which is quicker to see
+        return b""
+    return _date.text()
 
 
 def _encode(status: int, lines: bytes, length: int, date: bytes, keep_alive: bool, http10: bool) -> bytes:
@@ -138,7 +140,7 @@ def _encode(status: int, lines: bytes, length: int, date: bytes, keep_alive: boo
     else:
         size = b"" if http10 else b"Transfer-Encoding: chunked\r\n"
     ending = (b"Connection: keep-alive\r\n" if http10 else b"") if keep_alive else b"Connection: close\r\n"
-    return b"%b%b%b%b%b\r\n" % (line, lines, date, size, ending)
+    return b"".join((line, lines, date, size, ending, b"\r\n"))
 
 
 def to_bytes(text: str) -> bytes:

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Mapping
 
+from torpor.api.exchanges import request_of
 from torpor.contracts.lambda_.signature import verify
-from torpor.contracts.lambda_.wire import ApiRequest
 from torpor.model.clock import Clock
 from torpor.model.errors import TorporError
 from torpor.transport import Exchange
@@ -15,15 +15,8 @@ def operator_guard(keys: Mapping[str, str], clock: Clock) -> Callable[[Exchange]
     def allowed(exchange: Exchange) -> bool:
         if not keys:
             return True
-        request = ApiRequest(
-            method=exchange.method,
-            path=exchange.path,
-            query=exchange.query,
-            headers=exchange.headers,
-            body=exchange.body,
-        )
         try:
-            verify(request, keys, clock.wall())
+            verify(request_of(exchange), keys, clock.wall())
         except TorporError:
             return False
         return True

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
+from torpor.api import exchanges
 from torpor.api.aws.lookup import States
 from torpor.contracts.lambda_ import capacity
 from torpor.contracts.lambda_.failures_api import (
@@ -18,7 +19,7 @@ from torpor.contracts.lambda_.names import Place
 from torpor.contracts.lambda_.tracing import ACTIVE, Sampling, new_trace
 from torpor.contracts.lambda_.wire import ApiResponse
 from torpor.model.clock import Clock
-from torpor.model.errors import NotFound, PlatformError, RuntimeMissing, ShuttingDown, TorporError
+from torpor.model.errors import NotFound, TorporError
 from torpor.model.function import LATEST, FunctionRecord, FunctionVersion
 from torpor.model.invocation import Invocation, Outcome
 from torpor.service.functions import Functions
@@ -118,8 +119,5 @@ def _answer(result: Outcome | TorporError, request_id: str, trace: str, *, wants
 
 
 def report(error: Exception, what: str) -> None:
-    """Log what the server's owner has to act on; a caller's own mistakes are told to the caller only."""
-    if not is_expected(error):
-        _LOG.error("%s failed", what, exc_info=error)
-    elif isinstance(error, PlatformError) and not isinstance(error, ShuttingDown | RuntimeMissing):
-        _LOG.error("%s: %s", what, error)
+    """See `exchanges.report`."""
+    exchanges.report(error, what, expected=is_expected(error))

@@ -6,8 +6,9 @@ from functools import partial
 from uuid import uuid4
 
 from torpor.api.aws.face import AwsFace
+from torpor.api.exchanges import request_of
 from torpor.contracts.lambda_ import limits
-from torpor.contracts.lambda_.wire import JSON, ApiRequest, ApiResponse
+from torpor.contracts.lambda_.wire import JSON, ApiResponse
 from torpor.transport import Application, Exchange
 
 _SLACK = 1024 * 1024
@@ -18,13 +19,7 @@ def mount(face: AwsFace) -> Application:
     """An application that answers every request through the face."""
 
     def application(exchange: Exchange) -> None:
-        request = ApiRequest(
-            method=exchange.method,
-            path=exchange.path,
-            query=exchange.query,
-            headers=exchange.headers,
-            body=exchange.body,
-        )
+        request = request_of(exchange)
         face.answer(request, partial(_reply, exchange))
 
     return application

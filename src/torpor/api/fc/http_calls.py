@@ -141,8 +141,7 @@ class HttpCalls:
             http=http,
         )
         if control.mode is Mode.ASYNC:
-            self._invocations.accept_task(version.function, control.task_id)
-            self._invocations.submit_later(version, invocation, control.delay)
+            self._invocations.accept(version, invocation, control)
             run.relay.answer(202, (), b"")
             return
         self._invocations.submit(version, invocation, run.done, run.watch)

@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
+from torpor.api import exchanges
 from torpor.api.fc.registry import Registry
 from torpor.contracts.function_compute import failures, invoking, limits, names
 from torpor.contracts.function_compute.api_failures import ApiFailure, is_expected, render_failure
@@ -16,7 +17,7 @@ from torpor.contracts.function_compute.invoking import Control, Mode
 from torpor.contracts.function_compute.names import Generation
 from torpor.contracts.function_compute.rendering import CHECKSUM
 from torpor.contracts.http import ApiResponse
-from torpor.model.errors import PlatformError, RuntimeMissing, ShuttingDown, TorporError
+from torpor.model.errors import ShuttingDown, TorporError
 from torpor.model.function import FunctionVersion, VersionRecord
 from torpor.model.invocation import Invocation, Outcome
 
@@ -60,6 +61,8 @@ class Invocations:
         self._dispatcher = dispatcher
         self._tasks: OrderedDict[tuple[str, str], float] = OrderedDict()
         """Ids of asynchronous calls, by function, with the time at which they were taken."""
+        self._backlog = 0
+        """Bytes of events that nobody waits for and that have not run yet."""
 
     def begin(self, call: InvokeCall, request_id: str, reply: Reply, watch: Watch) -> None:
         """Start what is asked; `reply` is called once. Raises what refuses the call before it has begun."""
@@ -69,8 +72,7 @@ class Invocations:
         version = record.version
         invocation = invoking.event_invocation(version, call.payload, request_id, call.qualifier, control)
         if control.mode is Mode.ASYNC:
-            self.accept_task(version.function, control.task_id)
-            self.submit_later(version, invocation, control.delay)
+            self.accept(version, invocation, control)
             reply(invoking.accepted(request_id))
             return
 
@@ -85,22 +87,43 @@ class Invocations:
         if request is not None:
             watch(lambda: self._dispatcher.cancel(request))
 
-    def submit_later(self, version: FunctionVersion, invocation: Invocation, delay: float = 0.0) -> None:
+    def accept(self, version: FunctionVersion, invocation: Invocation, control: Control) -> None:
+        """Take an asynchronous call. Raises ApiFailure."""
+        if self._backlog + len(invocation.payload) > limits.BACKLOG_MAX:
+            message = "too many asynchronous invocations wait for their turn already; send it again later"
+            raise ApiFailure("ResourceExhausted", message)
+        self._accept_task(version.function, control.task_id)
+        self._submit_later(version, invocation, control.delay)
+
+    def _submit_later(self, version: FunctionVersion, invocation: Invocation, delay: float = 0.0) -> None:
         """Run it for nobody who waits, after `delay` seconds; in the order of the calls where there is none."""
+        size = len(invocation.payload)
+        self._backlog += size
 
         def done(result: Outcome | TorporError) -> None:
-            if isinstance(result, TorporError):
+            self._backlog -= size
+            if isinstance(result, ShuttingDown):
+                _LOG.warning("asynchronous invocation %s of %s is lost: %s", invocation.id, version.function, result)
+            elif isinstance(result, TorporError):
                 report(result, f"asynchronous invocation {invocation.id} of {version.function}")
 
         def begin() -> None:
-            self._dispatcher.submit(version, invocation, None, done)
+            """The function may have changed meanwhile: its code of then may be gone."""
+            function, service = names.function_of(version.function), names.service_of(version.function)
+            try:
+                current = self._registry.resolve(function, service, invocation.qualifier).version
+            except Exception as error:
+                self._backlog -= size
+                _LOG.warning("The delayed invocation %s of %s cannot run: %s", invocation.id, version.function, error)
+                return
+            self._dispatcher.submit(current, invocation, None, done)
 
         if delay:
             asyncio.get_running_loop().call_later(delay, begin)
         else:
-            begin()
+            self._dispatcher.submit(version, invocation, None, done)
 
-    def accept_task(self, function: str, task_id: str) -> None:
+    def _accept_task(self, function: str, task_id: str) -> None:
         """Refuse an asynchronous call whose id was used before. Raises ApiFailure."""
         if not task_id:
             return
@@ -124,7 +147,7 @@ class Invocations:
             _LOG.warning("A timer of %s has nothing to call: %s", record, error)
             return
         control = Control(mode=Mode.ASYNC)
-        self.submit_later(version, invoking.event_invocation(version, event, request_id, qualifier, control))
+        self._submit_later(version, invoking.event_invocation(version, event, request_id, qualifier, control))
 
 
 def explained(outcome: Outcome, version: FunctionVersion, request_id: str) -> Outcome:
@@ -151,8 +174,5 @@ def _answer(
 
 
 def report(error: Exception, what: str) -> None:
-    """Log what the server's owner has to act on; a caller's own mistakes are told to the caller only."""
-    if not is_expected(error):
-        _LOG.error("%s failed", what, exc_info=error)
-    elif isinstance(error, PlatformError) and not isinstance(error, ShuttingDown | RuntimeMissing):
-        _LOG.error("%s: %s", what, error)
+    """See `exchanges.report`."""
+    exchanges.report(error, what, expected=is_expected(error))

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Sequence
 from uuid import uuid4
 
+from torpor.api.exchanges import request_of
 from torpor.api.fc.face import FcFace
 from torpor.contracts.function_compute import limits
 from torpor.contracts.function_compute.api_failures import REQUEST_ID, body
-from torpor.contracts.http import JSON, ApiRequest
+from torpor.contracts.http import JSON
 from torpor.transport import Application, Exchange
 
 _SLACK = 1024 * 1024
@@ -17,13 +18,7 @@ def mount(face: FcFace) -> Application:
     """An application that answers every request through the face."""
 
     def application(exchange: Exchange) -> None:
-        request = ApiRequest(
-            method=exchange.method,
-            path=exchange.path,
-            query=exchange.query,
-            headers=exchange.headers,
-            body=exchange.body,
-        )
+        request = request_of(exchange)
 
         def watch(gone: Callable[[], None]) -> None:
             if not exchange.closed:

@@ -31,6 +31,8 @@ _JSON = "application/json"
 _FIELDS = (("Content-Type", _JSON),)
 _WAIT_MAX = 30.0
 _SLACK = 1024 * 1024
+_LARGE = 256 * 1024
+"""Bytes of a body from which on its signature is checked in a thread."""
 _LOG = logging.getLogger(__name__)
 _STATUSES: tuple[tuple[type[TorporError], int], ...] = (
     (NotFound, 404),
@@ -66,9 +68,6 @@ class ServicesFace:
 
     def handle(self, exchange: Exchange) -> None:
         """Answer one request; see `is_services_path`."""
-        if not self._allowed(exchange):
-            _reply(exchange, 403, {"message": "Sign the request with one of the server's access keys."})
-            return
         task = asyncio.get_running_loop().create_task(self._answer(exchange))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -85,6 +84,8 @@ class ServicesFace:
         _reply(exchange, status, body)
 
     async def _dispatch(self, exchange: Exchange) -> _Answer:
+        if not await self._is_allowed(exchange):
+            return 403, {"message": "Sign the request with one of the server's access keys."}
         name, _, rest = exchange.path[len(PREFIX) + 1 :].partition("/")
         routes: Mapping[tuple[str, bool, str], Callable[[Exchange, str], Coroutine[Any, Any, _Answer]]] = {
             ("GET", False, ""): self._list,
@@ -99,6 +100,12 @@ class ServicesFace:
         if any(key[1:] == (bool(name), rest) for key in routes):
             return 405, {"message": f"{exchange.method} is not answered here."}
         return 404, {"message": f"There is nothing at {exchange.path}."}
+
+    async def _is_allowed(self, exchange: Exchange) -> bool:
+        """A signature covers the whole body: that of a large one is looked at while other requests go on."""
+        if len(exchange.body) < _LARGE:
+            return self._allowed(exchange)
+        return await asyncio.to_thread(self._allowed, exchange)
 
     async def _list(self, exchange: Exchange, name: str) -> _Answer:
         return 200, {"services": [_shown(record, exchange) for record in self._services.all()]}

@@ -1,6 +1,6 @@
 """Function Compute as the engine sees it: one object for policy, program, variables and words."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torpor.contracts.function_compute import (
@@ -15,10 +15,10 @@ from torpor.contracts.function_compute import (
 from torpor.contracts.function_compute.environment import NO_CREDENTIALS, Credentials
 from torpor.contracts.function_compute.failures import Cost
 from torpor.contracts.function_compute.server_wire import FunctionComputeServerWire
+from torpor.contracts.servers import ServersOnly
 from torpor.model.failure import Failure, FailureKind
 from torpor.model.function import FunctionVersion
 from torpor.model.image import Image, Layout
-from torpor.model.invocation import Invocation
 from torpor.model.policy import LifecyclePolicy, ScalingPolicy
 from torpor.model.records import InitEnded, InvocationEnded, Record
 
@@ -26,7 +26,7 @@ _LOGGED = (FailureKind.TIMEOUT, FailureKind.EXIT, FailureKind.NO_ANSWER, Failure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FunctionComputeContract:
+class FunctionComputeContract(ServersOnly):
     """Function Compute with this server's slice of the settings. Times in seconds."""
 
     credentials: Credentials = NO_CREDENTIALS
@@ -35,8 +35,6 @@ class FunctionComputeContract:
     instances: int = limits.INSTANCES
     idle_timeout: float = limits.IDLE_TIMEOUT
 
-    wire = None
-    extension_wire = None
     logs_every_invocation = False
     files_max = limits.FILES_MAX
     processes_max = limits.PROCESSES_MAX
@@ -93,20 +91,6 @@ class FunctionComputeContract:
             credentials=self.credentials,
         )
 
-    def extension_variables(
-        self, version: FunctionVersion, image: Image, *, paths: Mapping[str, str], api_address: str
-    ) -> dict[str, str]:
-        return {}
-
-    def framed_log_variable(self, version: FunctionVersion) -> str:
-        return ""
-
-    def worker_log_variable(self, version: FunctionVersion) -> str:
-        return ""
-
-    def is_connection_per_worker(self, version: FunctionVersion) -> bool:
-        return False
-
     def log_stream(self, version: FunctionVersion, environment_id: str, wall: float) -> str:
         """One stream per instance, named as the instance."""
         return names.instance_id(environment_id, classic=names.is_classic(version))
@@ -132,14 +116,6 @@ class FunctionComputeContract:
         if failure.kind is FailureKind.EXIT:
             return failures.exit_text(failure, version) + "\n"
         return failures.start_failure(failure, version)[1].partition("\nLogs:")[0].partition(" Logs :")[0] + "\n"
-
-    def is_traced(self, version: FunctionVersion) -> bool:
-        return False
-
-    def segments(
-        self, version: FunctionVersion, invocation: Invocation, steps: Sequence[tuple[Record, float]]
-    ) -> list[bytes]:
-        return []
 
     def comments(self, version: FunctionVersion) -> None:
         """Nothing is added to what processes write."""

@@ -53,6 +53,8 @@ LOG_TAIL = 4 * KIB
 LOG_LINE = 32 * KIB
 TASK_ID_MAX = 128
 DELAY_MAX = 3600
+BACKLOG_MAX = 256 * MIB
+"""Bytes of events that were accepted and have not run yet, of all functions together; not published."""
 TASK_KEPT = 7 * 24 * 3600.0
 TASKS_REMEMBERED = 100 * 1000
 """Task ids that are remembered at once; not published."""

@@ -1,16 +1,16 @@
 """Web services as the engine sees them: one object for policy, program, variables, wire and words."""
 
 import os.path
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from torpor.contracts.servers import ServersOnly
 from torpor.contracts.web import environment, failures, limits, platform_log, policy
 from torpor.contracts.web.diagnosis import Diagnosis
 from torpor.contracts.web.server_wire import WebWire
 from torpor.model.failure import Failure
 from torpor.model.function import FunctionVersion
 from torpor.model.image import Image, Layout
-from torpor.model.invocation import Invocation
 from torpor.model.policy import LifecyclePolicy, ScalingPolicy
 from torpor.model.records import Record
 
@@ -19,14 +19,12 @@ IMAGE = "server"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WebContract:
+class WebContract(ServersOnly):
     """Web services, with this server's slice of the settings. Times in seconds."""
 
     start_limit: float = limits.START_LIMIT
     """From the start command to the first answer."""
 
-    wire = None
-    extension_wire = None
     logs_every_invocation = False
     files_max = limits.FILES_MAX
     processes_max = limits.PROCESSES_MAX
@@ -76,21 +74,6 @@ class WebContract:
     ) -> dict[str, str]:
         return environment.server_variables(version, image.environment, paths.get("task", environment.APP), port)
 
-    def extension_variables(
-        self, version: FunctionVersion, image: Image, *, paths: Mapping[str, str], api_address: str
-    ) -> dict[str, str]:
-        """Services have no extensions."""
-        return {}
-
-    def framed_log_variable(self, version: FunctionVersion) -> str:
-        return ""
-
-    def worker_log_variable(self, version: FunctionVersion) -> str:
-        return ""
-
-    def is_connection_per_worker(self, version: FunctionVersion) -> bool:
-        return False
-
     def log_stream(self, version: FunctionVersion, environment_id: str, wall: float) -> str:
         return environment.log_stream(environment_id, wall)
 
@@ -102,14 +85,6 @@ class WebContract:
     def comments(self, version: FunctionVersion) -> Callable[[str], list[str]]:
         """Hints are added to what a server writes."""
         return Diagnosis(persistent=version.persistent).read
-
-    def is_traced(self, version: FunctionVersion) -> bool:
-        return False
-
-    def segments(
-        self, version: FunctionVersion, invocation: Invocation, steps: Sequence[tuple[Record, float]]
-    ) -> list[bytes]:
-        return []
 
     def log_tail(self, lines: bytes) -> bytes:
         """Callers of services get no log."""

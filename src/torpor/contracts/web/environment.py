@@ -67,6 +67,8 @@ def build_variables(environment: Mapping[str, str], image: Mapping[str, str], ap
     """The build command's variables: those of the server, and what keeps package managers quiet."""
     variables = {**_DEFAULTS, **_BUILD_DEFAULTS, **_language(image), **environment}
     variables["PATH"] = _path(app, image.get("PATH", ""), environment.get("PATH", ""))
+    if app != APP:  # no sandbox: `pip install` would change the host, and what it brings would be lost
+        variables.setdefault("PIP_TARGET", f"{app}/{_BUILT_PACKAGES}")
     variables["HOME"] = environment.get("HOME", "/root")
     variables["PORT"] = str(port)
     variables["PWD"] = app

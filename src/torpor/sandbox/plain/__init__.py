@@ -4,9 +4,9 @@ What it gives up, so that nobody is surprised:
 
 - Code inside can read and write whatever the server's user can, sees every process and shares the host's network. The
   API socket listens on loopback, where any local user can reach it.
-- There is no root of its own and nothing is read-only. `paths` gives host folders; program, arguments and working
-  folder are translated when they begin with one of the fixed paths, nothing else is (a script that names `/opt` itself
-  looks at the host's `/opt`).
+- There is no root of its own and nothing is read-only. `paths` gives host folders; the fixed paths in program,
+  arguments, working folder and the variables that programs are searched by are translated, nothing else is (a script
+  that names `/opt` itself looks at the host's `/opt`).
 - CPU share, process count and the size of `/tmp` are not limited. Memory is looked at often, and what uses too much is
   ended; the open-file limit is set just after the program has started.
 - Freezing sends SIGSTOP to the process groups and to all their living descendants. A process that has cut itself loose

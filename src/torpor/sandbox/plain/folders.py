@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 
@@ -9,8 +10,14 @@ FIXED = {"task": "/var/task", "runtime": "/var/runtime", "lang": "/var/lang", "o
 """The folders' places in a real sandbox."""
 
 
-def _lies_under(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(folder.rstrip("/") + "/")
+SEARCHED = frozenset(
+    ("PATH", "PYTHONPATH", "NODE_PATH", "LD_LIBRARY_PATH", "HOME", "XDG_CACHE_HOME", "npm_config_cache", "PIP_TARGET")
+)
+"""Variables that loaders and package managers read as places; what any other variable means is not known here."""
+_ROOTS_HOME = "/root"
+# A place stands where a word begins: not within a longer path or an address, nor right after a variable or a quotation.
+_BEGINS = r"(?<![\w/.~%@*?+})\]-])(?<![\w/})\]][\"'])"
+_ENDS = r"(?![\w.~%@+-])"
 
 
 class PathTranslation:
@@ -22,20 +29,21 @@ class PathTranslation:
 
     def __init__(self, paths: Mapping[str, str], code_at: str = FIXED["task"]) -> None:
         fixed = {**FIXED, "task": code_at}
-        moves = [(fixed[key], host) for key, host in paths.items()]
-        moves += [(host, host) for host in paths.values()]
-        self._moves = sorted(moves, key=lambda move: len(move[0]), reverse=True)
+        self._moves = {host: host for host in paths.values()} | {fixed[key]: host for key, host in paths.items()}
+        known = sorted(self._moves, key=len, reverse=True)
+        self._known = re.compile(_BEGINS + "(" + "|".join(map(re.escape, known)) + ")" + _ENDS)
 
     def translate(self, value: str) -> str:
-        """The host's path for a value that begins with a fixed path; any other value unchanged."""
-        for folder, host in self._moves:
-            if _lies_under(value, folder):
-                return host + value[len(folder) :]
-        return value
+        """A path, or a text such as a shell's command, with every fixed path that a word in it begins with moved."""
+        return self._known.sub(lambda found: self._moves[found[1]], value)
 
     def translate_environment(self, environment: Mapping[str, str], tmp: str) -> dict[str, str]:
-        """The environment as given, with TMPDIR in the private folder `tmp` unless it names a place of its own."""
-        return {**environment, "TMPDIR": self.translate(environment.get("TMPDIR", tmp))}
+        """The environment with its `SEARCHED` places moved, and TMPDIR in the private folder `tmp` unless it names a
+        place of its own. Nobody is root here: root's home is the private folder too."""
+        moved = {name: self.translate(value) if name in SEARCHED else value for name, value in environment.items()}
+        if moved.get("HOME") == _ROOTS_HOME:
+            moved["HOME"] = tmp
+        return {**moved, "TMPDIR": self.translate(environment.get("TMPDIR", tmp))}
 
 
 def merge_layers(layers: Sequence[str], target: str) -> None:

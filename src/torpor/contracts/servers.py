@@ -1,0 +1,39 @@
+"""What all contracts have in common whose runtimes are servers: no poller, no extension, no worker that is known."""
+
+from collections.abc import Mapping, Sequence
+
+from torpor.model.function import FunctionVersion
+from torpor.model.image import Image
+from torpor.model.invocation import Invocation
+from torpor.model.records import Record
+
+
+class ServersOnly:
+    """The part of a contract that says nothing."""
+
+    __slots__ = ()
+
+    wire = None
+    extension_wire = None
+
+    def extension_variables(
+        self, version: FunctionVersion, image: Image, *, paths: Mapping[str, str], api_address: str
+    ) -> dict[str, str]:
+        return {}
+
+    def framed_log_variable(self, version: FunctionVersion) -> str:
+        return ""
+
+    def worker_log_variable(self, version: FunctionVersion) -> str:
+        return ""
+
+    def is_connection_per_worker(self, version: FunctionVersion) -> bool:
+        return False
+
+    def is_traced(self, version: FunctionVersion) -> bool:
+        return False
+
+    def segments(
+        self, version: FunctionVersion, invocation: Invocation, steps: Sequence[tuple[Record, float]]
+    ) -> list[bytes]:
+        return []
