@@ -269,13 +269,15 @@ def test_a_redirection_stays_below_the_path_of_its_service(server: WebServer, lo
 
 
 @pytest.mark.parametrize("query", ["", "?a=b"])
-def test_a_page_is_asked_for_with_the_slash_that_its_relative_links_need(server: WebServer, query: str) -> None:
+def test_a_browser_is_led_to_the_slash_that_relative_links_need(server: WebServer, query: str) -> None:
     server.deploy()
+    target = f"/services/shop{query}"
 
-    moved = server.request("GET", f"/services/shop{query}")
+    moved = server.request("GET", target, Accept="text/html,*/*;q=0.8")
 
     assert (moved.status, moved.fields["Location"]) == (308, f"/services/shop/{query}")
-    assert server.request("POST", f"/services/shop{query}", b"x").json["target"] == f"/{query}"
+    assert server.request("GET", target, Accept="*/*").json["target"] == f"/{query}"
+    assert server.request("POST", target, b"x", Accept="text/html").json["target"] == f"/{query}"
 
 
 def test_a_request_for_no_service_says_so(server: WebServer) -> None:

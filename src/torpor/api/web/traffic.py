@@ -23,7 +23,6 @@ from torpor.transport import AnyHeaders, Exchange, Headers, header_lines
 
 Done = Callable[[Outcome | TorporError], None]
 _SCHEME = "http"
-_PAGES = ("GET", "HEAD")
 _MOVED = (201, *range(300, 400))
 """Statuses whose Location leads on."""
 
@@ -63,7 +62,7 @@ class Traffic:
         except NotFound:
             _refuse(exchange, identity, failures.no_such_service(name))
             return
-        if target is not exchange.target and exchange.method in _PAGES and (place := completed(name, exchange.target)):
+        if target is not exchange.target and _is_page(exchange) and (place := completed(name, exchange.target)):
             exchange.reply(308, (("Location", place), (REQUEST_ID, identity)))
             return
         asked, version = _asked(exchange), record.latest.version
@@ -113,6 +112,11 @@ class PathRelay(CallerRelay):
         if status in _MOVED:
             fields = relocated(header_lines(fields), self._name, self._host)
         super().head(status, fields, length)
+
+
+def _is_page(exchange: Exchange) -> bool:
+    """Is it a browser that asks for what it will show?"""
+    return exchange.method in ("GET", "HEAD") and "text/html" in exchange.headers.get("accept")
 
 
 @dataclass(slots=True)
