@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.support.web_face import WebServer, archive, serving
 
-from torpor.model.errors import ShuttingDown, Throttled
+from torpor.model.errors import NoMemory, ShuttingDown, Throttled
 from torpor.model.failure import Failure, FailureKind
 from torpor.model.invocation import HttpRequest
 
@@ -313,6 +313,17 @@ def test_a_request_that_finds_no_room_is_told_so(server: WebServer, error: Any, 
     answer = server.request("GET", "/", host=SHOP)
 
     assert (answer.status, answer.fields["Retry-After"]) == (status, retry)
+
+
+def test_a_request_for_which_there_is_no_memory_is_told_so(server: WebServer) -> None:
+    server.deploy()
+    server.dispatcher.error = NoMemory("No memory was free for an environment of 512 MB within 1 s.", reason="x")
+
+    answer = server.request("GET", "/", host=SHOP)
+
+    assert (answer.status, answer.fields["Retry-After"]) == (429, "1")
+    assert answer.text.startswith("No memory was free for an environment of 512 MB within 1 s\n")
+    assert "--memory-budget-mb" in answer.text
 
 
 @pytest.mark.parametrize("length", [10, None, 1_000_000])

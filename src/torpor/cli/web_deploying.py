@@ -4,6 +4,7 @@ import json
 import re
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def deploy_web(path: Path, wishes: WebWishes, *, endpoint: str | None, as_json: 
         server.request("PUT", service_path(name), body=archive, headers=headers, patience=_PATIENCE)
     _follow(server, name, quiet=as_json)
     service = server.get(service_path(name))
-    urls = addresses(name, server.endpoint)
+    urls = addresses(name, server.endpoint)[0 if server.is_here else 1 :]  # N.localhost is always this machine
     if wishes.timeout is not None and service["timeout"] is None and not as_json:
         note("A persistent service has no request limit: --timeout counts once it is serverless.")
     if as_json:
@@ -160,7 +161,7 @@ def _name_of(path: Path) -> str:
     return name
 
 
-def _tell(service: dict[str, Any], urls: tuple[str, str], done: str, seconds: float) -> None:
+def _tell(service: dict[str, Any], urls: Sequence[str], done: str, seconds: float) -> None:
     timeout = "no request limit" if service["timeout"] is None else f"{service['timeout']:g} s"
     show(
         f"{done} {service['name']}: {service['kind']}, port {service['port']}, {service['memory']} MB, {timeout}, "
