@@ -15,6 +15,7 @@ from torpor.cli.output import bytes_text, note, show, show_json, working
 from torpor.cli.packing import archive_of
 from torpor.cli.web_guessing import NONE, Build, Source, Start, guess_build, guess_start
 from torpor.cli.web_services import find_service, service_path
+from torpor.cli.web_starting import await_start, instances
 from torpor.contracts.web import limits
 from torpor.contracts.web.names import checked_name
 from torpor.contracts.web.routing import addresses
@@ -61,6 +62,7 @@ def deploy_web(path: Path, wishes: WebWishes, *, endpoint: str | None, as_json: 
     if variables:
         settings["environment"] = ((existing or {}).get("environment") or {}) | variables
     headers = {"Content-Type": "application/zip", _SETTINGS: json.dumps(settings)}
+    known = instances(server, existing["record"]) if existing else frozenset()
     with working(f"Sending {name}"):
         server.request("PUT", service_path(name), body=archive, headers=headers, patience=_PATIENCE)
     _follow(server, name, quiet=as_json)
@@ -72,6 +74,8 @@ def deploy_web(path: Path, wishes: WebWishes, *, endpoint: str | None, as_json: 
         show_json(service | {"urls": urls})
     else:
         _tell(service, urls, "Updated" if existing else "Created", time.monotonic() - began)
+    if service["kind"] == "persistent":
+        await_start(server, service, known)
     return 0
 
 
