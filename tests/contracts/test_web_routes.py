@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.support.web_face import WebServer, archive, serving
 
-from torpor.model.errors import ShuttingDown, Throttled
+from torpor.model.errors import NoMemory, ShuttingDown, Throttled
 from torpor.model.failure import Failure, FailureKind
 from torpor.model.invocation import HttpRequest
 
@@ -241,6 +241,45 @@ def test_a_request_reaches_the_server_by_host_and_by_path(
     assert fields["x-request-id"] == server.dispatcher.seen[0][1].id
 
 
+@pytest.mark.parametrize(
+    ("location", "seen"),
+    [
+        ("/a?b", "/services/shop/a?b"),
+        ("http://{host}/a", "http://{host}/services/shop/a"),
+        ("/services/shop/a", "/services/shop/a"),
+        ("/services/other/", "/services/other/"),
+        ("/base/services/shop/a", "/base/services/shop/a"),
+        ("//cdn.example/a", "//cdn.example/a"),
+        ("https://example.com/a", "https://example.com/a"),
+        ("a", "a"),
+    ],
+)
+def test_a_redirection_stays_below_the_path_of_its_service(server: WebServer, location: str, seen: str) -> None:
+    server.deploy()
+    host = f"127.0.0.1:{server.port}"
+    given, wanted = location.format(host=host), seen.format(host=host)
+    server.dispatcher.inside = lambda request, body: (
+        request.relay.head(302, [("X-A", "/b"), ("Location", given)], 0) or request.relay.end()
+    )
+
+    by_path, by_host = server.request("GET", "/services/shop/x"), server.request("GET", "/x", host=SHOP)
+
+    assert (by_path.status, by_path.fields["Location"], by_path.fields["X-A"]) == (302, wanted, "/b")
+    assert by_host.fields["Location"] == given
+
+
+@pytest.mark.parametrize("query", ["", "?a=b"])
+def test_a_browser_is_led_to_the_slash_that_relative_links_need(server: WebServer, query: str) -> None:
+    server.deploy()
+    target = f"/services/shop{query}"
+
+    moved = server.request("GET", target, Accept="text/html,*/*;q=0.8")
+
+    assert (moved.status, moved.fields["Location"]) == (308, f"/services/shop/{query}")
+    assert server.request("GET", target, Accept="*/*").json["target"] == f"/{query}"
+    assert server.request("POST", target, b"x", Accept="text/html").json["target"] == f"/{query}"
+
+
 def test_a_request_for_no_service_says_so(server: WebServer) -> None:
     answer = server.request("GET", "/", host="other.localhost")
 
@@ -274,6 +313,17 @@ def test_a_request_that_finds_no_room_is_told_so(server: WebServer, error: Any, 
     answer = server.request("GET", "/", host=SHOP)
 
     assert (answer.status, answer.fields["Retry-After"]) == (status, retry)
+
+
+def test_a_request_for_which_there_is_no_memory_is_told_so(server: WebServer) -> None:
+    server.deploy()
+    server.dispatcher.error = NoMemory("No memory was free for an environment of 512 MB within 1 s.", reason="x")
+
+    answer = server.request("GET", "/", host=SHOP)
+
+    assert (answer.status, answer.fields["Retry-After"]) == (429, "1")
+    assert answer.text.startswith("No memory was free for an environment of 512 MB within 1 s\n")
+    assert "--memory-budget-mb" in answer.text
 
 
 @pytest.mark.parametrize("length", [10, None, 1_000_000])

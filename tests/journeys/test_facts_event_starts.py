@@ -150,6 +150,7 @@ def test_environment_is_as_the_configuration_says(server: TorporServer) -> None:
     assert told == {"memory": 192, "variable": "hello", "words": "from a layer", "kept": MIB,
                     "version": [int(part) for part in PYTHON.removeprefix("python").split(".")]}  # fmt: skip
     assert too_much.error == "UnhandledInvocationError"
+    assert "(duration: 0ms" not in too_much.value["errorMessage"]
 
 
 def _layer(server: TorporServer, files: Files) -> str:

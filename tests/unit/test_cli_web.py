@@ -30,6 +30,10 @@ def code(tmp_path: Path) -> Path:
     return folder
 
 
+def phase(environment: str, name: str, status: str = "success") -> dict[str, str]:
+    return {"environment": environment, "phase": name, "status": status}
+
+
 def accepting(server: FakeServer, name: str = "shop", **service: Any) -> None:
     """The server knows no such service until it is sent one, whose deployment succeeds."""
     shown = SERVICE | {"name": name} | service
@@ -149,6 +153,7 @@ def test_json_output_is_the_service_and_nothing_else(
 
 def test_a_timeout_without_effect_is_said(server: FakeServer, code: Path, capsys: pytest.CaptureFixture[str]) -> None:
     accepting(server, kind="persistent", timeout=None)
+    server.routes["GET /_torpor/phases"] = (200, {}, {"phases": [phase("new", "init")]})
 
     assert run(["deploy", "--web", str(code), "--name", "shop", "--persistent", "--timeout", "5"]) == 0
 
@@ -235,3 +240,45 @@ def test_deploy_of_a_server_as_a_function_points_to_the_option(
 
     assert run(["deploy", str(code)]) == 2
     assert "`torpor deploy --web` deploys one" in capsys.readouterr().err
+
+
+def test_deploy_of_a_persistent_service_ends_once_it_is_up(
+    server: FakeServer, code: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    accepting(server, "my-shop", kind="persistent", record="web/my-shop")
+    news = iter([[], [phase("new", "start")], [phase("new", "start"), phase("new", "init")]])
+    server.routes["GET /_torpor/phases"] = lambda query: (200, {}, {"phases": next(news)})
+
+    assert run(["deploy", "--web", str(code), "--persistent"]) == 0
+    assert capsys.readouterr().out.startswith("Created my-shop")
+    assert list(news) == []
+
+
+def test_deploy_of_a_persistent_service_that_does_not_start_shows_why_and_fails(
+    server: FakeServer, code: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = SERVICE | {"name": "my-shop", "kind": "persistent"}
+    accepting(server, "my-shop")
+    server.routes |= {
+        f"GET {SERVICES}/my-shop": (200, {}, shown),
+        "GET /_torpor/logs": (200, {}, {"events": [{"message": f"line {n}\n"} for n in range(12)], "cursor": "12"}),
+    }
+    before = [phase("old", "init")]
+    answers = iter([before, [*before, phase("new", "init", "error")]])
+    server.routes["GET /_torpor/phases"] = lambda query: (200, {}, {"phases": next(answers)})
+
+    assert run(["deploy", "--web", str(code), "--persistent"]) == 1
+
+    told = capsys.readouterr().err.splitlines()
+    assert told[-11:-1] == [f"line {n}" for n in range(2, 12)]
+    assert told[-1].startswith("torpor: my-shop is deployed but does not start")
+
+
+def test_deploy_of_a_persistent_service_for_which_nothing_starts_asks_for_memory(
+    server: FakeServer, code: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    accepting(server, "my-shop", kind="persistent")
+    monkeypatch.setattr("torpor.cli.web_starting._BEGUN_WITHIN", 0.05)
+
+    assert run(["deploy", "--web", str(code), "--persistent"]) == 0
+    assert "is there memory for it?" in capsys.readouterr().err

@@ -17,7 +17,7 @@ from torpor.engine.dispatcher import Dispatcher
 from torpor.engine.environment import Environment
 from torpor.engine.pool import Pool, PoolLimits
 from torpor.lifecycle import PhaseName
-from torpor.model.errors import ShuttingDown, Throttled
+from torpor.model.errors import NoMemory, ShuttingDown, Throttled
 from torpor.model.function import CodeRef, FunctionVersion
 from torpor.model.invocation import Invocation, Outcome, OutcomeStatus
 from torpor.sandbox.images import ImageCatalog
@@ -375,3 +375,18 @@ async def test_code_in_use_is_that_of_environments_and_of_requests_that_wait(mak
     assert {code.digest for code in bench.pool.code_in_use()} == {"1", "9"}
     bench.gate("busy").set()
     await asyncio.gather(*running, waiting)
+
+
+async def test_lack_of_memory_is_logged_once_for_the_servers_owner(
+    make: Benches, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = await make(memory_budget_mb=256, memory_wait=0.01)
+    blocking = await bench.hold(F, "one", "two")
+    for name in ("other", "another"):
+        with pytest.raises(NoMemory, match=r"No memory was free for an environment of 128 MB within 0\.01 s"):
+            await bench.invoke(version(name))
+    told = [record.getMessage() for record in caplog.records if "are refused" in record.getMessage()]
+    assert len(told) == 1 and "invocations of other are refused" in told[0] and "memory budget" in told[0]
+    for name in ("one", "two"):
+        bench.gate(name).set()
+    await asyncio.gather(*blocking)

@@ -48,6 +48,8 @@ class Client:
             raise InvalidRequest(f"{endpoint} is no server's address: give one like http://127.0.0.1:8700.")
         self.endpoint = f"{parts.scheme}://{parts.netloc}"
         self._parts = parts
+        self.is_here = is_loopback(parts.hostname)
+        """Does it run on this machine, as far as its address tells?"""
         self._key = next(iter(keys.items()), None)
         self._region = region
 

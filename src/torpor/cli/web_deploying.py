@@ -4,6 +4,7 @@ import json
 import re
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torpor.cli.output import bytes_text, note, show, show_json, working
 from torpor.cli.packing import archive_of
 from torpor.cli.web_guessing import NONE, Build, Source, Start, guess_build, guess_start
 from torpor.cli.web_services import find_service, service_path
+from torpor.cli.web_starting import await_start, instances
 from torpor.contracts.web import limits
 from torpor.contracts.web.names import checked_name
 from torpor.contracts.web.routing import addresses
@@ -60,17 +62,20 @@ def deploy_web(path: Path, wishes: WebWishes, *, endpoint: str | None, as_json: 
     if variables:
         settings["environment"] = ((existing or {}).get("environment") or {}) | variables
     headers = {"Content-Type": "application/zip", _SETTINGS: json.dumps(settings)}
+    known = instances(server, existing["record"]) if existing else frozenset()
     with working(f"Sending {name}"):
         server.request("PUT", service_path(name), body=archive, headers=headers, patience=_PATIENCE)
     _follow(server, name, quiet=as_json)
     service = server.get(service_path(name))
-    urls = addresses(name, server.endpoint)
+    urls = addresses(name, server.endpoint)[0 if server.is_here else 1 :]  # N.localhost is always this machine
     if wishes.timeout is not None and service["timeout"] is None and not as_json:
         note("A persistent service has no request limit: --timeout counts once it is serverless.")
     if as_json:
         show_json(service | {"urls": urls})
     else:
         _tell(service, urls, "Updated" if existing else "Created", time.monotonic() - began)
+    if service["kind"] == "persistent":
+        await_start(server, service, known)
     return 0
 
 
@@ -160,7 +165,7 @@ def _name_of(path: Path) -> str:
     return name
 
 
-def _tell(service: dict[str, Any], urls: tuple[str, str], done: str, seconds: float) -> None:
+def _tell(service: dict[str, Any], urls: Sequence[str], done: str, seconds: float) -> None:
     timeout = "no request limit" if service["timeout"] is None else f"{service['timeout']:g} s"
     show(
         f"{done} {service['name']}: {service['kind']}, port {service['port']}, {service['memory']} MB, {timeout}, "

@@ -1,14 +1,19 @@
 """Requests for which no environment has room yet: the lines they stand in, and how long they do."""
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable
 from itertools import chain, count
 
 from torpor.engine.groups import Group, Request
-from torpor.model.errors import Throttled, TorporError
+from torpor.model.errors import NoMemory, Throttled, TorporError
 from torpor.scheduling import ThrottleReason
 
+log = logging.getLogger(__name__)
+
+_TOLD_EVERY = 60.0
+"""Seconds between two warnings for lack of memory."""
 _SETTLING = 0.05
 """Seconds a request waits for an environment that has just answered, before it starts one of its own: about what a cold
 start costs."""
@@ -31,6 +36,7 @@ class Lines:
         self._refuse = refuse
         self._place_elsewhere = place_elsewhere
         self._numbers = count()
+        self._told_until = 0.0
         self.memory: deque[Request] = deque()
         self.queued = 0
         """Requests that wait for a turn, of all versions."""
@@ -75,6 +81,10 @@ class Lines:
         self._refuse(request, Throttled(message, reason=ThrottleReason.ACCOUNT, retry_after=1.0))
 
     def _memory_missed(self, request: Request) -> None:
-        message = "No memory was free for the function in time; send the request again later."
+        size, function = request.version.memory_mb, request.version.function
+        message = f"No memory was free for an environment of {size} MB within {self._memory_wait:g} s."
+        if self._loop.time() >= self._told_until:
+            self._told_until = self._loop.time() + _TOLD_EVERY
+            log.warning("invocations of %s are refused: %s Give the server a larger memory budget.", function, message)
         retry_after = max(self._memory_wait, 1.0)
-        self._refuse(request, Throttled(message, reason=ThrottleReason.ACCOUNT, retry_after=retry_after))
+        self._refuse(request, NoMemory(message, reason=ThrottleReason.ACCOUNT, retry_after=retry_after))

@@ -67,6 +67,10 @@ class Throttled(CallerError):
         self.retry_after = retry_after
 
 
+class NoMemory(Throttled):
+    """The host had no memory for another environment in time."""
+
+
 class CallerGone(CallerError):
     """The caller went away; nobody reads the answer."""
 

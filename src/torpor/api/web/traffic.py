@@ -13,16 +13,18 @@ from torpor.contracts.web.failures import ServiceError
 from torpor.contracts.web.forwarded import REQUEST_ID, Forwarded, request_lines, wanted_upgrade
 from torpor.contracts.web.names import SPACE
 from torpor.contracts.web.policy import request_limit
-from torpor.contracts.web.routing import Route, prefix, route
+from torpor.contracts.web.routing import Route, completed, prefix, relocated, route
 from torpor.engine.groups import Request
 from torpor.model.errors import NotFound, TorporError
 from torpor.model.function import FunctionRecord, FunctionVersion
 from torpor.model.invocation import HttpRequest, Invocation, Outcome
 from torpor.service.functions import Functions
-from torpor.transport import Exchange, Headers
+from torpor.transport import AnyHeaders, Exchange, Headers, header_lines
 
 Done = Callable[[Outcome | TorporError], None]
 _SCHEME = "http"
+_MOVED = (201, *range(300, 400))
+"""Statuses whose Location leads on."""
 
 
 class Dispatcher(Protocol):
@@ -60,6 +62,9 @@ class Traffic:
         except NotFound:
             _refuse(exchange, identity, failures.no_such_service(name))
             return
+        if target is not exchange.target and _is_page(exchange) and (place := completed(name, exchange.target)):
+            exchange.reply(308, (("Location", place), (REQUEST_ID, identity)))
+            return
         asked, version = _asked(exchange), record.latest.version
         limit = request_limit(version)
         if asked.upgrade and not version.persistent:
@@ -67,19 +72,19 @@ class Traffic:
         elif limit is not None and (asked.length > limit or len(exchange.body) > limit):
             _refuse(exchange, identity, failures.request_too_large())
         else:
-            taken = prefix(name) if target is not exchange.target else ""
-            self._pass_on(exchange, asked, record, identity, target, taken)
+            self._pass_on(exchange, asked, record, identity, target, name if target is not exchange.target else "")
 
     def _pass_on(
-        self, exchange: Exchange, asked: "_Asked", record: FunctionRecord, identity: str, target: str, taken: str
+        self, exchange: Exchange, asked: "_Asked", record: FunctionRecord, identity: str, target: str, by_path: str
     ) -> None:
+        """`by_path` is the service's name if the path named it."""
         version, payload = record.latest.version, exchange.body
-        relay = CallerRelay(exchange)
+        relay = PathRelay(exchange, by_path) if by_path else CallerRelay(exchange)
         source = _source(exchange, version) if exchange.source is not None else None
         http = HttpRequest(
             method=exchange.method,
             target=target,
-            lines=asked.forwarded.of(identity, taken),
+            lines=asked.forwarded.of(identity, prefix(by_path) if by_path else ""),
             relay=relay,
             body=source,
             length=len(payload) if source is None else asked.declared,
@@ -91,6 +96,27 @@ class Traffic:
         request = self._dispatcher.submit(version, invocation, record.reserved_concurrency, done)
         if request is not None and not exchange.closed:
             exchange.on_disconnect = partial(self._dispatcher.cancel, request)
+
+
+class PathRelay(CallerRelay):
+    """For requests below `/services/N/`: where an answer leads to, begins so as well."""
+
+    __slots__ = ("_host", "_name")
+
+    def __init__(self, exchange: Exchange, name: str) -> None:
+        super().__init__(exchange)
+        self._name = name
+        self._host = exchange.headers.get("host")
+
+    def head(self, status: int, fields: AnyHeaders, length: int | None) -> None:
+        if status in _MOVED:
+            fields = relocated(header_lines(fields), self._name, self._host)
+        super().head(status, fields, length)
+
+
+def _is_page(exchange: Exchange) -> bool:
+    """Is it a browser that asks for what it will show?"""
+    return exchange.method in ("GET", "HEAD") and "text/html" in exchange.headers.get("accept")
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ import msgspec
 
 from torpor.contracts.web import diagnosis, limits
 from torpor.contracts.web.environment import port, start_command
-from torpor.model.errors import CallerError, NotFound, ShuttingDown, Throttled, TooLarge, TorporError
+from torpor.model.errors import CallerError, NoMemory, NotFound, ShuttingDown, Throttled, TooLarge, TorporError
 from torpor.model.failure import Failure, FailureKind
 from torpor.model.function import FunctionVersion
 
@@ -19,6 +19,10 @@ OVERSIZE = "Response is bigger than the maximum allowed size"
 LOOK_AT_BUILD = (
     "If a program or module is missing there, look at the build command: it must install every dependency "
     "(`torpor deploy --web --build ...`)."
+)
+_MORE_MEMORY = (
+    "`torpor ps` shows what runs: delete what is not needed, make services smaller (--memory), or give the server more "
+    "(`torpor serve --memory-budget-mb`)."
 )
 _CODES: dict[str, HTTPStatus] = {
     "StartFailed": HTTPStatus.BAD_GATEWAY,
@@ -125,6 +129,8 @@ def upgrade_refused(name: str) -> ServiceError:
 def refusal(error: TorporError) -> ServiceError:
     """A request that reached no server."""
     match error:
+        case NoMemory():
+            return ServiceError(code="QueueFull", text=str(error).rstrip("."), hint=_MORE_MEMORY)
         case Throttled():
             text = f"Every instance of the service is busy and the request waited {limits.QUEUE_LIMIT:g} s in vain"
             return ServiceError(code="QueueFull", text=text, hint="Try again later, or allow more with --concurrency.")

@@ -10,6 +10,7 @@ from functools import lru_cache
 PREFIX = "/services/"
 _HOST = re.compile(r"([a-z0-9](?:[a-z0-9-]*[a-z0-9])?)\.localhost\.?(?::[0-9]+)?", re.IGNORECASE)
 _PATH = re.compile(r"/services/([a-z0-9](?:[a-z0-9-]*[a-z0-9])?)(?=[/?]|$)")
+_LOCATION = re.compile(rb"^(location:[ \t]*)(https?://[^/\r\n]+)?(/(?!/)[^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 _HOSTS_KEPT = 1024
 _HOST_LENGTH = 80
 """Characters that no longer host of a service has."""
@@ -40,6 +41,30 @@ def named_by_host(host: str) -> str:
 def prefix(name: str) -> str:
     """What is taken off the path of a request to a service that was named by it."""
     return PREFIX + name
+
+
+def completed(name: str, target: str) -> str:
+    """Where a page asked for as `/services/N` really is, so that its relative links hold; empty if it is there."""
+    rest = target[len(PREFIX) + len(name) :]
+    return "" if rest[:1] == "/" else f"{PREFIX}{name}/{rest}"
+
+
+def relocated(lines: bytes, name: str, host: str) -> bytes:
+    """Header lines of an answer whose Location leads to a path of the same host: there, the service's paths begin with
+    its prefix. One that has it already, or is below `/services/`, is as its server wants it."""
+    own = prefix(name).encode()
+
+    def moved(found: re.Match[bytes]) -> bytes:
+        field, place, path = found[1], found[2] or b"", found[3]
+        if (
+            path.startswith(PREFIX.encode())
+            or own + b"/" in path
+            or (place and place.lower().partition(b"//")[2] != host.lower().encode())
+        ):
+            return found[0]
+        return b"%b%b%b%b" % (field, place, own, path)
+
+    return _LOCATION.sub(moved, lines)
 
 
 def addresses(name: str, server: str) -> tuple[str, str]:
