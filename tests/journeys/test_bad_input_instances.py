@@ -17,7 +17,7 @@ from tests.support.raw_service import SOURCE, Caller
 from tests.support.server import TorporServer, eventually
 
 pytestmark = [fc_warnings]
-FILES = {"server.py": SOURCE.replace('os.environ["PORT"]', "9000")}
+FILES = {"server.py": SOURCE.replace('os.environ["PORT"]', 'os.environ["FC_SERVER_PORT"]')}
 OK = "say(conn, b'ok')"
 MIB = 1 << 20
 Deploy = Callable[..., ComputeFunction]

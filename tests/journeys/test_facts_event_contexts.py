@@ -27,8 +27,9 @@ def handler(event, context):
     global counter
     counter += 1
     time.sleep(float(event or 0))
-    marked = os.path.exists("/tmp/marker")
-    open("/tmp/marker", "w").close()
+    marker = os.environ.get("TMPDIR", "/tmp") + "/marker"
+    marked = os.path.exists(marker)
+    open(marker, "w").close()
     return {"boot": BOOT, "counter": counter, "marked": marked, "outside": now, "inside": time.time()}
 """)
 CONFIGURATION = {"runtime": PYTHON, "handler": "index.handler"}
