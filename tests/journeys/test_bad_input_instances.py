@@ -292,14 +292,15 @@ def trigger_get(function: ComputeFunction, url: str, path: str, headers: dict[st
 
 def test_health_that_flaps_holds_calls_back_only_while_it_is_bad(deploy: Deploy) -> None:
     check = {"httpGetUrl": "/health", "periodSeconds": 1, "failureThreshold": 1, "successThreshold": 1}
-    flapping = "say(conn, b'') if os.path.exists('/tmp/sick') is False else reset(conn)"
+    sick = "os.environ.get('TMPDIR', '/tmp') + '/sick'"
+    flapping = f"say(conn, b'') if os.path.exists({sick}) is False else reset(conn)"
     function = deploy(
         instanceConcurrency=5,
         customRuntimeConfig=SERVED["customRuntimeConfig"] | {"healthCheckConfig": check},
         ON_HEALTH=flapping,
     )
     assert code(function).body == b"ok"
-    code(function, "open('/tmp/sick', 'w'); say(conn, b'')")
+    code(function, f"open({sick}, 'w'); say(conn, b'')")
     time.sleep(2.5)
     other = code(function)
     assert other.body == b"ok" or other.status in (412, 429, 503), (other.status, other.body)
