@@ -6,10 +6,12 @@ from contextlib import ExitStack, contextmanager
 from textwrap import dedent
 from typing import Any
 
-from tests.support.functions import Package, archive
+from tests.support.functions import PYTHON, Package, archive
 from tests.support.server import Function, TorporServer
 
-_CALLS = """#!/var/lang/bin/python3.12
+_CALLS = (
+    f"#!/var/lang/bin/{PYTHON}"
+    + """
 import http.client, json, os, signal, sys, threading, time
 NAME = os.path.basename(sys.argv[0])
 api = http.client.HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])
@@ -34,6 +36,7 @@ def register(*events):
 def next_event():
     return json.loads(call("GET", "event/next", Identifier=identifier)[2])
 """
+)
 
 WATCH = """
 register("INVOKE", "SHUTDOWN")
