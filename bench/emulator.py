@@ -38,8 +38,8 @@ MANAGED_RUNTIME = "python3.13"
 _KEPT = Path(sys.prefix) / "emulator"
 _WITHIN = 20.0
 _MINORS = (11, 12, 13)
-"""From 3.12 on the client polls from a thread of its own where it finds the cloud's variables, which the emulator
-does not set; with 3.11 it does the same on both sides."""
+"""Of the standard mode: from 3.12 on the client polls from a thread of its own where it finds the cloud's variables,
+which the emulator does not set; with 3.11 it does the same on both sides."""
 
 
 def binary(given: str = "") -> Path:
@@ -171,7 +171,8 @@ mkdir /var/task /var/lang /var/runtime
 mount --bind "$LANG_FOLDER" /var/lang
 mount --bind "$CLIENT_FOLDER" /var/runtime
 cp "$PWD"/*.py /var/task
-printf '#!/bin/sh\\nexec /var/lang/bin/python3 -m awslambdaric "$_HANDLER"\\n' > /var/task/bootstrap
+printf '#!/bin/sh\\nexport AWS_EXECUTION_ENV=%s\\nexec /var/lang/bin/python3 -m awslambdaric "$_HANDLER"\\n' \\
+  "$CLIENT_NAME" > /var/task/bootstrap
 chmod 755 /var/task/bootstrap
 cd /var/task
 exec "$@"
@@ -191,6 +192,8 @@ def managed_emulator(program: Path, workers: int) -> Iterator[Emulator]:
         "CLIENT_FOLDER": client,
         "LD_LIBRARY_PATH": "/var/lang/lib",
         "_HANDLER": "handler.handler",
+        # The emulator takes this variable away; with it the client polls from a thread of its own, as in the cloud.
+        "CLIENT_NAME": f"AWS_Lambda_{MANAGED_RUNTIME}",
     }
     user = [] if os.geteuid() == 0 else ["--map-root-user"]
     before = ["unshare", *user, "--mount", "/bin/sh", "-c", _FOLDERS, "sh"]

@@ -23,9 +23,12 @@ def serve(server: TorporServer, tmp_path: Path) -> Iterator[Serve]:
     """Deploys services that are deleted after the test; by default one that does what it is asked."""
     with ExitStack() as stack:
 
-        def serve(*options: str, start: str = START[1], source: str = "", on: TorporServer | None = None) -> Service:
+        def serve(
+            *options: str, start: str = START[1], source: str = "", on: TorporServer | None = None, starts: bool = True
+        ) -> Service:
             files = {"server.py": source} if source else asked()
-            return stack.enter_context(service(on or server, tmp_path, files, "--start", start, *options))
+            options = ("--start", start, *options)
+            return stack.enter_context(service(on or server, tmp_path, files, *options, starts=starts))
 
         yield serve
 
@@ -45,7 +48,8 @@ STARTS = {
 @pytest.mark.parametrize("kind", ["serverless", "persistent"])
 def test_a_start_that_fails_is_told_with_what_to_do(serve: Serve, case: str, kind: str) -> None:
     command, reason = STARTS[case]
-    found = serve(*(["--persistent"] if kind == "persistent" else []), start=command)
+    options, starts = (["--persistent"], False) if kind == "persistent" else ([], True)
+    found = serve(*options, start=command, starts=starts)
 
     answer = found.request(timeout=20)
 
@@ -88,7 +92,7 @@ def test_a_server_of_another_protocol_never_becomes_ready(make_server: MakeServe
 
 
 def test_a_persistent_service_that_cannot_start_is_tried_again_ever_more_slowly(serve: Serve) -> None:
-    found = serve("--persistent", start="echo started anew; exit 7")
+    found = serve("--persistent", start="echo started anew; exit 7", starts=False)
     time.sleep(6)
 
     starts = len([line for line in found.log().splitlines() if line.endswith("started anew")])

@@ -208,12 +208,15 @@ class Service:
 
 
 @contextmanager
-def service(server: TorporServer, folder: Path, files: Mapping[str, str], *options: str) -> Iterator[Service]:
-    """A deployed service, deleted at the end."""
+def service(
+    server: TorporServer, folder: Path, files: Mapping[str, str], *options: str, starts: bool = True
+) -> Iterator[Service]:
+    """A deployed service, deleted at the end. A persistent one that does not start is told when it is deployed."""
     made = Service(server, f"test-{uuid.uuid4().hex[:12]}")
     deployed = made.deploy(write_source(folder / made.name, files), *options)
-    assert deployed.code == 0, deployed.errors
     try:
+        assert (deployed.code == 0) == starts, deployed.errors
+        assert starts or "is deployed but does not start" in deployed.errors
         yield made
     finally:
         server.command("delete", made.name)
