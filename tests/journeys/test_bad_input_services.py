@@ -340,6 +340,20 @@ def test_a_persistent_service_is_replaced_without_losing_a_request(serve: Serve,
     assert found.ask("import os; result = os.environ['A']") == "b"
 
 
+def test_a_persistent_service_serves_on_while_its_new_deployment_does_not_start(serve: Serve, tmp_path: Path) -> None:
+    found = serve("--persistent")
+    folder = tmp_path / found.name
+
+    failed = found.deploy(folder, "--start", "echo broken; exit 3")
+    assert failed.code == 1
+    assert "does not start" in failed.errors and "deployment before it goes on serving" in failed.errors
+    assert [found.request().text for _ in range(10)] == ["up"] * 10
+
+    assert found.deploy(folder, *START, "--env", "A=b").code == 0
+    assert found.ask("import os; result = os.environ['A']") == "b"
+    eventually(lambda: len(found.environments()) == 1, what="the old instance's end")
+
+
 @pytest.mark.privileged
 def test_a_killed_server_leaves_no_service_behind_and_brings_them_back(tmp_path: Path) -> None:
     with lives(tmp_path / "server") as life:

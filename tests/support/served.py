@@ -9,8 +9,10 @@ from typing import Any
 from tests.support.pools import Clock, surroundings, until
 
 from torpor.contracts.function_compute.contract import FunctionComputeContract
+from torpor.engine.dispatcher import Dispatcher
 from torpor.engine.environment import Environment
 from torpor.engine.groups import Request
+from torpor.engine.handover import Handover
 from torpor.engine.pool import Pool, PoolLimits
 from torpor.engine.scaler import Scaler
 from torpor.model.errors import TorporError
@@ -49,6 +51,8 @@ class Served:
         made = contract or FunctionComputeContract(grace=0.5)
         self.pool = Pool(around, {CONTRACT: made}, ImageCatalog("", ()), bounds, lambda: 0)
         self.scaler = Scaler(self.pool, self.clock)
+        self.handover = Handover(self.pool, self.scaler)
+        self._dispatcher = Dispatcher(self.pool, self.handover.in_force)
 
     def gate(self, name: str) -> asyncio.Event:
         return self.gates.setdefault(name, asyncio.Event())
@@ -62,7 +66,7 @@ class Served:
             self.told.append(name)
             self.results[name] = result
 
-        self.requests[name] = self.pool.submit(version, invocation, None, done)
+        self.requests[name] = self._dispatcher.submit(version, invocation, None, done)
 
     async def result(self, name: str) -> Result:
         await until(lambda: name in self.results)

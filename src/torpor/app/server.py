@@ -22,12 +22,14 @@ from torpor.contracts.web import limits as web_limits
 from torpor.contracts.web import settings as web_settings
 from torpor.engine.building import SandboxBuilder
 from torpor.engine.dispatcher import Dispatcher
+from torpor.engine.handover import Handover
 from torpor.engine.pool import Pool
 from torpor.engine.scaler import Scaler
 from torpor.engine.surroundings import Surroundings
 from torpor.model.account import PackageLimits, ReservationLimits
 from torpor.model.errors import TorporError
 from torpor.model.function import LATEST, CodeRef, FunctionVersion
+from torpor.model.policy import ScalingPolicy
 from torpor.sandbox.images import ImageCatalog
 from torpor.sandbox.interpreters import discover
 from torpor.sandbox.port import Capability
@@ -110,6 +112,7 @@ class Server:
         self._contracts = contracts(settings, self.provider.isolation)
         self.pool = Pool(around, self._contracts, self.images, pool_limits(settings), self._reserved)
         self.scaler = Scaler(self.pool, self._clock)
+        self.handover = Handover(self.pool, self.scaler)
         self.timers = Timers(self._clock)
         builder = SandboxBuilder(self.provider, self.images, str(self._stores.folder / "code" / "builds"))
         self.services = Services(self.functions, builder, settings.web_build_limit)
@@ -170,7 +173,7 @@ class Server:
             self.pool.hurry()
 
     def _faces(self) -> Faces:
-        settings, dispatcher = self.settings, Dispatcher(self.pool)
+        settings, dispatcher = self.settings, Dispatcher(self.pool, self.handover.in_force)
         allowed = operator_guard(settings.access_keys, self._clock)
         aws = AwsFace(
             self.functions,
@@ -224,19 +227,24 @@ class Server:
         return self.functions.total_reserved()
 
     def _changed(self, old: FunctionVersion | None, new: FunctionVersion | None) -> None:
-        if old is not None:
-            self.pool.retire(old)
-            self.scaler.forget(old)
+        handover = old is not None and new is not None and self._scaling(old).handover and self._scaling(new).handover
+        if old is not None and not handover:
+            self.handover.forget(old)
         if new is not None:
             self._keep_up(new)
+        if old is not None and new is not None and handover:
+            self.handover.replace(old, new)
         if old is not None and new is not None and new.runtime != old.runtime:
             self._spawn(self._warm(self._contracts[new.contract].image(new.runtime)))
 
     def _keep_up(self, version: FunctionVersion) -> None:
         """Environments of this version may have to be up without an invocation; its bounds may have changed."""
-        scaling = self._contracts[version.contract].scaling(version)
+        scaling = self._scaling(version)
         if scaling.minimum or not (scaling.on_demand or version.version == LATEST):
             self.scaler.keep(version)
+
+    def _scaling(self, version: FunctionVersion) -> ScalingPolicy:
+        return self._contracts[version.contract].scaling(version)
 
     def _state(self, version: FunctionVersion) -> tuple[str, str, str]:
         """A version's state, and why it is not active."""
@@ -267,6 +275,7 @@ class Server:
             try:
                 self.pool.reclaim()
                 self.scaler.tick()
+                self.handover.tick()
                 if self._clock.monotonic() - swept > _CODE_SWEEP_EVERY:
                     swept = self._clock.monotonic()
                     self._spawn(self._sweep_code())

@@ -33,7 +33,8 @@ def await_start(server: Client, service: dict[str, Any], known: frozenset[str]) 
     elif outcome != "success":
         for event in _events(server, record)[-_LINES:]:
             note(event["message"].rstrip())
-        raise FunctionError(f"{name} is deployed but does not start; it is tried again, ever more seldom.")
+        before = " Meanwhile the deployment before it goes on serving." if _living(server) & known else ""
+        raise FunctionError(f"{name} is deployed but does not start; it is tried again, ever more seldom.{before}")
 
 
 def _outcome(server: Client, record: str, known: frozenset[str]) -> str:
@@ -47,6 +48,10 @@ def _outcome(server: Client, record: str, known: frozenset[str]) -> str:
                     return str(phase["status"])
         time.sleep(_PERIOD)
     return seen
+
+
+def _living(server: Client) -> frozenset[str]:
+    return frozenset(entry["id"] for entry in server.get(f"{ADMIN}/environments")["environments"])
 
 
 def _phases(server: Client, record: str) -> list[dict[str, Any]]:

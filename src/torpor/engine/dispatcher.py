@@ -1,6 +1,8 @@
 """The single way in: every invocation, from whatever face, passes here."""
 
 import asyncio
+from collections.abc import Callable
+from typing import TypeAlias
 
 from torpor.engine.groups import Done, Request
 from torpor.engine.pool import Pool
@@ -8,12 +10,20 @@ from torpor.model.errors import TorporError
 from torpor.model.function import FunctionVersion
 from torpor.model.invocation import Invocation, Outcome
 
+InForce: TypeAlias = Callable[[FunctionVersion], FunctionVersion]
+
+
+def _itself(version: FunctionVersion) -> FunctionVersion:
+    return version
+
 
 class Dispatcher:
     """Hands invocations to the pool."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, in_force: InForce = _itself) -> None:
+        """`in_force` names the version that serves what is asked of another, usually that itself."""
         self._pool = pool
+        self._in_force = in_force
 
     def submit(
         self, version: FunctionVersion, invocation: Invocation, reserved: int | None, done: Done
@@ -21,7 +31,7 @@ class Dispatcher:
         """Run an invocation; `done` gets its Outcome, or Throttled or ShuttingDown. Never raises, never waits.
 
         The result is for `cancel`; None if it was refused at once."""
-        return self._pool.submit(version, invocation, reserved, done)
+        return self._pool.submit(self._in_force(version), invocation, reserved, done)
 
     def cancel(self, request: Request) -> None:
         """The caller has gone away; `done` is called all the same."""
@@ -39,5 +49,5 @@ class Dispatcher:
             else:
                 waiting.set_result(result)
 
-        self._pool.submit(version, invocation, reserved, done)
+        self.submit(version, invocation, reserved, done)
         return await waiting

@@ -71,6 +71,8 @@ class Group:
     """Environments that ended before they were ready, since this was last asked."""
     failures: int = 0
     """Starts that failed in a row."""
+    starved: bool = False
+    """The last start without a request found no memory."""
     retry_at: float = 0.0
     """Before this monotonic time nothing is started without a request."""
     reason: str = ""

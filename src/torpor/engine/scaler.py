@@ -65,7 +65,8 @@ class Scaler:
     def _start(self, group: Group, number: int) -> None:
         try:
             for _ in range(number):
-                if self._pool.start(group) is None:
+                group.starved = self._pool.start(group) is None
+                if group.starved:
                     self._postpone(group, _no_memory(group))
                     return
         except TorporError as error:

@@ -105,6 +105,8 @@ class ScalingPolicy:
     """Its invocations count against the account's concurrency."""
     idle_timeout: float | None = None
     """Seconds an idle environment is kept; None for the server's setting."""
+    handover: bool = False
+    """A version that is replaced goes on serving until its successor is up."""
     leave_limit: float | None = None
     """Seconds that what runs may still take once its version is replaced or deleted; None for as long as it may take
     anyway."""

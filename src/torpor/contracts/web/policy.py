@@ -40,7 +40,7 @@ def policy(version: FunctionVersion, *, start_limit: float = limits.START_LIMIT)
 
 
 def scaling(version: FunctionVersion) -> ScalingPolicy:
-    """Serverless: from none to many by demand. Persistent: exactly one."""
+    """Serverless: from none to many by demand. Persistent: exactly one, which stays until another takes over."""
     if version.persistent:
         return ScalingPolicy(
             when_full=WhenFull.QUEUE,
@@ -48,6 +48,7 @@ def scaling(version: FunctionVersion) -> ScalingPolicy:
             minimum=1,
             maximum=1,
             counted=False,
+            handover=True,
             leave_limit=limits.LEAVE_LIMIT,
         )
     return ScalingPolicy(
