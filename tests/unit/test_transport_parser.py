@@ -291,6 +291,15 @@ def test_known_fields_share_what_was_made_of_them_but_not_the_body_limit() -> No
     assert refusal is not None and refusal.status == 413
 
 
+def test_requests_that_take_turns_are_each_known_again_whatever_comes_in_between() -> None:
+    ask, tell = b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n", b"POST /r HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n"
+    exchanges, refusal = parse(ask, tell + b"ab", ask, tell, b"cd", ask, tell + b"ef")
+    asked, told = exchanges[::2], exchanges[1::2]
+    assert refusal is None and [exchange.body for exchange in told] == [b"ab", b"cd", b"ef"]
+    assert asked[0].headers is asked[1].headers is asked[2].headers
+    assert told[0].headers is told[2].headers
+
+
 def test_last_request_of_a_connection_is_not_taken_for_one_that_comes_again() -> None:
     last = b"GET /next HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     exchanges, refusal = parse(last, last)

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import httptools
 
@@ -80,6 +80,16 @@ _LINE = re.compile(rb"(GET|HEAD|POST|PUT|DELETE|OPTIONS|PATCH) (/[!\"$-~]*) HTTP
 """The usual request line, as llhttp takes it too."""
 
 
+class _Known(NamedTuple):
+    """Header fields of a request that came whole, in one piece and with nothing else."""
+
+    fields: bytes
+    """From the end of the first line to the body."""
+    length: int
+    """Bytes of the body that they announce."""
+    headers: Headers
+
+
 class RequestParser:
     """The input side of one connection."""
 
@@ -97,7 +107,6 @@ class RequestParser:
         "_in_head",
         "_keep_alive",
         "_known",
-        "_known_length",
         "_length",
         "_limits",
         "_mark",
@@ -139,21 +148,16 @@ class RequestParser:
         self._offer = ""
         self._body: bytes | bytearray = b""
         self._replay: RawHeaders | None = None
-        self._known = b""
-        """The header fields of the last request, from the end of its first line to the body, if it came whole, in one
-        piece and with nothing else. Clients say much the same with every request, so fields are read once: what
-        matters of them is in `_headers` and `_known_length`, and only the first line is new."""
-        self._known_length = 0
-        """Bytes of the body that these fields announce."""
+        self._known: tuple[_Known, ...] = ()
+        """Clients say much the same with every request, or take turns between two, so fields are read once: only the
+        first line is new when they come again."""
         self._http: Any = httptools.HttpRequestParser(self)
 
     def feed(self, data: bytes | memoryview) -> Refusal | None:
         """Read on; complete requests go to the sink. After a refusal the parser must not be fed again."""
         starts = self.reading is Reading.BETWEEN and self._replay is None and isinstance(data, bytes)
-        if starts and self._known:
-            if self._recognises(data):
-                return None
-            self._known = b""
+        if starts and self._known and self._recognises(data):
+            return None
         self._fed = len(data) + (0 if self.reading is Reading.BETWEEN else self._fed)
         self._completed = 0
         try:
@@ -169,19 +173,21 @@ class RequestParser:
         return None
 
     def _recognises(self, data: bytes | memoryview) -> bool:
-        """Whether this is a whole request with the known fields; then it has been handed on."""
+        """Whether this is a whole request with known fields; then it has been handed on."""
         assert isinstance(data, bytes)
-        end = len(data) - self._known_length
-        if end > self._limits.header_bytes or not data.endswith(self._known, 0, end):
+        for known in self._known:
+            end = len(data) - known.length
+            if data.endswith(known.fields, 0, end) and end <= self._limits.header_bytes:
+                break
+        else:
             return False
-        line = _LINE.fullmatch(data, 0, end - len(self._known))
+        line = _LINE.fullmatch(data, 0, end - len(known.fields))
         if line is None:
             return False
         method, target = line[1].decode(), line[2].decode()
-        if self._known_length and self._known_length > self._body_max(method, target):
+        if known.length and known.length > self._body_max(method, target):
             return False
-        self._method, self._target = method, target
-        self._sink.received(self._exchange(data[end:]))
+        self._sink.received(Exchange(method, target, known.headers, data[end:], keep_alive=True, http10=False))
         return True
 
     def _get_to_know(self, data: bytes) -> None:
@@ -192,7 +198,7 @@ class RequestParser:
         end = data.find(b"\r\n")
         known = data[end : len(data) - size]
         if len(known) <= _KNOWN_MAX and _LINE.fullmatch(data, 0, end) is not None:
-            self._known, self._known_length = known, size
+            self._known = (_Known(known, size, self._headers), *self._known[:1])
 
     def close(self) -> None:
         """Break the reference cycles with llhttp's wrapper and the sink, so that nothing waits for the collector."""

@@ -58,6 +58,8 @@ class FixedHeaders(tuple[tuple[str, str], ...]):
     """Header fields that many answers share: checked and put together once."""
 
     lines: bytes
+    dated: bool
+    """Whether they say when the answer was made."""
     asked: tuple[int, int, bool, bool, bytes]
     head: bytes
     """The last head made with them, and for what: of short answers it is the same for a whole second."""
@@ -65,6 +67,7 @@ class FixedHeaders(tuple[tuple[str, str], ...]):
     def __new__(cls, headers: Iterable[tuple[str, str]]) -> "FixedHeaders":
         fixed = super().__new__(cls, headers)
         fixed.lines = header_lines(tuple(fixed))
+        fixed.dated = _is_dated(fixed.lines)
         fixed.asked, fixed.head = (0, 0, False, False, b""), b""
         return fixed
 
@@ -110,8 +113,8 @@ def encode_head(
     """
     if not isinstance(headers, FixedHeaders):
         lines = header_lines(headers)
-        return _encode(status, lines, length, _date_for(lines), keep_alive, http10)
-    asked = (status, length, keep_alive, http10, _date_for(headers.lines))
+        return _encode(status, lines, length, b"" if _is_dated(lines) else _date.text(), keep_alive, http10)
+    asked = (status, length, keep_alive, http10, b"" if headers.dated else _date.text())
     if asked != headers.asked:
         headers.asked, headers.head = asked, _encode(status, headers.lines, length, asked[-1], keep_alive, http10)
     return headers.head
@@ -124,11 +127,9 @@ def encode_open_head(
     return encode_head(status, headers, _UNKNOWN if length is None else length, keep_alive=keep_alive, http10=http10)
 
 
-def _date_for(lines: bytes) -> bytes:
-    """The Date of an answer with these fields: whoever made it may have said when."""
-    if b"\nDate: " in lines or b"\ndate:" in b"\n" + lines.lower():  # mostly the first, which is quicker to see
-        return b""
-    return _date.text()
+def _is_dated(lines: bytes) -> bool:
+    """Whoever made an answer with these fields may have said when."""
+    return b"\nDate: " in lines or b"\ndate:" in b"\n" + lines.lower()  # mostly the first, which is quicker to see
 
 
 def _encode(status: int, lines: bytes, length: int, date: bytes, keep_alive: bool, http10: bool) -> bytes:

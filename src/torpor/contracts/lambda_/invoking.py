@@ -101,7 +101,9 @@ def check_payload(body: bytes) -> None:
         kind = _UTF8_REASONS.get(error.reason, "middle")
         reason = f"Invalid UTF-8 {kind} byte 0x{body[error.start]:02x}"
         raise ApiFailure("InvalidRequestContentException", f"{_NOT_JSON} {reason}") from error
-    except (msgspec.DecodeError, RecursionError) as error:
+    except RecursionError as error:
+        raise ApiFailure("InvalidRequestContentException", f"{_NOT_JSON} {error}") from error
+    except msgspec.DecodeError as error:
         _check_again(body, error)
 
 
