@@ -254,14 +254,16 @@ def test_deploy_of_a_persistent_service_ends_once_it_is_up(
     assert list(news) == []
 
 
+@pytest.mark.parametrize("living", ["old", "another"])
 def test_deploy_of_a_persistent_service_that_does_not_start_shows_why_and_fails(
-    server: FakeServer, code: Path, capsys: pytest.CaptureFixture[str]
+    server: FakeServer, code: Path, capsys: pytest.CaptureFixture[str], living: str
 ) -> None:
     shown = SERVICE | {"name": "my-shop", "kind": "persistent"}
     accepting(server, "my-shop")
     server.routes |= {
         f"GET {SERVICES}/my-shop": (200, {}, shown),
         "GET /_torpor/logs": (200, {}, {"events": [{"message": f"line {n}\n"} for n in range(12)], "cursor": "12"}),
+        "GET /_torpor/environments": (200, {}, {"environments": [{"id": living}]}),
     }
     before = [phase("old", "init")]
     answers = iter([before, [*before, phase("new", "init", "error")]])
@@ -272,6 +274,7 @@ def test_deploy_of_a_persistent_service_that_does_not_start_shows_why_and_fails(
     told = capsys.readouterr().err.splitlines()
     assert told[-11:-1] == [f"line {n}" for n in range(2, 12)]
     assert told[-1].startswith("torpor: my-shop is deployed but does not start")
+    assert ("the deployment before it goes on serving" in told[-1]) == (living == "old")
 
 
 def test_deploy_of_a_persistent_service_for_which_nothing_starts_asks_for_memory(
