@@ -5,9 +5,18 @@ PY := $(VENV)/bin/python
 ARGS ?=
 EXTRAS ?= dev
 READY := $(VENV)/.ready-$(EXTRAS)
+BUILT := build/compiled
+COMPILED ?=
 export EXTRAS PYTHON
+# With COMPILED=1 a target runs what `make wheel` builds, in place of the sources.
+ifneq ($(COMPILED),)
+TORPOR := $(READY) $(BUILT)/.ready
+export PYTHONPATH := $(BUILT)
+else
+TORPOR := $(READY)
+endif
 
-.PHONY: help setup demo serve test facts lint reference bench clean
+.PHONY: help setup demo serve test facts lint reference wheel bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 18
@@ -17,16 +26,16 @@ setup: $(READY) ## make .venv with Torpor, what its tests need, and the runtime 
 $(READY): pyproject.toml requirements-ci.lock scripts/setup scripts/find-python
 	@scripts/setup $(VENV) $(READY)
 
-demo: $(READY) ## start a server, deploy three functions, run each cold and warm, stop
+demo: $(TORPOR) ## start a server, deploy three functions, run each cold and warm, stop
 	@$(PY) examples/demo.py $(ARGS)
 
-serve: $(READY) ## run a server; make serve ARGS="--port 9000"
+serve: $(TORPOR) ## run a server; make serve ARGS="--port 9000"
 	@$(VENV)/bin/torpor serve $(ARGS)
 
-test: $(READY) ## the whole fast suite; make test ARGS=tests/unit
+test: $(TORPOR) ## the whole fast suite; make test ARGS=tests/unit COMPILED=1
 	@$(PY) -m pytest $(ARGS)
 
-facts: $(READY) ## scoreboard of the required facts; make facts ARGS=--json
+facts: $(TORPOR) ## scoreboard of the required facts; make facts ARGS=--json
 	@$(PY) -m tests.support.facts $(ARGS)
 
 lint: $(READY) ## style, types and the rules of the architecture
@@ -40,9 +49,14 @@ reference: $(READY) ## write docs/reference anew
 	@$(PY) -c "from torpor.lifecycle.diagram import page; print(page(), end='')" > docs/reference/lifecycle.md
 	@$(PY) -m tests.support.facts_page
 
-bench: $(READY) ## measure; the report says beside whom
+wheel: $(BUILT)/.ready ## dist/torpor-….whl, its hot path compiled for this Python and machine (needs a C compiler)
+
+$(BUILT)/.ready: $(READY) scripts/compile pyproject.toml $(shell find src -name '*.py')
+	@scripts/compile $(VENV) dist $(BUILT)
+
+bench: $(TORPOR) ## measure; the report says beside whom; make bench COMPILED=1
 	@$(PY) -m bench $(ARGS)
 
 clean: ## remove .venv and what tools left behind
-	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

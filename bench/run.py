@@ -102,12 +102,12 @@ def _measure_server(sizes: Sizes, yardstick: Yardstick, notes: list[str], only: 
         _say(f"Torpor: {name}")
         with serving(*_ROOMY) as server:
             rows += part(server, sizes, yardstick)
-            isolation = server.isolation()
+            isolation, code = server.isolation(), server.code()
         if name in _HOW:
             notes.append(_HOW[name])
     notes.append(
-        f"Torpor: isolation `{isolation}`, a new server for each part, freeze after every invocation, 0.2 ms of busy "
-        "polling, one CPU for each environment if nothing else is said."
+        f"Torpor: {code}, isolation `{isolation}`, a new server for each part, freeze after every invocation, 0.2 ms "
+        "of busy polling, one CPU for each environment if nothing else is said."
     )
     return rows
 

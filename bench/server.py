@@ -143,6 +143,10 @@ class Server:
         """The rung of the isolation ladder in use."""
         return str(self._read("statistics")["isolation"])
 
+    def code(self) -> str:
+        """What the server runs: `plain Python`, or `compiled` on its hot path."""
+        return "compiled" if self._read("statistics")["compiled"] else "plain Python"
+
     def _read(self, name: str) -> Any:
         with urlopen(f"http://127.0.0.1:{self.port}/_torpor/{name}", timeout=60) as answer:
             return json.load(answer)

@@ -5,7 +5,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from torpor.transport import ClientConnection, ClientLimits, Loss, RawHeaders, connect
+from torpor.transport import AnswerFields, ClientConnection, ClientLimits, Loss, RawHeaders, connect
 
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -27,9 +27,9 @@ class Record:
         self.on_end: Callable[[], None] | None = None
         self.on_upgraded: Callable[[bytes], None] | None = None
 
-    def head(self, status: int, headers: RawHeaders) -> None:
+    def head(self, status: int, headers: AnswerFields) -> None:
         self.told.append("head")
-        self.status, self.headers = status, headers
+        self.status, self.headers = status, headers.pairs
 
     def data(self, chunk: bytes) -> None:
         self.told.append("data")
@@ -49,9 +49,9 @@ class Record:
         self.loss = loss
         self.over.set()
 
-    def upgraded(self, status: int, headers: RawHeaders, rest: bytes) -> None:
+    def upgraded(self, status: int, headers: AnswerFields, rest: bytes) -> None:
         self.told.append("upgraded")
-        self.status, self.headers, self.rest = status, headers, rest
+        self.status, self.headers, self.rest = status, headers.pairs, rest
         if self.on_upgraded is not None:
             self.on_upgraded(rest)
         self.over.set()

@@ -78,5 +78,4 @@ def test_plain_error_is_one_json_object() -> None:
 def test_fixed_headers_are_answered_like_the_same_ones_given_each_time() -> None:
     given = (("X-One", "1"), ("Content-Length", "9"), ("X-Two", "a\r\nb"))
     fixed = FixedHeaders(given)
-    assert tuple(fixed) == given
     assert encode_head(200, fixed, 5) == encode_head(200, given, 5)

@@ -60,7 +60,11 @@ def test_fields_of_the_head_are_those_of_the_final_answer() -> None:
     parser, _, _ = read(
         b"HTTP/1.1 103 E\r\nA: 1\r\n\r\n" + OK + b"B: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nC: 3\r\n\r\n"
     )
-    assert parser.headers == [(b"B", b"2"), (b"Transfer-Encoding", b"chunked")] and parser.status == 200
+    assert (
+        parser.headers
+        and parser.headers.pairs == [(b"B", b"2"), (b"Transfer-Encoding", b"chunked")]
+        and parser.status == 200
+    )
 
 
 def test_answer_to_a_head_request_has_no_body_whatever_it_says() -> None:
@@ -177,7 +181,8 @@ def test_answers_that_come_again_are_read_as_at_first(answers: list[bytes]) -> N
         alone, body, _ = read(answer)
         parser.begin(head_only=False, upgrade=False)
         assert parser.feed(answer) is None and parser.take() == body and parser.done and parser.headed
-        assert (parser.status, parser.headers, parser.keep_alive) == (alone.status, alone.headers, True)
+        assert parser.headers and alone.headers and parser.headers.pairs == alone.headers.pairs
+        assert (parser.status, parser.keep_alive) == (alone.status, True)
 
 
 def test_answers_with_the_same_head_share_their_fields() -> None:

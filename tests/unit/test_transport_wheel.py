@@ -5,7 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from torpor import is_compiled
 from torpor.transport.wheel import TICK, Timed, TimerWheel, ticks, wheel_of_loop
+
+pytestmark = pytest.mark.skipif(is_compiled(), reason="classes of tests cannot derive from compiled ones")
 
 
 class Noted(Timed):

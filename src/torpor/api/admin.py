@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from torpor import __version__
+from torpor import __version__, is_compiled
 from torpor.engine.pool import Pool
 from torpor.lifecycle import PhaseName
 from torpor.model.clock import Clock
@@ -105,6 +105,7 @@ class AdminFace:
         provider = self._parts.provider.statistics()
         return {
             "pool": msgspec.to_builtins(self._parts.pool.statistics()),
+            "compiled": is_compiled(),
             "isolation": str(provider.isolation),
             "sandboxes": provider.live,
             "prepared": dict(provider.prepared),

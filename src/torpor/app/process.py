@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from torpor import __version__
+from torpor import __version__, is_compiled
 from torpor.settings import Settings
 
 log = logging.getLogger("torpor")
@@ -57,7 +57,7 @@ async def _serve(settings: Settings, tell: Callable[[str], None]) -> int:
     _spare_the_collector()
     runtimes = " ".join(name for name in server.images.present() if not name.startswith("provided"))
     tell(
-        f"Torpor {__version__} serves {server.url} "
+        f"Torpor {__version__}{' (compiled)' if is_compiled() else ''} serves {server.url} "
         f"(isolation: {server.provider.isolation}; {runtimes or 'provided runtimes only'})"
     )
     await stopping.wait()

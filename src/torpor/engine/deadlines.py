@@ -26,8 +26,7 @@ class Deadlines:
     def arm(self, timer: str, at: float) -> None:
         """Report `timer` at the monotonic time `at`, in place of any earlier time for it."""
         self._at[timer] = at
-        if self._alarm is None or at < self._alarm_at:
-            self._set_alarm(at)
+        self._wake_by(at)
 
     def cancel(self, timer: str) -> None:
         """Forget `timer`; nothing happens if it is not armed."""
@@ -40,8 +39,10 @@ class Deadlines:
             self._alarm.cancel()
             self._alarm = None
 
-    def _set_alarm(self, at: float) -> None:
+    def _wake_by(self, at: float) -> None:
         if self._alarm is not None:
+            if self._alarm_at <= at:
+                return
             self._alarm.cancel()
         self._alarm_at = at
         self._alarm = self._loop.call_later(max(at - self._clock.monotonic(), 0.0), self._ring)
@@ -57,6 +58,4 @@ class Deadlines:
                     self._reached(timer)
         finally:
             if self._at:
-                earliest = min(self._at.values())
-                if self._alarm is None or earliest < self._alarm_at:
-                    self._set_alarm(earliest)
+                self._wake_by(min(self._at.values()))

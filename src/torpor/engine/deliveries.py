@@ -174,7 +174,7 @@ class BufferedDelivery(Delivery):
 
     def head(self, status: int, headers: AnswerFields) -> None:
         if not self.over and self._within(headers.content_length() or 0, self._courier.buffered_max):
-            self._status, self._fields = status, headers
+            self._status, self._fields = status, headers.pairs
 
     def data(self, chunk: bytes) -> None:
         self._size += len(chunk)
@@ -227,17 +227,17 @@ class RelayedDelivery(Delivery):
         passed = headers.kept or self._pass(status, headers)
         if passed is None or not self._within(passed.length or 0, self._courier.relayed_max):
             return
-        self._passed, self._fields = passed, headers
+        self._passed, self._fields = passed, headers.pairs
         self._http.relay.head(status, passed.fields, passed.length)
 
     def _pass(self, status: int, headers: AnswerFields) -> _Passed | None:
         """None if the invocation has failed by it."""
         wire, version = self._courier.wire, self._courier.version
-        fields = wire.returned(version, status, headers)
+        fields = wire.returned(version, status, headers.pairs)
         if isinstance(fields, Failure):
             self.fail(fields)
             return None
-        answer = wire.answer(version, self.invocation, status, headers, b"")
+        answer = wire.answer(version, self.invocation, status, headers.pairs, b"")
         headers.kept = passed = _Passed(fields, headers.content_length(), answer)
         return passed
 
@@ -264,9 +264,9 @@ class RelayedDelivery(Delivery):
         courier = self._courier
         if self.over or self.connection is None:
             return
-        answer = courier.wire.answer(courier.version, self.invocation, status, headers, b"")
+        answer = courier.wire.answer(courier.version, self.invocation, status, headers.pairs, b"")
         self._passed = _Passed((), None, answer)
-        self._http.relay.join(status, headers, self.connection.tunnel(rest), self._parted)
+        self._http.relay.join(status, headers.pairs, self.connection.tunnel(rest), self._parted)
 
     def _parted(self) -> None:
         if not self.over:

@@ -204,11 +204,11 @@ class Environment:
         """Fetch the code, make the sandbox and start Init. Failures are told to the machine, never raised."""
         try:
             specs = self._specs = await self._fetch()
-            if self.machine.is_gone:
+            if self._is_gone():
                 return
             began = self._clock.monotonic()
             sandbox = await self._around.provider.create(specs.sandbox(self.id), self)
-            if self.machine.is_gone:
+            if self._is_gone():
                 await sandbox.destroy()
                 return
             self._sandbox = sandbox
@@ -222,10 +222,13 @@ class Environment:
             log.exception("environment %s of %s cannot be made", self.id, self.version.function)
             self.feed(ev.SandboxLost(f"making the sandbox failed: {error}"))
         else:
-            if self.machine.is_gone:
+            if self._is_gone():
                 self._inside.close()
             else:
                 self.feed(ev.SandboxReady(specs.extensions))
+
+    def _is_gone(self) -> bool:
+        return self.machine.is_gone
 
     async def _fetch(self) -> Specifications:
         began = self._clock.monotonic()

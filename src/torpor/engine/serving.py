@@ -21,7 +21,7 @@ from torpor.model.function import FunctionVersion
 from torpor.model.invocation import Invocation
 from torpor.model.server import INITIALIZE, HealthCheck, Probe, ServerCall
 from torpor.sandbox.port import Sandbox
-from torpor.transport import ClientConnection, ClientLimits, Loss, LossKind, connect, encode_request
+from torpor.transport import AnswerFields, ClientConnection, ClientLimits, Loss, LossKind, connect, encode_request
 
 log = logging.getLogger(__name__)
 LOOPBACK = "127.0.0.1"
@@ -314,8 +314,8 @@ class _Inquiry:
     def informed(self, status: int, fields: RawFields) -> None:
         """Interim answers mean nothing here."""
 
-    def head(self, status: int, headers: RawFields) -> None:
-        self._head = (status, headers)
+    def head(self, status: int, headers: AnswerFields) -> None:
+        self._head = (status, headers.pairs)
 
     def data(self, chunk: bytes) -> None:
         self._body += chunk[: _ANSWER_MAX - len(self._body)]
@@ -329,7 +329,7 @@ class _Inquiry:
         if not self.answer.done():
             self.answer.set_exception(ConnectionError(loss.reason))
 
-    def upgraded(self, status: int, headers: RawFields, rest: bytes) -> None:
+    def upgraded(self, status: int, headers: AnswerFields, rest: bytes) -> None:
         self.lost(Loss(kind=LossKind.GARBAGE, reason="the server changed the protocol unasked", started=True))
 
     def writable(self) -> None:

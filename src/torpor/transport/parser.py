@@ -43,6 +43,19 @@ class RequestSink(Protocol):
         ...
 
 
+class _Gone:
+    """The sink of a parser that has been closed."""
+
+    def received(self, exchange: Exchange) -> None:
+        """Nobody hears of it."""
+
+    def continue_wanted(self) -> None:
+        """Nobody hears of it."""
+
+
+_GONE = _Gone()
+
+
 class StreamSink(Protocol):
     """Told of requests that are served before their body is complete, and of offers to change the protocol."""
 
@@ -203,7 +216,7 @@ class RequestParser:
     def close(self) -> None:
         """Break the reference cycles with llhttp's wrapper and the sink, so that nothing waits for the collector."""
         self._http = self._flow = None
-        del self._sink
+        self._sink = _GONE
 
     def _explain(self, error: Exception) -> Refusal | None:
         if self._refusal is not None:

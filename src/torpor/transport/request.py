@@ -1,10 +1,11 @@
 """Requests to a server inside, as bytes."""
 
 import re
+from collections.abc import Sequence
 from urllib.parse import quote
 
 from torpor.model.errors import InvalidRequest
-from torpor.transport.response import AnyHeaders, header_lines, to_bytes
+from torpor.transport.response import header_lines, to_bytes
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _UNSAFE = re.compile(r"[^!-~]+")
@@ -13,7 +14,9 @@ _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 _PLAIN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
 
 
-def encode_request(method: str, target: str, fields: AnyHeaders, length: int | None, *, upgrade: str = "") -> bytes:
+def encode_request(
+    method: str, target: str, fields: Sequence[tuple[str, str]] | bytes, length: int | None, *, upgrade: str = ""
+) -> bytes:
     """Request line and header fields up to the empty line.
 
     `length` is the body's in bytes, None if it comes in chunks; 0 is not said for methods that mean no body by it.

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 
 ErrorFace = Callable[[int, str], tuple[Sequence[tuple[str, str]], bytes]]
@@ -54,25 +54,21 @@ class _DateLine:
 _date = _DateLine()
 
 
-class FixedHeaders(tuple[tuple[str, str], ...]):
+class FixedHeaders:
     """Header fields that many answers share: checked and put together once."""
 
-    lines: bytes
-    dated: bool
-    """Whether they say when the answer was made."""
-    asked: tuple[int, int, bool, bool, bytes]
-    head: bytes
-    """The last head made with them, and for what: of short answers it is the same for a whole second."""
+    __slots__ = ("asked", "dated", "head", "lines")
 
-    def __new__(cls, headers: Iterable[tuple[str, str]]) -> "FixedHeaders":
-        fixed = super().__new__(cls, headers)
-        fixed.lines = header_lines(tuple(fixed))
-        fixed.dated = _is_dated(fixed.lines)
-        fixed.asked, fixed.head = (0, 0, False, False, b""), b""
-        return fixed
+    def __init__(self, headers: Sequence[tuple[str, str]]) -> None:
+        self.lines = header_lines(headers)
+        self.dated = _is_dated(self.lines)
+        """Whether they say when the answer was made."""
+        self.asked = (0, 0, False, False, b"")
+        self.head = b""
+        """The last head made with them, and for what: of short answers it is the same for a whole second."""
 
 
-AnyHeaders = Sequence[tuple[str, str]] | bytes
+AnyHeaders = Sequence[tuple[str, str]] | FixedHeaders | bytes
 """Header fields as pairs; or as bytes, each with its line end, from whoever saw to framing and line breaks itself."""
 
 

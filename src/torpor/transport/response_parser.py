@@ -55,15 +55,19 @@ class ClientLimits:
     and read."""
 
 
-class AnswerFields(list[tuple[bytes, bytes]]):
+class AnswerFields:
     """Header fields of an answer as they came, in order. An answer with the same head shares this object."""
 
-    kept: Any = None
-    """Whatever their reader made of them, so that it need not be made again."""
+    __slots__ = ("kept", "pairs")
+
+    def __init__(self) -> None:
+        self.pairs: list[tuple[bytes, bytes]] = []
+        self.kept: Any = None
+        """Whatever their reader made of them, so that it need not be made again."""
 
     def content_length(self) -> int | None:
         """Bytes of the body as the fields say; None if they do not say it."""
-        for name, value in self:
+        for name, value in self.pairs:
             if len(name) == len(_LENGTH) and name.lower() == _LENGTH:
                 return int(value) if value.strip().isdigit() else None
         return None
@@ -180,7 +184,7 @@ class ResponseParser:
         """The server has ended its side: that completes an answer without a length, and breaks any other."""
         if self.done:
             return None
-        if self.headers is not None and not any(name.lower() in (_LENGTH, _CODING) for name, _ in self._raw):
+        if self.headers is not None and not any(name.lower() in (_LENGTH, _CODING) for name, _ in self._raw.pairs):
             self.done = True
             return None
         if not self.started:
@@ -236,8 +240,8 @@ class ResponseParser:
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._in_head:
             return
-        self._raw.append((name, value))
-        if len(self._raw) > self.limits.header_count:
+        self._raw.pairs.append((name, value))
+        if len(self._raw.pairs) > self.limits.header_count:
             self._refuse(self._too_large())
         if len(name) == len(_CODING) and name.lower() == _CODING:
             self._check_coding(value)
@@ -293,10 +297,10 @@ class ResponseParser:
     def _check_coding(self, value: bytes) -> None:
         if value.strip().lower() != b"chunked":
             self._malformed("the only transfer coding understood is chunked")
-        if sum(name.lower() == _CODING for name, _ in self._raw) > 1:
+        if sum(name.lower() == _CODING for name, _ in self._raw.pairs) > 1:
             self._malformed("it names its transfer coding twice")
 
     def _weigh_head(self) -> None:
         """Exactly, where a body may have come with it."""
-        if sum(len(name) + len(value) + 4 for name, value in self._raw) > self.limits.header_bytes:
+        if sum(len(name) + len(value) + 4 for name, value in self._raw.pairs) > self.limits.header_bytes:
             self._refuse(self._too_large())

@@ -49,10 +49,12 @@ class PreparedPool:
     async def fill(self) -> None:
         """Make as many as are missing now, one after the other."""
         while not self._closed and len(self) < self._wanted():
-            prepared = await self._make()
-            if self._closed:
-                await prepared.discard()
-                return
+            await self._keep(await self._make())
+
+    async def _keep(self, prepared: PreparedSandbox) -> None:
+        if self._closed:
+            await prepared.discard()
+        else:
             self._idle.append(prepared)
 
     async def close(self) -> None:
