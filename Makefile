@@ -11,7 +11,7 @@ export EXTRAS PYTHON
 # With COMPILED=1 a target runs what `make wheel` builds, in place of the sources.
 ifneq ($(COMPILED),)
 TORPOR := $(READY) $(BUILT)/.ready
-export PYTHONPATH := $(BUILT)
+export PYTHONPATH := $(CURDIR)/$(BUILT)
 else
 TORPOR := $(READY)
 endif
