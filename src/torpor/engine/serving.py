@@ -21,7 +21,16 @@ from torpor.model.function import FunctionVersion
 from torpor.model.invocation import Invocation
 from torpor.model.server import INITIALIZE, HealthCheck, Probe, ServerCall
 from torpor.sandbox.port import Sandbox
-from torpor.transport import AnswerFields, ClientConnection, ClientLimits, Loss, LossKind, connect, encode_request
+from torpor.transport import (
+    AnswerFields,
+    ClientConnection,
+    ClientLimits,
+    Loss,
+    LossKind,
+    connect,
+    encode_request,
+    within,
+)
 
 log = logging.getLogger(__name__)
 LOOPBACK = "127.0.0.1"
@@ -54,7 +63,7 @@ class ServingInside:
         self._loop = asyncio.get_running_loop()
         self._sandbox: Sandbox | None = None
         self._place = ("", 0)
-        self._limits = ClientLimits(header_bytes=wire.head_max)
+        self._limits = ClientLimits(header_bytes=wire.head_max, connect_timeout=_CONNECT_WITHIN)
         self._idle: list[ClientConnection] = []
         self._running: dict[str, Delivery] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -172,8 +181,7 @@ class ServingInside:
         except SandboxUnavailable as error:
             raise ConnectionError(str(error)) from error
         try:
-            async with asyncio.timeout(_CONNECT_WITHIN):
-                connection = await connect(sock, self._place, self._limits)
+            connection = await connect(sock, self._place, self._limits)
         except BaseException:
             sock.close()
             raise
@@ -283,16 +291,18 @@ class ServingInside:
 
     async def _ask(self, call: ServerCall) -> tuple[int, RawFields, bytes]:
         """Raises OSError or TimeoutError if no complete answer comes."""
-        async with asyncio.timeout(call.timeout_s or None):
-            connection = await self._open()
-            inquiry = _Inquiry(self._loop)
-            try:
-                fields = call.fields or (("Host", self.address),)
-                connection.send(encode_request(call.method, call.target, fields, len(call.body)), call.body, inquiry)
-                answer = await inquiry.answer
-            except BaseException:
-                connection.abort()
-                raise
+        return await within(call.timeout_s or None, self._asked(call))
+
+    async def _asked(self, call: ServerCall) -> tuple[int, RawFields, bytes]:
+        connection = await self._open()
+        inquiry = _Inquiry(self._loop)
+        try:
+            fields = call.fields or (("Host", self.address),)
+            connection.send(encode_request(call.method, call.target, fields, len(call.body)), call.body, inquiry)
+            answer = await inquiry.answer
+        except BaseException:
+            connection.abort()
+            raise
         self.give_back(connection) if inquiry.reusable else connection.close()
         return answer
 

@@ -9,6 +9,7 @@ from torpor.transport.response import AnyHeaders, ErrorFace, FixedHeaders, heade
 from torpor.transport.response_parser import AnswerFields, ClientLimits, Loss, LossKind
 from torpor.transport.server import HttpServer, ServerStatistics, listen
 from torpor.transport.tunnel import Tunnel, splice
+from torpor.transport.waiting import within
 
 __all__ = [
     "AnswerFields",
@@ -37,4 +38,5 @@ __all__ = [
     "listen",
     "refused",
     "splice",
+    "within",
 ]

@@ -7,6 +7,7 @@ from typing import Protocol, cast
 
 from torpor.transport.response_parser import AnswerFields, ClientLimits, Loss, LossKind, ResponseParser
 from torpor.transport.tunnel import Tunnel
+from torpor.transport.waiting import within
 from torpor.transport.wheel import Timed, TimerWheel, ticks, wheel_of_loop
 from torpor.transport.writer import JOINED, Output
 
@@ -301,8 +302,7 @@ async def connect(sock: socket.socket, address: tuple[str, int], limits: ClientL
     """
     loop = asyncio.get_running_loop()
     try:
-        async with asyncio.timeout(limits.connect_timeout):
-            await loop.sock_connect(sock, address)
+        await within(limits.connect_timeout, loop.sock_connect(sock, address))
         _, connection = await loop.create_connection(lambda: ClientConnection(limits), sock=sock)
     except BaseException:
         sock.close()
