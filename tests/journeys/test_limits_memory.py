@@ -120,7 +120,7 @@ def test_environment_unused_for_the_idle_time_is_ended(make_server: MakeServer, 
     assert time.monotonic() - begun > 0.8
     assert function.phases()[-1]["phase"] == "shutdown"
     assert function.invoke().payload != boot
-    assert charged(server) == 256
+    eventually(lambda: charged(server) == 256, what="the memory of the one that ended given back")
 
 
 def test_environment_past_its_greatest_age_is_replaced_without_a_failed_call(
