@@ -3,13 +3,14 @@ SHELL := /bin/sh
 VENV := .venv
 PY := $(VENV)/bin/python
 ARGS ?=
+PLAIN ?=
 EXTRAS ?= dev
 READY := $(VENV)/.ready-$(EXTRAS)
 BUILT := build/compiled
 COMPILED ?=
 export EXTRAS PYTHON
 # With COMPILED=1 a target runs what `make wheel` builds, in place of the sources.
-ifneq ($(COMPILED),)
+ifeq ($(COMPILED),1)
 TORPOR := $(READY) $(BUILT)/.ready
 export PYTHONPATH := $(CURDIR)/$(BUILT)
 else
@@ -51,11 +52,11 @@ reference: $(READY) ## write docs/reference anew
 
 wheel: $(BUILT)/.ready ## dist/torpor-….whl, its hot path compiled for this Python and machine (needs a C compiler)
 
-$(BUILT)/.ready: $(READY) scripts/compile pyproject.toml $(shell find src -name '*.py')
+$(BUILT)/.ready: $(READY) scripts/compile pyproject.toml $(shell find src -name __pycache__ -prune -o -print)
 	@scripts/compile $(VENV) dist $(BUILT)
 
-bench: $(TORPOR) ## measure; the report says beside whom; make bench COMPILED=1
-	@$(PY) -m bench $(ARGS)
+bench: $(if $(PLAIN),$(READY),$(BUILT)/.ready) ## measure what `make wheel` builds, or the sources: make bench PLAIN=1
+	@PYTHONPATH=$(if $(PLAIN),,$(CURDIR)/$(BUILT)) $(PY) -m bench $(ARGS)
 
 clean: ## remove .venv and what tools left behind
 	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

@@ -33,6 +33,18 @@ def test_no_compiled_coroutine_waits_while_an_exception_passes_through_it() -> N
     assert found == []
 
 
+def test_no_compiled_class_statement_has_keywords() -> None:
+    """They are ignored: a struct would be neither frozen nor as it is encoded otherwise."""
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in _compiled()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef) and node.keywords
+    ]
+
+    assert found == []
+
+
 def test_the_compiler_believes_nothing_that_the_type_checker_cannot_tell() -> None:
     """Where a narrowed attribute changes behind the checker's back, only this setting says so."""
     assert PROJECT["tool"]["mypy"]["warn_unreachable"] is True

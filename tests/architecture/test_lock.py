@@ -7,8 +7,6 @@ from packaging.utils import canonicalize_name
 from tests.architecture.sources import ROOT
 
 LOCK = ROOT / "requirements-ci.lock"
-BUILD_TOOLS = frozenset(("setuptools",))
-"""Part of Python's own environments."""
 
 
 def _pins() -> list[Requirement]:
@@ -38,7 +36,7 @@ def _applies(need: Requirement, extras: set[str]) -> bool:
 
 
 def test_everything_a_fresh_clone_installs_is_pinned() -> None:
-    pinned = {canonicalize_name(pin.name) for pin in _pins()} | BUILD_TOOLS
+    pinned = {canonicalize_name(pin.name) for pin in _pins()}
 
     assert {name: asker for name, asker in _needed().items() if name not in pinned} == {}
 

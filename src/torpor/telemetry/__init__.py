@@ -1,7 +1,8 @@
 """Records and output in; logs and traces out."""
 
-from torpor.telemetry.history import END_OF_PHASE, History, PhaseEntry
-from torpor.telemetry.journal import Journal, LogEvent
+from torpor.telemetry.entries import LogEvent, PhaseEntry
+from torpor.telemetry.history import END_OF_PHASE, History
+from torpor.telemetry.journal import Journal
 from torpor.telemetry.output import OutputReader
 from torpor.telemetry.traces import Traces
 

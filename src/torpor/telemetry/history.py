@@ -2,32 +2,12 @@
 
 from collections import deque
 
-import msgspec
-
 from torpor.model.records import CodeFetched, InitEnded, InvocationEnded, Record, SandboxMade, ShutdownEnded
+from torpor.telemetry.entries import PhaseEntry
 
 KEPT = 10_000
 END_OF_PHASE = frozenset({CodeFetched, SandboxMade, InitEnded, InvocationEnded, ShutdownEnded})
 """The records that `History.note` is for."""
-
-
-class PhaseEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One phase of one environment. `time` is seconds since the epoch at its end, `duration` in seconds."""
-
-    function: str
-    environment: str
-    phase: str
-    """`fetch` (the code), `start` (the sandbox), `init`, `invoke` or `shutdown`; `reinit` is an Init that ran inside
-    the invocation listed after it."""
-    status: str
-    time: float
-    duration: float
-    exits: dict[str, str] = {}
-    """How each process ended, by its name: of a shutdown."""
-    cold: bool = False
-    """Of an invocation: it is the first since an Init."""
-    fetched: bool = False
-    """Of a fetch: the code was not on this host yet."""
 
 
 _Noted = tuple[str, str, Record, float]

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from torpor.model.errors import StoreUnavailable
+from torpor.telemetry.entries import LogEvent
 
 _log = logging.getLogger(__name__)
 
@@ -31,15 +32,6 @@ _NAME_MAX = 150
 """Longest folder name kept whole."""
 _FILE = "events.jsonl"
 _OLDER = "events.old.jsonl"
-
-
-class LogEvent(msgspec.Struct, frozen=True):
-    """One event: a number that grows within its group, milliseconds since the epoch, stream and text."""
-
-    number: int
-    time: float
-    stream: str
-    message: str
 
 
 class _Group:

@@ -9,7 +9,8 @@ import socket
 from collections.abc import Sequence
 
 from torpor.model.errors import InvalidRequest
-from torpor.telemetry.journal import Journal, LogEvent
+from torpor.telemetry.entries import LogEvent
+from torpor.telemetry.journal import Journal
 
 HEADER = b'{"format":"json","version":1}\n'
 _GROUP = "traces:"

@@ -23,7 +23,7 @@ from torpor.transport.wheel import TICK, Timed
 from torpor.transport.writer import ResponseWriter
 
 SLICE = 16 * 1024
-"""Bytes parsed in one go."""
+"""Bytes parsed in one go: also what bounds how deep a row of declined upgrades takes the parser."""
 
 _log = logging.getLogger("torpor.transport")
 _APPLICATION_FAILED = "The server failed to handle the request."

@@ -31,7 +31,7 @@ class Timed:
 class TimerWheel:
     """The deadlines of one event loop."""
 
-    __slots__ = ("__weakref__", "_count", "_slots", "_ticking", "now")
+    __slots__ = ("_count", "_slots", "_ticking", "now")
 
     def __init__(self) -> None:
         self.now = 1

@@ -14,7 +14,8 @@ from torpor.contracts.lambda_.failures_api import (
     not_built,
     render_failure,
 )
-from torpor.contracts.lambda_.invoking import InvokeRequest, invocation_of, render_outcome
+from torpor.contracts.lambda_.invoke_request import InvokeRequest
+from torpor.contracts.lambda_.invoking import invocation_of, render_outcome
 from torpor.contracts.lambda_.names import Place
 from torpor.contracts.lambda_.tracing import ACTIVE, Sampling, new_trace
 from torpor.contracts.lambda_.wire import ApiResponse

@@ -18,7 +18,8 @@ from torpor.contracts.lambda_ import (
 from torpor.contracts.lambda_.environment import Credentials
 from torpor.contracts.lambda_.identifiers import random_digits
 from torpor.contracts.lambda_.json_log import render_json
-from torpor.contracts.lambda_.platform_log import LogFacts, LogStyle, PlatformLog, stamp
+from torpor.contracts.lambda_.log_facts import LogFacts
+from torpor.contracts.lambda_.platform_log import LogStyle, PlatformLog, stamp
 from torpor.model.failure import Failure, FailureKind
 from torpor.model.function import FunctionVersion
 from torpor.model.image import STANDARD, Image, Layout

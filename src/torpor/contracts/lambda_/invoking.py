@@ -13,6 +13,7 @@ import msgspec
 
 from torpor.contracts.lambda_ import limits
 from torpor.contracts.lambda_.failures_api import ApiFailure
+from torpor.contracts.lambda_.invoke_request import InvokeRequest
 from torpor.contracts.lambda_.names import FunctionName, Place, function_name
 from torpor.contracts.lambda_.operations import api_model
 from torpor.contracts.lambda_.reading import read_input
@@ -30,19 +31,6 @@ _LOG_TYPES = frozenset(("None", "Tail"))
 _UTF8_REASONS = {"invalid start byte": "start", "invalid continuation byte": "middle"}
 _read_any = msgspec.json.Decoder(msgspec.Raw).decode
 _NOT_JSON = "Could not parse request body into json: Could not parse payload into json:"
-
-
-class InvokeRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A checked call of Invoke."""
-
-    function: FunctionName
-    kind: str
-    """`RequestResponse`, `Event` or `DryRun`."""
-    payload: bytes
-    wants_log: bool = False
-    client_context: str = ""
-    trace: str = ""
-    tenant: str = ""
 
 
 def parse_invoke(

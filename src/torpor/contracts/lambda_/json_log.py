@@ -10,7 +10,8 @@ import msgspec
 
 from torpor.contracts.lambda_ import failures
 from torpor.contracts.lambda_.environment import MANAGED, ON_DEMAND
-from torpor.contracts.lambda_.platform_log import LogFacts, PlatformLog, stamp
+from torpor.contracts.lambda_.log_facts import LogFacts
+from torpor.contracts.lambda_.platform_log import PlatformLog, stamp
 from torpor.model.failure import Failure
 from torpor.model.records import ExtensionReady, InitEnded, InitStarted, InvocationEnded, InvocationStarted, Record
 

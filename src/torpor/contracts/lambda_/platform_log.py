@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
-import msgspec
-
 from torpor.contracts.lambda_ import failures
+from torpor.contracts.lambda_.log_facts import LogFacts
 from torpor.contracts.lambda_.tracing import read_trace
 from torpor.model.failure import Failure, FailureKind
 from torpor.model.invocation import OutcomeStatus
@@ -24,20 +23,6 @@ class Billing(StrEnum):
     """Init is billed with the cold invocation; rounded up to whole milliseconds."""
     SAMPLES = "samples"
     """As the vendor's older samples show: without Init; failures cut to whole milliseconds."""
-
-
-class LogFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the lines say beside the record itself."""
-
-    function: str
-    version: str
-    memory_mb: int
-    memory_used_mb: int
-    runtime_version: str = ""
-    runtime_resource: str = ""
-    resource: str = ""
-    trace: str = ""
-    """The trace header of the invocation, if segments of it are recorded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
