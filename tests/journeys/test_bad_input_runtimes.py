@@ -205,7 +205,9 @@ def test_call_out_of_turn_is_refused_and_next_gives_the_same_event_again(stage: 
 
 @pytest.mark.parametrize("scene", ["too_large", "too_large_error"])
 @pytest.mark.parametrize("size", [RESPONSE_MAX + 1, 40 * MIB])
-def test_answer_that_is_too_large_is_told_to_runtime_and_caller(stage: Stage, scene: str, size: int) -> None:
+def test_answer_that_is_too_large_is_told_to_runtime_and_caller(deploy: Deploy, scene: str, size: int) -> None:
+    stage = Stage(deploy(_runtime(SCENES), MemorySize=1769, Timeout=60))  # sending it may take long on a busy host
+
     payload, error, told = stage.play(scene, size=size)
 
     assert json.loads(payload) == TOO_LARGE_FOR_CALLER
