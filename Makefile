@@ -52,7 +52,7 @@ reference: $(READY) ## write docs/reference anew
 
 wheel: $(BUILT)/.ready ## dist/torpor-….whl, its hot path compiled for this Python and machine (needs a C compiler)
 
-$(BUILT)/.ready: $(READY) scripts/compile pyproject.toml $(shell find src -name __pycache__ -prune -o -print)
+$(BUILT)/.ready: $(READY) scripts/compile pyproject.toml $(shell find src -name __pycache__ -prune -o -type f -print)
 	@scripts/compile $(VENV) dist $(BUILT)
 
 bench: $(if $(PLAIN),$(READY),$(BUILT)/.ready) ## measure what `make wheel` builds, or the sources: make bench PLAIN=1
