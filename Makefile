@@ -27,7 +27,7 @@ setup: $(READY) ## make .venv with Torpor, what its tests need, and the runtime 
 $(READY): pyproject.toml requirements-ci.lock scripts/setup scripts/find-python
 	@scripts/setup $(VENV) $(READY)
 
-demo: $(TORPOR) ## start a server, deploy three functions, run each cold and warm, stop
+demo: $(TORPOR) ## start a server, deploy functions and services of every style, run each cold and warm, stop
 	@$(PY) examples/demo.py $(ARGS)
 
 serve: $(TORPOR) ## run a server; make serve ARGS="--port 9000"

@@ -273,7 +273,7 @@ def test_requests_beyond_the_only_instance_queue_and_are_then_told_to_come_again
 
     statuses = [answer.status for answer in answers]
     assert set(statuses) == {200, 429}
-    assert 50 <= statuses.count(200) <= 110
+    assert 50 <= statuses.count(200) <= took / 0.1  # one after the other
     assert took < 13
     refused = next(answer for answer in answers if answer.status == 429)
     assert "waited 10 s" in refused.text and "--concurrency" in refused.text

@@ -180,11 +180,7 @@ class ServingInside:
             sock = await self._sandbox.open_socket()
         except SandboxUnavailable as error:
             raise ConnectionError(str(error)) from error
-        try:
-            connection = await connect(sock, self._place, self._limits)
-        except BaseException:
-            sock.close()
-            raise
+        connection = await connect(sock, self._place, self._limits)
         if not connection.idle:
             raise ConnectionError("the server closed the connection at once, or spoke first")
         connection.on_closed = partial(self._drop_idle, connection)
