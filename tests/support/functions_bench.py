@@ -20,9 +20,10 @@ from torpor.store.ports import CodeStore, MetadataStore
 
 
 def archive(content: str = "x = 1\n") -> bytes:
+    """The same content always gives the same bytes."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as package:
-        package.writestr("app.py", content)
+        package.writestr(zipfile.ZipInfo("app.py"), content)
     return buffer.getvalue()
 
 

@@ -217,6 +217,19 @@ async def test_server_that_closes_breaks_answers_off_that_were_begun() -> None:
 
 
 @on_each_loop
+async def test_what_was_sent_just_before_an_abort_arrives() -> None:
+    def app(exchange: Exchange) -> None:
+        exchange.begin(200)
+        exchange.write(b"abc")
+        exchange.abort()
+
+    async with serving(app) as server, await Peer.connect(server.port) as peer:
+        peer.send(GET % b"")
+        given = await peer.reader.read()
+        assert given.startswith(b"HTTP/1.1 200 ") and given.endswith(b"\r\n\r\n3\r\nabc\r\n")
+
+
+@on_each_loop
 async def test_abort_of_an_exchange_not_begun_closes_without_an_answer() -> None:
     async with serving(Exchange.abort) as server, await Peer.connect(server.port) as peer:
         peer.send(GET % b"")

@@ -101,8 +101,9 @@ class StreamedAnswer:
         self._carrier.finished(self._exchange)
 
     def abort(self) -> None:
-        """Close the connection so that what was sent cannot be taken for the whole."""
-        self._held = b""
+        """Close the connection so that what was sent cannot be taken for the whole. What was held back goes out before,
+        or the peer would be left without any answer."""
+        self._flush()
         self._carrier.break_off(self._exchange)
 
     def lose(self) -> None:
