@@ -229,6 +229,30 @@ async def test_what_was_sent_just_before_an_abort_arrives() -> None:
         assert given.startswith(b"HTTP/1.1 200 ") and given.endswith(b"\r\n\r\n3\r\nabc\r\n")
 
 
+WHOLE_HEADS = (
+    (b"HEAD", 200, 3, b""),
+    (b"HEAD", 200, None, b""),
+    (b"GET", 204, None, b""),
+    (b"GET", 304, 3, b""),
+    (b"GET", 200, 0, b""),
+    (b"GET", 200, 0, b"x"),
+)
+
+
+@on_each_loop
+async def test_head_that_would_be_the_whole_answer_does_not_leave_just_before_an_abort() -> None:
+    for method, status, length, body in WHOLE_HEADS:
+
+        def app(exchange: Exchange, status: int = status, length: int | None = length, body: bytes = body) -> None:
+            exchange.begin(status, (), length)
+            exchange.write(body)
+            exchange.abort()
+
+        async with serving(app) as server, await Peer.connect(server.port) as peer:
+            peer.send(method + b" / HTTP/1.1\r\n\r\n")
+            assert await peer.reader.read() == b"", (method, status, length, body)
+
+
 @on_each_loop
 async def test_abort_of_an_exchange_not_begun_closes_without_an_answer() -> None:
     async with serving(Exchange.abort) as server, await Peer.connect(server.port) as peer:

@@ -82,6 +82,7 @@ class StreamedAnswer:
 
     def _keep_last(self, data: bytes, left: int) -> bool:
         if left < 0:
+            self._held = b""  # with what was announced it could be whole
             self._exchange.abort()
             return False
         self._last += data
@@ -101,9 +102,11 @@ class StreamedAnswer:
         self._carrier.finished(self._exchange)
 
     def abort(self) -> None:
-        """Close the connection so that what was sent cannot be taken for the whole. What was held back goes out before,
-        or the peer would be left without any answer."""
-        self._flush()
+        """Close the connection so that what was sent cannot be taken for the whole. What was held back goes out before
+        if its framing shows that more was to come: else the peer would be left without any answer."""
+        if self._left > 0 or self._left == _CHUNKED or self._last:
+            self._flush()
+        self._held = b""
         self._carrier.break_off(self._exchange)
 
     def lose(self) -> None:
