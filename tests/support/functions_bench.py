@@ -1,14 +1,14 @@
 """A functions service with everything around it, in the hands of a test."""
 
 import asyncio
-import io
 import itertools
 import threading
-import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from tests.support import functions
 
 from torpor.model.account import PackageLimits, ReservationLimits
 from torpor.model.errors import StoreUnavailable
@@ -20,11 +20,7 @@ from torpor.store.ports import CodeStore, MetadataStore
 
 
 def archive(content: str = "x = 1\n") -> bytes:
-    """The same content always gives the same bytes."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as package:
-        package.writestr(zipfile.ZipInfo("app.py"), content)
-    return buffer.getvalue()
+    return functions.archive({"app.py": content})
 
 
 ARCHIVES = [archive("x = " + str(number) * 10) for number in range(3)]
