@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from tests.support.functions_bench import archive
 
 from torpor.model.errors import NotFound, StoreUnavailable
 from torpor.model.function import CodeRef
+from torpor.store import disk
 from torpor.store.code import DiskCodeStore
 from torpor.store.homes import DiskArchiveHome
 from torpor.store.layout import settle
@@ -183,3 +186,35 @@ def test_packages_of_a_former_layout_are_found_where_they_belong(tmp_path: Path)
     assert code.folder(ref) == f"{places['trees']}/{ref.digest}" and code.present(ref) and code.archive(ref)
     assert code.folder(built) == f"{places['built']}/{built.digest}" and code.present(built)
     assert sorted(os.listdir(tmp_path / "code")) == ["built", "trees"]
+
+
+@pytest.fixture
+def ordinary(tmp_path: Path) -> Iterator[Path]:
+    """A folder of its own, in the rights of an ordinary account."""
+    with tempfile.TemporaryDirectory() as folder:
+        if os.geteuid():
+            yield Path(folder)
+            return
+        os.chown(folder, 65534, 65534)
+        os.seteuid(65534)
+        try:
+            yield Path(folder)
+        finally:
+            os.seteuid(0)
+
+
+def test_folders_that_forbid_it_to_their_owner_are_removed_and_what_links_name_is_not(ordinary: Path) -> None:
+    kept = ordinary / "kept"
+    kept.mkdir(mode=0o500)
+    tree = ordinary / "tree"
+    for name, mode in (("locked/deep", 0o000), ("read-only", 0o555)):
+        (tree / name).mkdir(parents=True)
+        (tree / name / "file").touch()
+        (tree / name).chmod(mode)
+    (tree / "link").symlink_to(kept)
+    (tree / "locked").chmod(0o000)
+    tree.chmod(0o000)
+    disk.remove(str(tree))
+    assert os.listdir(ordinary) == ["kept"]
+    assert kept.stat().st_mode & 0o777 == 0o500
+    disk.remove(str(tree))

@@ -20,6 +20,7 @@ from torpor.model.errors import BuildFailed, PlatformError, SandboxUnavailable, 
 from torpor.sandbox.images import ImageCatalog
 from torpor.sandbox.port import ProcessExit, ProcessSpec, Sandbox, SandboxProvider, SandboxSpec, Stream
 from torpor.sandbox.server_image import LANG
+from torpor.store import disk
 from torpor.store.ports import Tree
 from torpor.store.unpacking import unpack
 
@@ -38,7 +39,7 @@ class SandboxBuilder:
         self._images = images
         self._folder = folder
         with _translated():
-            shutil.rmtree(folder, ignore_errors=True)
+            disk.remove(folder)
             os.makedirs(folder, mode=0o755, exist_ok=True)
 
     async def build(self, order: BuildOrder, on_output: Callable[[bytes], None]) -> Tree:
@@ -54,13 +55,13 @@ class SandboxBuilder:
             interpreters = await self._run(place, order, on_output)
             return Tree(folder=await asyncio.to_thread(_assemble, place, order.system_at, interpreters))
         except BaseException:
-            await asyncio.to_thread(shutil.rmtree, place, ignore_errors=True)
+            await asyncio.to_thread(disk.remove, place)
             raise
 
     async def discard(self, tree: Tree) -> None:
         """Remove what a build has left, the tree included if it was not moved away."""
         place = os.path.dirname(os.path.dirname(tree.folder))
-        await asyncio.to_thread(shutil.rmtree, place, ignore_errors=True)
+        await asyncio.to_thread(disk.remove, place)
 
     async def _run(self, place: str, order: BuildOrder, on_output: Callable[[bytes], None]) -> str:
         """Where the interpreters stood inside."""
@@ -164,7 +165,7 @@ def _assemble(place: str, system_at: str, interpreters: str) -> str:
     """One tree of what was saved: the application, and in it the changed system folders."""
     tree, system = f"{place}/result/code", f"{place}/result/system"
     with _translated():
-        shutil.rmtree(f"{place}/source", ignore_errors=True)
+        disk.remove(f"{place}/source")
         os.chmod(tree, 0o755)
         _remove(f"{tree}/{system_at}")
         if os.path.isdir(system):

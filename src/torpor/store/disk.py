@@ -4,9 +4,10 @@ import ctypes
 import errno
 import hashlib
 import os
+import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from torpor.model.errors import StoreUnavailable
 from torpor.store.unpacking import BLOCK
@@ -30,6 +31,24 @@ def write(path: str, content: bytes) -> None:
         rest = memoryview(content)
         while rest:
             rest = rest[target.write(rest[:BLOCK]) :]
+
+
+def remove(root: str) -> None:
+    """Remove a tree as far as possible, also where its folders forbid that to their owner: builds may leave such."""
+    shutil.rmtree(root, ignore_errors=True)
+    if not os.path.isdir(root):
+        return
+    _open_up(root)
+    for folder, names, _ in os.walk(root):
+        for name in names:  # before the walk enters them
+            _open_up(f"{folder}/{name}")
+    shutil.rmtree(root, ignore_errors=True)
+
+
+def _open_up(folder: str) -> None:
+    if not os.path.islink(folder):
+        with suppress(OSError):
+            os.chmod(folder, 0o700)
 
 
 def tree_bytes(root: str) -> int:

@@ -106,7 +106,7 @@ class Trees:
                 self._remove(digest, None)
         for name in self._names():
             if name.startswith(_UNFINISHED) and name not in self._under_way:
-                shutil.rmtree(f"{self._root}/{name}")
+                disk.remove(f"{self._root}/{name}")
 
     @contextmanager
     def _workplace(self) -> Iterator[str]:
@@ -118,7 +118,7 @@ class Trees:
         try:
             yield place
         finally:
-            shutil.rmtree(place, ignore_errors=True)
+            disk.remove(place)
             with self._lock:
                 self._under_way.discard(os.path.basename(place))
 
