@@ -6,6 +6,7 @@ from torpor.model.function import FunctionVersion
 from torpor.model.image import Image
 from torpor.model.invocation import Invocation
 from torpor.model.records import Record
+from torpor.model.start import Start
 
 
 class ServersOnly:
@@ -17,7 +18,13 @@ class ServersOnly:
     extension_wire = None
 
     def extension_variables(
-        self, version: FunctionVersion, image: Image, *, paths: Mapping[str, str], api_address: str
+        self,
+        version: FunctionVersion,
+        image: Image,
+        *,
+        paths: Mapping[str, str],
+        api_address: str,
+        start: Start = Start.ON_DEMAND,
     ) -> dict[str, str]:
         return {}
 

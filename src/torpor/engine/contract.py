@@ -12,6 +12,7 @@ from torpor.model.policy import LifecyclePolicy, ScalingPolicy
 from torpor.model.records import Record
 from torpor.model.runtime_calls import ExtensionCall, RuntimeCall
 from torpor.model.server import Probe, ServerCall
+from torpor.model.start import Start
 
 RawFields = Sequence[tuple[bytes, bytes]]
 """Header fields as they came over the wire."""
@@ -166,7 +167,9 @@ class Contract(Protocol):
     @property
     def processes_max(self) -> int: ...
 
-    def policy(self, version: FunctionVersion) -> LifecyclePolicy: ...
+    def policy(self, version: FunctionVersion, start: Start = Start.ON_DEMAND) -> LifecyclePolicy:
+        """`start` is how the environment comes to be ready, here and below."""
+        ...
 
     def scaling(self, version: FunctionVersion) -> ScalingPolicy: ...
 
@@ -201,12 +204,13 @@ class Contract(Protocol):
         api_address: str,
         log_stream: str,
         port: int,
+        start: Start,
     ) -> dict[str, str]:
         """The runtime's variables. `port` is where a server has to listen; 0 for pollers."""
         ...
 
     def extension_variables(
-        self, version: FunctionVersion, image: Image, *, paths: Mapping[str, str], api_address: str
+        self, version: FunctionVersion, image: Image, *, paths: Mapping[str, str], api_address: str, start: Start
     ) -> dict[str, str]:
         """What an external extension is given."""
         ...
@@ -226,7 +230,15 @@ class Contract(Protocol):
     def log_stream(self, version: FunctionVersion, environment_id: str, wall: float) -> str: ...
 
     def log_lines(
-        self, version: FunctionVersion, image: Image, record: Record, *, wall: float, memory_mb: int, trace: str
+        self,
+        version: FunctionVersion,
+        image: Image,
+        record: Record,
+        *,
+        wall: float,
+        memory_mb: int,
+        trace: str,
+        start: Start,
     ) -> list[str]:
         """The platform's own log events; `trace` is the header of the invocation if its trace is recorded."""
         ...

@@ -27,6 +27,7 @@ from torpor.model.function import FunctionVersion
 from torpor.model.invocation import Invocation, Outcome, OutcomeStatus
 from torpor.model.policy import RuntimeKind
 from torpor.model.records import CodeFetched, InitEnded, InvocationStarted, SandboxMade
+from torpor.model.start import Start
 from torpor.sandbox.images import RuntimeImage
 from torpor.sandbox.port import ProcessExit, Sandbox, SandboxStatistics, Stream
 
@@ -66,9 +67,11 @@ class Environment:
         image: RuntimeImage,
         around: Surroundings,
         owner: Owner,
+        start: Start = Start.ON_DEMAND,
     ) -> None:
         self.id = identity
         self.version = version
+        self.start = start
         self.key = version.key
         self.created = self.last_used = around.clock.monotonic()
         self.invocations = 0
@@ -87,7 +90,7 @@ class Environment:
         self._around = around
         self._owner = owner
         self._clock = around.clock
-        self.machine = EnvironmentMachine(contract.policy(version))
+        self.machine = EnvironmentMachine(contract.policy(version, start))
         self._specs: Specifications | None = None
         self.is_running = self.machine.is_running
         self.has_expired = self.machine.has_expired
@@ -99,7 +102,7 @@ class Environment:
         self._done: dict[str, Done] = {}
         self._deadlines = Deadlines(around.loop, around.clock, lambda timer: self.feed(ev.DeadlineReached(timer)))
         self._sandbox: Sandbox | None = None
-        self._reports = Reports(identity, version, contract, image, around, has_workers=self.has_workers)
+        self._reports = Reports(identity, version, contract, image, around, start, has_workers=self.has_workers)
         self.log_stream = self._reports.log_stream
         self._transcript = self._reports.transcript
         self._tracer = self._reports.tracer
@@ -233,7 +236,7 @@ class Environment:
     async def _fetch(self) -> Specifications:
         began = self._clock.monotonic()
         specs, fetched = await fetched_specifications(
-            self.version, self._contract, self._image, self._around.fetch_code
+            self.version, self._contract, self._image, self.start, self._around.fetch_code
         )
         self._note_stage(CodeFetched, began, fetched=fetched)
         return specs

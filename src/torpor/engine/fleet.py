@@ -11,6 +11,7 @@ from torpor.engine.environment import Environment, Owner
 from torpor.engine.groups import Group, Key
 from torpor.engine.surroundings import Surroundings
 from torpor.model.function import FunctionVersion
+from torpor.model.start import Start
 from torpor.sandbox.images import ImageCatalog
 from torpor.scheduling import IdleView, overdue
 
@@ -78,14 +79,14 @@ class Fleet:
             self.memory.charge(environment, needed)
         return environment
 
-    def start(self, group: Group) -> Environment | None:
+    def start(self, group: Group, start: Start = Start.ON_DEMAND) -> Environment | None:
         """Start one; None if there is no memory. Raises RuntimeMissing."""
         version = group.version
         if not self.memory.admit(None, version.memory_mb):
             return None
         contract = self._contracts[version.contract]
         image = self._images.resolve(contract.image(version.runtime))
-        environment = Environment(uuid.uuid4().hex, version, contract, image, self._around, self._owner)
+        environment = Environment(uuid.uuid4().hex, version, contract, image, self._around, self._owner, start)
         self.memory.charge(environment, version.memory_mb)
         group.members[environment.id] = environment
         task = self._around.loop.create_task(environment.provision())

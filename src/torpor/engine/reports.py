@@ -12,6 +12,7 @@ from torpor.model.failure import Answer, Failure, FailureKind
 from torpor.model.function import FunctionVersion
 from torpor.model.invocation import Invocation, Outcome, OutcomeStatus
 from torpor.model.records import InitEnded, InvocationEnded, Record
+from torpor.model.start import Start
 from torpor.sandbox.images import RuntimeImage
 from torpor.sandbox.port import Sandbox
 from torpor.telemetry import END_OF_PHASE
@@ -35,6 +36,7 @@ class Reports:
         contract: Contract,
         image: RuntimeImage,
         around: Surroundings,
+        start: Start,
         *,
         has_workers: bool,
     ) -> None:
@@ -49,7 +51,7 @@ class Reports:
         traced = contract.is_traced(version)
         self.tracer = Tracer(version, self.log_stream, contract, around.traces) if traced else None
         self.transcript = Transcript(
-            around.journal, version, self.log_stream, contract, image, self._memory_mb, self.tracer
+            around.journal, version, self.log_stream, contract, image, self._memory_mb, start, self.tracer
         )
         self.logs_all = self.tracer is not None or contract.logs_every_invocation
         """Whether records of invocations that went well are more than history."""

@@ -9,6 +9,7 @@ from torpor.engine.extensions import external_extensions
 from torpor.engine.surroundings import FetchCode
 from torpor.lifecycle import EXTENSIONS, RUNTIME
 from torpor.model.function import FunctionVersion
+from torpor.model.start import Start
 from torpor.sandbox.images import RuntimeImage
 from torpor.sandbox.port import ProcessSpec, Sandbox, SandboxSpec
 
@@ -17,11 +18,18 @@ class Specifications:
     """Made once the version's code lies in folders of the host."""
 
     def __init__(
-        self, version: FunctionVersion, contract: Contract, image: RuntimeImage, code: str, layers: Sequence[str]
+        self,
+        version: FunctionVersion,
+        contract: Contract,
+        image: RuntimeImage,
+        start: Start,
+        code: str,
+        layers: Sequence[str],
     ) -> None:
         self._version = version
         self._contract = contract
         self._image = image
+        self._start = start
         self._code = code
         self._layers = tuple(layers)
         self._place = contract.layout(version).code_at
@@ -77,6 +85,7 @@ class Specifications:
                 api_address=sandbox.api_address,
                 log_stream=log_stream,
                 port=sandbox.server_port(version.server.port) if version.server is not None else 0,
+                start=self._start,
             ),
             clone=self._image.clone_module is not None and contract.may_clone(version),
             framed_log_variable=contract.framed_log_variable(version),
@@ -89,7 +98,11 @@ class Specifications:
             name=agent,
             argv=(f"{paths['opt']}/{agent}",),
             environment=self._contract.extension_variables(
-                self._version, self._image.placed(paths), paths=paths, api_address=sandbox.api_address
+                self._version,
+                self._image.placed(paths),
+                paths=paths,
+                api_address=sandbox.api_address,
+                start=self._start,
             ),
         )
 
@@ -101,7 +114,7 @@ class Specifications:
 
 
 async def fetched_specifications(
-    version: FunctionVersion, contract: Contract, image: RuntimeImage, fetch: FetchCode
+    version: FunctionVersion, contract: Contract, image: RuntimeImage, start: Start, fetch: FetchCode
 ) -> tuple[Specifications, bool]:
     """The specifications of a version's environment, its packages brought to this host; and whether one of them had
     to be. Raises StoreUnavailable."""
@@ -111,4 +124,4 @@ async def fetched_specifications(
         folder, new = await fetch(layer)
         layers.append(folder)
         fetched = fetched or new
-    return Specifications(version, contract, image, code, layers), fetched
+    return Specifications(version, contract, image, start, code, layers), fetched

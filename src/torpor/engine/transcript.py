@@ -8,6 +8,7 @@ from torpor.engine.tracing import Tracer
 from torpor.model.function import FunctionVersion
 from torpor.model.image import Image
 from torpor.model.records import InvocationEnded, InvocationStarted, Record
+from torpor.model.start import Start
 from torpor.sandbox.port import Stream
 from torpor.telemetry import Journal, OutputReader
 
@@ -33,6 +34,7 @@ class Transcript:
         contract: Contract,
         image: Image,
         memory_mb: Callable[[], int],
+        start: Start = Start.ON_DEMAND,
         tracer: Tracer | None = None,
     ) -> None:
         self._journal = journal
@@ -42,6 +44,7 @@ class Transcript:
         self._stream = stream
         self._contract = contract
         self._memory_mb = memory_mb
+        self._start = start
         self._tracer = tracer
         self._output = OutputReader()
         self._noted: list[tuple[Record, float]] = []
@@ -81,7 +84,7 @@ class Transcript:
         tracer = self._tracer
         trace = tracer.trace_of(record) if tracer is not None else ""
         lines = self._contract.log_lines(
-            self._version, self._image, record, wall=wall, memory_mb=memory_mb, trace=trace
+            self._version, self._image, record, wall=wall, memory_mb=memory_mb, trace=trace, start=self._start
         )
         if lines:
             self._append(wall, lines)

@@ -21,6 +21,7 @@ from torpor.model.function import FunctionVersion
 from torpor.model.image import Image, Layout
 from torpor.model.policy import LifecyclePolicy, ScalingPolicy
 from torpor.model.records import InitEnded, InvocationEnded, Record
+from torpor.model.start import Start
 
 _LOGGED = (FailureKind.TIMEOUT, FailureKind.EXIT, FailureKind.NO_ANSWER, FailureKind.CANCELLED)
 
@@ -43,7 +44,7 @@ class FunctionComputeContract(ServersOnly):
     def server_wire(self) -> FunctionComputeServerWire:
         return FunctionComputeServerWire(credentials=self.credentials)
 
-    def policy(self, version: FunctionVersion) -> LifecyclePolicy:
+    def policy(self, version: FunctionVersion, start: Start = Start.ON_DEMAND) -> LifecyclePolicy:
         return policy.instance_policy(version, start_limit=self.start_limit, grace=self.grace)
 
     def scaling(self, version: FunctionVersion) -> ScalingPolicy:
@@ -80,6 +81,7 @@ class FunctionComputeContract(ServersOnly):
         api_address: str,
         log_stream: str,
         port: int = 0,
+        start: Start = Start.ON_DEMAND,
     ) -> dict[str, str]:
         return environment.variables(
             version,
@@ -96,7 +98,15 @@ class FunctionComputeContract(ServersOnly):
         return names.instance_id(environment_id, classic=names.is_classic(version))
 
     def log_lines(
-        self, version: FunctionVersion, image: Image, record: Record, *, wall: float, memory_mb: int, trace: str = ""
+        self,
+        version: FunctionVersion,
+        image: Image,
+        record: Record,
+        *,
+        wall: float,
+        memory_mb: int,
+        trace: str = "",
+        start: Start = Start.ON_DEMAND,
     ) -> list[str]:
         """Runtimes print their own marks; the platform adds only what no runtime could (1.6)."""
         failure = record.failure if isinstance(record, InvocationEnded | InitEnded) else None

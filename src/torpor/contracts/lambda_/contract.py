@@ -26,6 +26,7 @@ from torpor.model.image import STANDARD, Image, Layout
 from torpor.model.invocation import Invocation
 from torpor.model.policy import LifecyclePolicy, ScalingPolicy, WhenFull
 from torpor.model.records import InitStarted, Record, RuntimeDone
+from torpor.model.start import Start
 
 BOOTSTRAPS = ("/var/runtime/bootstrap", *failures.BOOTSTRAPS)
 WRAPPER = "AWS_LAMBDA_EXEC_WRAPPER"
@@ -50,8 +51,9 @@ class LambdaContract:
     files_max = limits.FILES_MAX
     processes_max = limits.PROCESSES_MAX
 
-    def policy(self, version: FunctionVersion) -> LifecyclePolicy:
-        return policy.standard_policy(init_limit=self.init_limit, single_use=self.single_use)
+    def policy(self, version: FunctionVersion, start: Start = Start.ON_DEMAND) -> LifecyclePolicy:
+        limit = self.init_limit if start is Start.ON_DEMAND else policy.extended_init_limit(version)
+        return policy.standard_policy(init_limit=limit, single_use=self.single_use)
 
     def scaling(self, version: FunctionVersion) -> ScalingPolicy:
         return ScalingPolicy(
@@ -90,6 +92,7 @@ class LambdaContract:
         api_address: str,
         log_stream: str,
         port: int = 0,
+        start: Start = Start.ON_DEMAND,
     ) -> dict[str, str]:
         return environment.runtime_variables(
             version,
@@ -99,12 +102,19 @@ class LambdaContract:
             log_stream=log_stream,
             credentials=self.credentials,
             endpoint_url=self.endpoint_url,
+            start=start,
         )
 
     def extension_variables(
-        self, version: FunctionVersion, image: Image, *, paths: Mapping[str, str], api_address: str
+        self,
+        version: FunctionVersion,
+        image: Image,
+        *,
+        paths: Mapping[str, str],
+        api_address: str,
+        start: Start = Start.ON_DEMAND,
     ) -> dict[str, str]:
-        own = self.variables(version, image, paths=paths, api_address=api_address, log_stream="")
+        own = self.variables(version, image, paths=paths, api_address=api_address, log_stream="", start=start)
         return environment.extension_variables(version, own)
 
     def framed_log_variable(self, version: FunctionVersion) -> str:
@@ -120,11 +130,19 @@ class LambdaContract:
         return environment.log_stream(version, environment_id, wall)
 
     def log_lines(
-        self, version: FunctionVersion, image: Image, record: Record, *, wall: float, memory_mb: int, trace: str = ""
+        self,
+        version: FunctionVersion,
+        image: Image,
+        record: Record,
+        *,
+        wall: float,
+        memory_mb: int,
+        trace: str = "",
+        start: Start = Start.ON_DEMAND,
     ) -> list[str]:
         if type(record) is RuntimeDone:
             return []
-        facts = log_facts(version, image, record, memory_mb, trace)
+        facts = log_facts(version, image, record, memory_mb, trace, environment.initialization(start))
         if version.log_format == "JSON":
             return render_json(record, facts, wall, self.log)
         return self.log.render(record, facts, wall)
@@ -152,7 +170,9 @@ class LambdaContract:
         return failures.error_type(failure), failures.payload(failure, request_id)
 
 
-def log_facts(version: FunctionVersion, image: Image, record: Record, memory_mb: int, trace: str) -> LogFacts:
+def log_facts(
+    version: FunctionVersion, image: Image, record: Record, memory_mb: int, trace: str, initialization: str
+) -> LogFacts:
     """What the lines of a record say beside it; `memory_mb` is the most the environment has used."""
     name = resource = ""
     if isinstance(record, InitStarted):
@@ -166,4 +186,5 @@ def log_facts(version: FunctionVersion, image: Image, record: Record, memory_mb:
         runtime_resource=resource,
         resource=f"{version.resource}:{version.version}",
         trace=trace,
+        initialization=initialization,
     )

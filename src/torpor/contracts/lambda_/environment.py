@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from torpor.model.function import FunctionVersion
+from torpor.model.start import Start
 
 XRAY_DAEMON = "169.254.100.1"
 XRAY_PORT = "2000"
@@ -64,9 +65,14 @@ _RUNTIME_OWN = frozenset({"LC_CTYPE", "NODE_PATH", "PYTHONPATH"})
 FRAMED_LOG_VARIABLE = "_LAMBDA_TELEMETRY_LOG_FD"
 WORKER_LOG_VARIABLE = "_LAMBDA_TELEMETRY_LOG_FD_PROVIDER_SOCKET"
 
-ON_DEMAND = "on-demand"
 MANAGED = "lambda-managed-instances"
-"""Types of initialisation, as functions and logs see them."""
+"""The type of initialisation of managed instances, as functions and logs see it."""
+_TYPES = {
+    Start.ON_DEMAND: "on-demand",
+    Start.PROVISIONED: "provisioned-concurrency",
+    Start.SAVED: "snap-start",
+    Start.RESTORED: "snap-start",
+}
 
 _INITIALIZATION_TYPE = "AWS_LAMBDA_INITIALIZATION_TYPE"
 _LOG_FORMAT = "AWS_LAMBDA_LOG_FORMAT"
@@ -91,6 +97,7 @@ def runtime_variables(
     log_stream: str,
     credentials: Credentials,
     endpoint_url: str = "",
+    start: Start = Start.ON_DEMAND,
 ) -> dict[str, str]:
     """The runtime's variables, merged as contract 6 orders: customer, then platform, credentials, reserved."""
     managed = not version.runtime.startswith("provided")
@@ -104,7 +111,7 @@ def runtime_variables(
         "AWS_LAMBDA_FUNCTION_NAME": version.function,
         "AWS_LAMBDA_FUNCTION_VERSION": version.version,
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(version.memory_mb),
-        _INITIALIZATION_TYPE: ON_DEMAND,
+        _INITIALIZATION_TYPE: initialization(start),
         "AWS_LAMBDA_LOG_GROUP_NAME": version.log_group,
         "AWS_LAMBDA_LOG_STREAM_NAME": log_stream,
         "AWS_LAMBDA_RUNTIME_API": api_address,
@@ -123,6 +130,11 @@ def runtime_variables(
     if endpoint_url:
         variables.setdefault("AWS_ENDPOINT_URL", endpoint_url)
     return variables
+
+
+def initialization(start: Start) -> str:
+    """The type of a standard environment's initialisation, as functions and logs see it."""
+    return _TYPES[start]
 
 
 def extension_variables(version: FunctionVersion, runtime: Mapping[str, str]) -> dict[str, str]:

@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 
 from torpor.contracts.lambda_ import failures
-from torpor.contracts.lambda_.environment import MANAGED, ON_DEMAND
 from torpor.contracts.lambda_.log_facts import LogFacts
 from torpor.contracts.lambda_.platform_log import PlatformLog, stamp
 from torpor.model.failure import Failure
@@ -39,9 +38,9 @@ def _managed_events(
             outcome["errorType"] = error_type(record.failure)
         return [("platform.report", outcome | {"metrics": {"durationMs": _ms(record.duration)}})]
     if isinstance(record, InitStarted):
-        return [("platform.initStart", _init_start(record, facts, MANAGED))]
+        return [("platform.initStart", _init_start(record, facts))]
     if isinstance(record, InitEnded):
-        return _init_ended(record, MANAGED, error_type)
+        return _init_ended(record, facts, error_type)
     if isinstance(record, ExtensionReady):
         return [_extension(record)]
     return []
@@ -53,9 +52,9 @@ def _events(record: Record, facts: LogFacts, log: PlatformLog) -> list[tuple[str
     if isinstance(record, InvocationEnded):
         return _ended(record, facts, log)
     if isinstance(record, InitStarted):
-        return [("platform.initStart", _init_start(record, facts, ON_DEMAND))]
+        return [("platform.initStart", _init_start(record, facts))]
     if isinstance(record, InitEnded) and record.failure is not None:
-        return _init_ended(record, ON_DEMAND, failures.error_type)
+        return _init_ended(record, facts, failures.error_type)
     if isinstance(record, ExtensionReady):
         return [_extension(record)]
     return []
@@ -65,16 +64,18 @@ def _extension(record: ExtensionReady) -> tuple[str, dict[str, Any]]:
     return ("platform.extension", {"name": record.name, "state": "Ready", "events": list(record.events)})
 
 
-def _init_start(record: InitStarted, facts: LogFacts, kind: str) -> dict[str, Any]:
-    body = {"initializationType": kind, "phase": _phase(record.within_invocation)}
+def _init_start(record: InitStarted, facts: LogFacts) -> dict[str, Any]:
+    body = {"initializationType": facts.initialization, "phase": _phase(record.within_invocation)}
     if facts.runtime_version:
         body |= {"runtimeVersion": facts.runtime_version, "runtimeVersionArn": facts.runtime_resource}
     return body | {"functionName": facts.function, "functionVersion": facts.version}
 
 
-def _init_ended(record: InitEnded, kind: str, error_type: Callable[[Failure], str]) -> list[tuple[str, dict[str, Any]]]:
+def _init_ended(
+    record: InitEnded, facts: LogFacts, error_type: Callable[[Failure], str]
+) -> list[tuple[str, dict[str, Any]]]:
     body: dict[str, Any] = {
-        "initializationType": kind,
+        "initializationType": facts.initialization,
         "phase": _phase(record.within_invocation),
         "status": str(record.status),
     }

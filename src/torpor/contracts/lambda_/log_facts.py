@@ -15,3 +15,5 @@ class LogFacts(msgspec.Struct, frozen=True, kw_only=True):
     resource: str = ""
     trace: str = ""
     """The trace header of the invocation, if segments of it are recorded."""
+    initialization: str = ""
+    """The environment's type of initialisation."""

@@ -12,6 +12,7 @@ from torpor.model.image import STANDARD, Image, Layout
 from torpor.model.invocation import Invocation
 from torpor.model.policy import LifecyclePolicy, ScalingPolicy, WhenFull
 from torpor.model.records import Record
+from torpor.model.start import Start
 
 OUT_OF_MEMORY = "Runtime.OutOfMemory"
 
@@ -31,7 +32,7 @@ class ManagedContract:
     processes_max = limits.PROCESSES_MAX + limits.MANAGED_CONCURRENCY_MAX
     """Each worker may be a process of its own."""
 
-    def policy(self, version: FunctionVersion) -> LifecyclePolicy:
+    def policy(self, version: FunctionVersion, start: Start = Start.ON_DEMAND) -> LifecyclePolicy:
         return policy.managed_policy(version)
 
     def scaling(self, version: FunctionVersion) -> ScalingPolicy:
@@ -67,12 +68,19 @@ class ManagedContract:
         api_address: str,
         log_stream: str,
         port: int = 0,
+        start: Start = Start.ON_DEMAND,
     ) -> dict[str, str]:
         own = self.standard.variables(version, image, paths=paths, api_address=api_address, log_stream=log_stream)
         return environment.managed_variables(version, own)
 
     def extension_variables(
-        self, version: FunctionVersion, image: Image, *, paths: Mapping[str, str], api_address: str
+        self,
+        version: FunctionVersion,
+        image: Image,
+        *,
+        paths: Mapping[str, str],
+        api_address: str,
+        start: Start = Start.ON_DEMAND,
     ) -> dict[str, str]:
         own = self.variables(version, image, paths=paths, api_address=api_address, log_stream="")
         return environment.managed_extension_variables(version, own)
@@ -92,9 +100,18 @@ class ManagedContract:
         return self.standard.log_stream(version, environment_id, wall)
 
     def log_lines(
-        self, version: FunctionVersion, image: Image, record: Record, *, wall: float, memory_mb: int, trace: str = ""
+        self,
+        version: FunctionVersion,
+        image: Image,
+        record: Record,
+        *,
+        wall: float,
+        memory_mb: int,
+        trace: str = "",
+        start: Start = Start.ON_DEMAND,
     ) -> list[str]:
-        return render_managed(record, log_facts(version, image, record, memory_mb, trace), wall, error_type)
+        facts = log_facts(version, image, record, memory_mb, trace, environment.MANAGED)
+        return render_managed(record, facts, wall, error_type)
 
     def is_traced(self, version: FunctionVersion) -> bool:
         return self.standard.is_traced(version)

@@ -35,12 +35,16 @@ def standard_policy(*, init_limit: float = limits.INIT_LIMIT, single_use: bool =
     )
 
 
+def extended_init_limit(version: FunctionVersion) -> float:
+    """Of an Init that no invocation waits for (1.1)."""
+    return min(max(limits.EXTENDED_INIT_FLOOR, version.timeout_s), limits.EXTENDED_INIT_CEILING)
+
+
 def managed_policy(version: FunctionVersion) -> LifecyclePolicy:
     """Managed instances: as many invocations at once as the version says, never frozen, replaced after a failure."""
-    longest = max(limits.EXTENDED_INIT_FLOOR, version.timeout_s)
     return LifecyclePolicy(
         runtime_kind=RuntimeKind.PARALLEL_POLLER,
-        init_limit=min(longest, limits.EXTENDED_INIT_CEILING),
+        init_limit=extended_init_limit(version),
         init_failure=InitFailure.REPLACE,
         slots=version.concurrency,
         timeout_scope=FailureScope.INVOCATION,

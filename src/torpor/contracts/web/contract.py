@@ -13,6 +13,7 @@ from torpor.model.function import FunctionVersion
 from torpor.model.image import Image, Layout
 from torpor.model.policy import LifecyclePolicy, ScalingPolicy
 from torpor.model.records import Record
+from torpor.model.start import Start
 
 IMAGE = "server"
 """The image that has whatever interpreters the host has, and no client of ours."""
@@ -33,7 +34,7 @@ class WebContract(ServersOnly):
     def server_wire(self) -> WebWire:
         return WebWire(self.start_limit)
 
-    def policy(self, version: FunctionVersion) -> LifecyclePolicy:
+    def policy(self, version: FunctionVersion, start: Start = Start.ON_DEMAND) -> LifecyclePolicy:
         return policy.policy(version, start_limit=self.start_limit)
 
     def scaling(self, version: FunctionVersion) -> ScalingPolicy:
@@ -71,6 +72,7 @@ class WebContract(ServersOnly):
         api_address: str,
         log_stream: str,
         port: int = 0,
+        start: Start = Start.ON_DEMAND,
     ) -> dict[str, str]:
         return environment.server_variables(version, image.environment, paths.get("task", environment.APP), port)
 
@@ -78,7 +80,15 @@ class WebContract(ServersOnly):
         return environment.log_stream(environment_id, wall)
 
     def log_lines(
-        self, version: FunctionVersion, image: Image, record: Record, *, wall: float, memory_mb: int, trace: str = ""
+        self,
+        version: FunctionVersion,
+        image: Image,
+        record: Record,
+        *,
+        wall: float,
+        memory_mb: int,
+        trace: str = "",
+        start: Start = Start.ON_DEMAND,
     ) -> list[str]:
         return platform_log.lines(version, record)
 
