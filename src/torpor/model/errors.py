@@ -95,6 +95,10 @@ class BuildFailed(FunctionError):
         self.code = code
 
 
+class NotSavable(FunctionError):
+    """A process holds something that a snapshot cannot contain; the message says what."""
+
+
 class PlatformError(TorporError):
     """Torpor or its host could not do its part."""
 

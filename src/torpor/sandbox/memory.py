@@ -21,6 +21,7 @@ from torpor.sandbox.port import (
     Capability,
     Isolation,
     ProcessExit,
+    ProcessImage,
     ProcessSpec,
     ProviderStatistics,
     SandboxListener,
@@ -241,6 +242,10 @@ class MemorySandbox:
         self._gone = True
         self._written.clear()
         self.tmp.clear()
+
+    async def checkpoint(self, name: str) -> ProcessImage:
+        """There is no process to save."""
+        raise SandboxUnavailable("Sandboxes in memory cannot save a process.")
 
     async def save(self, folder: str) -> None:
         """Copy the code."""

@@ -6,6 +6,7 @@ blocks, except the two coroutines `create` and `destroy`. What happens inside is
 always from the event loop's thread. After a sandbox has died or was destroyed every call on it is a calm no-op.
 """
 
+import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -63,6 +64,24 @@ class SandboxSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessImage:
+    """A saved process, to go on from where it was in any number of sandboxes of the same runtime, code and layers.
+
+    Open files in memory, sealed; whoever holds the image may read and map them."""
+
+    layout: int
+    """What the process held, in the launcher's own form."""
+    memory: int
+    files: int
+    """An archive of `/tmp`; empty if there was nothing."""
+
+    def close(self) -> None:
+        """Give the memory back once no process uses it."""
+        for descriptor in (self.layout, self.memory, self.files):
+            os.close(descriptor)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessSpec:
     """One process to start inside."""
 
@@ -82,6 +101,9 @@ class ProcessSpec:
     output, with a connection for each stream; see `SandboxListener.worker_output`."""
     worker_connections: int = 1024
     """How many of those are open at once; further ones wait until one ends."""
+    image: ProcessImage | None = None
+    """If set, the process goes on from there instead of running `argv`; `environment` and `cwd` are then the saved
+    one's. Its connections are closed, as if by their peers; its output goes where this sandbox's does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,6 +230,11 @@ class Sandbox(Protocol):
         ...
 
     def statistics(self) -> SandboxStatistics: ...
+
+    async def checkpoint(self, name: str) -> ProcessImage:
+        """Save a process that waits for something, and end it; the image is the caller's to close. Its exit is told as
+        any other. Raises NotSavable if it holds what cannot be saved, and SandboxUnavailable."""
+        ...
 
     async def save(self, folder: str) -> None:
         """Keep what a `writable` sandbox holds in an empty folder of the host.

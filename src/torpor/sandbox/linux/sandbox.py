@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from torpor.model.errors import SandboxUnavailable
+from torpor.model.errors import NotSavable, SandboxUnavailable
 from torpor.sandbox.gauge import Gauge
 from torpor.sandbox.images import RuntimeImage
 from torpor.sandbox.launcher import places, wire
@@ -18,6 +18,7 @@ from torpor.sandbox.linux.sockets import SocketStock
 from torpor.sandbox.output import OutputReader
 from torpor.sandbox.port import (
     ProcessExit,
+    ProcessImage,
     ProcessSpec,
     SandboxListener,
     SandboxSpec,
@@ -85,6 +86,7 @@ class LinuxSandbox:
         self._dead = False
         self._destroying: asyncio.Task[None] | None = None
         self._saving: asyncio.Future[str] | None = None
+        self._checkpoint: asyncio.Future[ProcessImage] | None = None
         descriptor, prepared.output = prepared.output, -1
         self._output = OutputReader(loop, descriptor, self._deliver_output)
         self._set_limits()
@@ -129,6 +131,9 @@ class LinuxSandbox:
         writers: tuple[int, ...] = ()
         if process.framed_log_variable:
             writers = (self._open_framed(process.name),)
+        saved = process.image
+        if saved is not None:
+            writers += tuple(os.dup(part) for part in (saved.layout, saved.memory, saved.files))
         self._running.add(process.name)
         self._worker_limits[process.name] = process.worker_connections
         self._killed.discard(process.name)
@@ -207,6 +212,14 @@ class LinuxSandbox:
             processes=self._controls.processes(),
         )
 
+    async def checkpoint(self, name: str) -> ProcessImage:
+        if self._dead or name not in self._running or self._checkpoint is not None:
+            raise SandboxUnavailable(f"The process {name} is gone or is being saved already.")
+        self._killed.add(name)
+        taken = self._checkpoint = self._loop.create_future()
+        self._prepared.channel.send({"do": "checkpoint", "name": name, "framed": name in self._framed})
+        return await asyncio.shield(taken)
+
     async def save(self, folder: str) -> None:
         if not self._spec.writable:
             raise SandboxUnavailable(f"The sandbox {self.name} cannot be changed, so there is nothing to save.")
@@ -232,6 +245,8 @@ class LinuxSandbox:
         event = message["event"]
         if event == "sockets":
             self._sockets.deliver(descriptors, message["lacking"])
+        elif event == "checkpointed":
+            self._end_checkpoint(message, descriptors)
         elif event == "workers" and not self._dead:
             listening = socket.socket(fileno=descriptors[0])
             self._workers.open(message["name"], listening, self._worker_limits[message["name"]])
@@ -265,6 +280,7 @@ class LinuxSandbox:
             "environment": dict(process.environment),
             "cwd": process.cwd or self._spec.code_at,
             "clone": self._prepared.launcher.plan.clone and may_clone(process, self._image),
+            "saved": process.image is not None,
             "framed_variable": process.framed_log_variable,
             "worker_variable": process.worker_log_variable,
             "files": self._spec.files,
@@ -337,6 +353,17 @@ class LinuxSandbox:
         else:
             self._egress.attach(self.name, tcp.detach(), udp.detach())
 
+    def _end_checkpoint(self, message: wire.Message, descriptors: list[int]) -> None:
+        taken, self._checkpoint = self._checkpoint, None
+        if taken is None or taken.done():
+            wire.close_all(descriptors)
+        elif message["error"]:
+            kind = NotSavable if message["unfit"] else SandboxUnavailable
+            taken.set_exception(kind(f"The process cannot be saved: {message['error']}."))
+        else:
+            layout, memory, files = descriptors
+            taken.set_result(ProcessImage(layout=layout, memory=memory, files=files))
+
     def _end_saving(self, problem: str) -> None:
         if self._saving is not None and not self._saving.done():
             self._saving.set_result(problem)
@@ -344,6 +371,7 @@ class LinuxSandbox:
     def _die(self) -> None:
         self._dead = True
         self._end_saving("it is gone")
+        self._end_checkpoint({"error": "the sandbox is gone", "unfit": False}, [])
         self._sockets.close(f"The sandbox {self.name} is gone.")
         if self._watch is not None:
             self._watch.stop()

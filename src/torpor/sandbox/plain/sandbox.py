@@ -22,6 +22,7 @@ from torpor.sandbox.plain.processes import (
 )
 from torpor.sandbox.port import (
     ProcessExit,
+    ProcessImage,
     ProcessSpec,
     SandboxListener,
     SandboxSpec,
@@ -297,6 +298,10 @@ class PlainSandbox:
         if self._ending is not None:
             return SandboxStatistics(memory_bytes=0, memory_peak_bytes=self._gauge.peak, cpu_seconds=self._cpu_of_ended)
         return self._sample()
+
+    async def checkpoint(self, name: str) -> ProcessImage:
+        """Nobody here may look into a process, and one that went on elsewhere would meet its own files."""
+        raise SandboxUnavailable("Without isolation a process cannot be saved; see torpor doctor for what is missing.")
 
     async def save(self, folder: str) -> None:
         """Copy the code; nothing else of this rung's is private."""
