@@ -151,7 +151,7 @@ class Caller:
     """Makes kernel calls in a stopped process, through a page at `at` that nothing else of it uses."""
 
     def __init__(self, thread: Thread, memory: int, at: int, size: int) -> None:
-        """`memory` is the process's memory, open for reading and writing; `size` in bytes, of the page with its table."""
+        """`memory` is the process's, open for reading and writing; `size` is that of the page with its table."""
         self.thread = thread
         self._memory = memory
         self.at = at
