@@ -230,6 +230,14 @@ class Workers(Crowd):
             return  # what answers that is the endpoint's
         self.feed(ev.AnswerRefused(name, _FAILED) if dies else ev.Answered(name, Answer(payload=b"1")))
 
+    @precondition(lambda self: self.alive and self.busy)
+    @rule(data=st.data())
+    def worker_begins_to_stream(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(self.busy))
+        if self.machine.is_running(name) and not self.machine.is_answering(name):
+            self.feed(ev.AnswerBegun(name))
+            assert self.machine.is_answering(name)
+
     @precondition(lambda self: self.alive and self.machine.phase.name in _STARTS)
     @rule(now=_SELDOM)
     def runtime_reports_failure(self, now: bool) -> None:
