@@ -8,6 +8,7 @@ from tests.support.lifecycle import STANDARD, invocation
 from torpor.lifecycle import RUNTIME, EnvironmentMachine, PhaseName, TransitionRefused
 from torpor.lifecycle import effects as fx
 from torpor.lifecycle import events as ev
+from torpor.lifecycle.slots import SlotState
 from torpor.model.failure import Answer
 
 _RUNS = frozenset({PhaseName.INITIALIZING, PhaseName.REINITIALIZING, PhaseName.SERVING})
@@ -110,7 +111,7 @@ class Life(RuleBasedStateMachine):
         except TransitionRefused:
             assert before != "running"
         else:
-            assert before == "running" and self.machine.is_answering(self.delivered)
+            assert before == "running" and self.machine.slots[self.delivered].state is SlotState.ANSWERING
 
     @precondition(lambda self: self.alive and self.machine.phase.name in _RUNS)
     @rule()

@@ -6,6 +6,7 @@ from tests.support.lifecycle import MANAGED, Story
 
 from torpor.lifecycle import RUNTIME, PhaseName, TransitionRefused
 from torpor.lifecycle import events as ev
+from torpor.lifecycle.slots import SlotState
 from torpor.model.failure import Answer, Failure, FailureKind
 from torpor.model.records import RuntimeDone
 
@@ -46,7 +47,7 @@ def test_while_it_streams_a_runtime_may_ask_for_nothing_else() -> None:
         story.ready()
     with pytest.raises(TransitionRefused, match="may not begin_answer while answering"):
         story.then(ev.AnswerBegun("i1"))
-    assert story.machine.is_answering("i1") and not story.machine.delivered
+    assert story.machine.slots["i1"].state is SlotState.ANSWERING and not story.machine.delivered
 
 
 def test_second_stream_is_refused_and_the_first_answer_stands() -> None:
@@ -114,7 +115,7 @@ def test_workers_stream_side_by_side() -> None:
         story.then(ev.AnswerBegun(name))
     story.then(ev.Answered("i2", WHOLE))
     story.ready()
-    assert list(story.told) == ["i2"] and story.machine.is_answering("i1")
+    assert list(story.told) == ["i2"] and story.machine.slots["i1"].state is SlotState.ANSWERING
 
 
 def test_managed_time_out_within_a_stream_fails_one_invocation_and_its_late_end_is_dropped() -> None:

@@ -24,11 +24,6 @@ class EnvironmentMachine(InitRules):
         slot = self.slots.get(invocation_id)
         return slot is not None and slot.state is not SlotState.EXPIRED
 
-    def is_answering(self, invocation_id: str) -> bool:
-        """Does the runtime upload a streamed answer to this invocation?"""
-        slot = self.slots.get(invocation_id)
-        return slot is not None and slot.state is SlotState.ANSWERING
-
     def has_expired(self, invocation_id: str) -> bool:
         """Has this invocation timed out alone, its runtime still working on it?"""
         slot = self.slots.get(invocation_id)
