@@ -6,7 +6,8 @@ from typing import Protocol, TypeAlias
 
 from torpor.api import exchanges
 from torpor.api.aws.lookup import States
-from torpor.contracts.lambda_ import capacity
+from torpor.api.aws.streams import Caller, EventStream
+from torpor.contracts.lambda_ import capacity, streaming
 from torpor.contracts.lambda_.failures_api import (
     ApiFailure,
     function_not_found,
@@ -59,8 +60,7 @@ class Invocations:
         """Start what is asked; `reply` is called once. Raises what refuses the call before it has begun."""
         record, version = self._invoked(request, place)
         if request.kind == "DryRun":
-            trace = request.trace or new_trace(self._clock.wall())
-            reply(ApiResponse(status=204, headers=(("x-amzn-RequestId", request_id), ("X-Amzn-Trace-Id", trace))))
+            reply(self._would_run(request, request_id))
             return
         if request.kind == "Event":
             raise not_built("Asynchronous invocation (invocation type Event)")
@@ -72,6 +72,24 @@ class Invocations:
 
         invocation = invocation_of(request, request_id, version.resource, trace, upstream)
         self._dispatcher.submit(version, invocation, record.reserved_concurrency, done)
+
+    def begin_streamed(
+        self, request: InvokeRequest, place: Place, request_id: str, reply: Reply, caller: Caller
+    ) -> None:
+        """As `begin`, but the answer goes to `caller` as a stream of events, from its first byte on."""
+        record, version = self._invoked(request, place)
+        if request.kind == "DryRun":
+            reply(self._would_run(request, request_id))
+            return
+        trace, upstream = self._trace(request, version)
+        fields = streaming.head(version.version, request_id, trace)
+        sink = EventStream(caller, fields, request_id, report, wants_log=request.wants_log)
+        invocation = invocation_of(request, request_id, version.resource, trace, upstream, sink)
+        self._dispatcher.submit(version, invocation, record.reserved_concurrency, sink.done)
+
+    def _would_run(self, request: InvokeRequest, request_id: str) -> ApiResponse:
+        trace = request.trace or new_trace(self._clock.wall())
+        return ApiResponse(status=204, headers=(("x-amzn-RequestId", request_id), ("X-Amzn-Trace-Id", trace)))
 
     def _trace(self, request: InvokeRequest, version: FunctionVersion) -> tuple[str, str]:
         """The trace header to hand on, and the one before it if the invocation's trace is recorded."""
