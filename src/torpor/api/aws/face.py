@@ -11,6 +11,8 @@ from torpor.api.aws.attached import KINDS
 from torpor.api.aws.call import Call, render_reply
 from torpor.api.aws.capacity import CapacityOperations
 from torpor.api.aws.code_links import PREFIX, CodeLinks
+from torpor.api.aws.code_signing import SigningOperations
+from torpor.api.aws.function_settings import EventOperations, ManagementOperations
 from torpor.api.aws.functions import Beside, FunctionOperations
 from torpor.api.aws.invocations import Dispatcher, Invocations, Reply, report
 from torpor.api.aws.layers import LayerOperations, is_layer_link
@@ -89,11 +91,13 @@ class AwsFace:
         lookup = Lookup(functions, states)
         capacity = CapacityOperations(resources, functions, lookup, clock)
         attachments = Attachments(resources, KINDS)
+        signing = SigningOperations(resources, attachments, lookup, clock)
         beside = Beside(
             lookup=lookup,
             layers=self._layers,
             capacity=capacity,
             attachments=attachments,
+            signing=signing,
             source=source,
             links=self._links,
             shapes=self._model.shapes,
@@ -102,7 +106,10 @@ class AwsFace:
         operations = (
             FunctionOperations(functions, beside),
             VersionOperations(functions, lookup, attachments),
-            ResourceOperations(functions, capacity),
+            ResourceOperations(functions, layers, {":capacity-provider:": capacity, ":code-signing-config:": signing}),
+            signing,
+            EventOperations(functions, lookup, attachments, clock),
+            ManagementOperations(lookup, attachments),
             PermissionOperations(lookup, attachments),
             LayerPermissionOperations(layers, resources),
             self._layers,

@@ -8,6 +8,7 @@ from typing import Any, cast
 from torpor.api.aws.call import Call, Handler, Reply, about
 from torpor.api.aws.capacity import CapacityOperations
 from torpor.api.aws.code_links import CodeLinks
+from torpor.api.aws.code_signing import SigningOperations
 from torpor.api.aws.layers import LayerOperations
 from torpor.api.aws.lookup import Lookup, published
 from torpor.api.aws.packages import PackageSource, check_archive
@@ -35,6 +36,7 @@ class Beside:
     layers: LayerOperations
     capacity: CapacityOperations
     attachments: Attachments
+    signing: SigningOperations
     source: PackageSource
     links: CodeLinks
     shapes: Mapping[str, Shape]
@@ -69,13 +71,17 @@ class FunctionOperations:
         configuration.check_new(values, call.place, self._beside.shapes, memory_max=memory_max)
         new = self._new_function(named, call)
         check_publishing(new.contract, values)
+        signing = values.get("CodeSigningConfigArn", "")
         with about(call, named):
             self._check_free(named.name)
+            self._beside.signing.check_package(named.name, call.place, signing)
             archive = await self._beside.source.archive_of(values["Code"], call.place.region)
             try:
                 record = await self._functions.create(new, archive)
             except Conflict as error:
                 raise _exists(named.name) from error
+            if signing:
+                self._beside.signing.attach(named.name, signing, call.place)
             made = self._published(record, values)
         if self._beside.prepare is not None:
             await self._beside.prepare(record.latest.version.runtime)
@@ -112,6 +118,7 @@ class FunctionOperations:
         _check_code_update(record, values)
         with about(call, named):
             _check_revision(record, values.get("RevisionId"))
+            self._beside.signing.check_package(named.name, call.place)
             archive = await self._beside.source.archive_of(values, call.place.region)
             if values.get("DryRun"):
                 await check_archive(archive)
@@ -133,6 +140,8 @@ class FunctionOperations:
         managed = record.latest.version.contract == capacity.CONTRACT
         memory_max = limits.MANAGED_MEMORY_MAX_MB if managed else limits.MEMORY_MAX_MB
         configuration.check_settings(values, call.place, self._beside.shapes, memory_max=memory_max)
+        if values.get("Layers"):
+            self._beside.signing.check_package(named.name, call.place)
         fields = self._on_capacity(configuration.changes(values), call, record.latest)
         changes = cast(Changes, self._beside.layers.with_layers(fields, call))
         with about(call, named):

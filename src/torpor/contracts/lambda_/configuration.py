@@ -39,7 +39,6 @@ STORED = ("Architectures", "VpcConfig", "DeadLetterConfig", "KMSKeyArn", "SnapSt
 
 _NOT_BUILT = (
     "FileSystemConfigs", "ImageConfig", "TenancyConfig", "DurableConfig", "RuntimeConfig", "AcceleratorConfig",
-    "CodeSigningConfigArn",
 )  # fmt: skip
 _FIELDS = {
     "Runtime": "runtime",

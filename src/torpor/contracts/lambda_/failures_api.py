@@ -23,6 +23,7 @@ KINDS: Mapping[str, Kind] = {
     "AccessDeniedException": Kind(403),
     "CodeSigningConfigNotFoundException": Kind(404, "Message"),
     "CodeStorageExceededException": Kind(400),
+    "CodeVerificationFailedException": Kind(400, "Message"),
     "IncompleteSignatureException": Kind(403),
     "InvalidParameterValueException": Kind(400),
     "InvalidRequestContentException": Kind(400),

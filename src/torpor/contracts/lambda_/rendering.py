@@ -99,7 +99,7 @@ def _resources(version: FunctionVersion) -> dict[str, Any]:
         "EphemeralStorage": {"Size": version.tmp_mb},
         "Environment": {"Variables": dict(version.environment)} if version.environment else None,
         "TracingConfig": {"Mode": version.tracing},
-        "RuntimeVersionConfig": {"RuntimeVersionArn": _runtime_arn(version)},
+        "RuntimeVersionConfig": {"RuntimeVersionArn": runtime_arn(version)},
     }
 
 
@@ -160,7 +160,8 @@ def _told_state(state: str, reason: str, code: str) -> dict[str, Any]:
     return shown | {"LastUpdateStatus": "Successful"} if state == "Active" else shown
 
 
-def _runtime_arn(version: FunctionVersion) -> str:
+def runtime_arn(version: FunctionVersion) -> str:
+    """The name of the runtime version that serves it."""
     digest = hashlib.sha256(version.runtime.encode()).hexdigest()
     return f"arn:{partition_of(version.region)}:lambda:{version.region}::runtime:{digest}"
 
