@@ -19,6 +19,7 @@ from torpor.contracts.lambda_.failures_api import ApiFailure, invalid_parameter
 from torpor.contracts.lambda_.names import FunctionName, require_unqualified
 from torpor.contracts.lambda_.operations import Shape
 from torpor.contracts.lambda_.rendering import Moment
+from torpor.contracts.lambda_.tenancy import check_tenancy
 from torpor.model.errors import Conflict, NotFound, PreconditionFailed
 from torpor.model.function import LATEST, FunctionRecord, VersionRecord
 from torpor.service.attachments import Attachments
@@ -140,6 +141,7 @@ class FunctionOperations:
         managed = record.latest.version.contract == capacity.CONTRACT
         memory_max = limits.MANAGED_MEMORY_MAX_MB if managed else limits.MEMORY_MAX_MB
         configuration.check_settings(values, call.place, self._beside.shapes, memory_max=memory_max)
+        check_tenancy(values, per_tenant=record.latest.version.per_tenant)
         if values.get("Layers"):
             self._beside.signing.check_package(named.name, call.place)
         fields = self._on_capacity(configuration.changes(values), call, record.latest)

@@ -17,6 +17,7 @@ from torpor.contracts.lambda_.failures_api import (
 from torpor.contracts.lambda_.invoke_request import InvokeRequest
 from torpor.contracts.lambda_.invoking import invocation_of, render_outcome
 from torpor.contracts.lambda_.names import Place
+from torpor.contracts.lambda_.tenancy import for_tenant
 from torpor.contracts.lambda_.tracing import ACTIVE, Sampling, new_trace
 from torpor.contracts.lambda_.wire import ApiResponse
 from torpor.model.clock import Clock
@@ -90,8 +91,8 @@ class Invocations:
                 version = self._functions.resolve(named.name, named.qualifier).version
         except NotFound as error:
             raise function_not_found(place.function_arn(named.name, named.qualifier)) from error
-        if request.tenant:
-            raise not_built("Tenant isolation (X-Amz-Tenant-Id)")
+        if version.per_tenant or request.tenant:
+            version = for_tenant(version, request.tenant)
         return record, version
 
     def _managed(self, record: FunctionRecord, qualifier: str) -> FunctionVersion:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
-from torpor.contracts.lambda_ import capacity, limits
+from torpor.contracts.lambda_ import capacity, limits, tenancy
 from torpor.contracts.lambda_.names import partition_of
 from torpor.model.function import FunctionRecord, FunctionVersion, VersionRecord
 
@@ -114,6 +114,7 @@ def _stored(record: VersionRecord) -> dict[str, Any]:
         "DeadLetterConfig": _without_empty(settings.get("DeadLetterConfig", {})) or None,
         "Layers": settings.get("Layers") or None,
         "CapacityProviderConfig": capacity.shown_config(record.version, settings),
+        "TenancyConfig": tenancy.shown_config(record.version),
         "KMSKeyArn": settings.get("KMSKeyArn") or None,
     }
 
