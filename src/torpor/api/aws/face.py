@@ -38,6 +38,7 @@ from torpor.service.attachments import Attachments
 from torpor.service.functions import Functions
 from torpor.service.layers import Layers
 from torpor.service.resources import Resources
+from torpor.service.states import VersionStates
 
 _LOG = logging.getLogger(__name__)
 _LARGE = 256 * 1024
@@ -77,9 +78,12 @@ class AwsFace:
         *,
         resources: Resources,
         states: States = always_active,
+        version_states: VersionStates | None = None,
     ) -> None:
+        """`states` are those of managed versions, `version_states` those of the others."""
         self._functions = functions
-        self._invocations = Invocations(functions, dispatcher, clock, states)
+        version_states = version_states or VersionStates()
+        self._invocations = Invocations(functions, dispatcher, clock, states, version_states)
         self._running: set[asyncio.Task[None]] = set()
         self._settings = settings
         self._clock = clock
@@ -88,7 +92,7 @@ class AwsFace:
         self._places: dict[str, Place] = {}
         source = PackageSource(objects=settings.objects, max_inline=settings.max_inline)
         self._layers = LayerOperations(layers, source, self._links, resources)
-        lookup = Lookup(functions, states)
+        lookup = Lookup(functions, states, version_states)
         capacity = CapacityOperations(resources, functions, lookup, clock)
         attachments = Attachments(resources, KINDS)
         signing = SigningOperations(resources, attachments, lookup, clock)

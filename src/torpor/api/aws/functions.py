@@ -115,9 +115,8 @@ class FunctionOperations:
         """UpdateFunctionCode; with DryRun only the checks."""
         named, values = call.function, call.values
         require_unqualified(named)
-        record = self._lookup.record(call, named)
-        _check_code_update(record, values)
-        with about(call, named):
+        with self._lookup.updating(call, named) as record, about(call, named):
+            _check_code_update(record, values)
             _check_revision(record, values.get("RevisionId"))
             self._beside.signing.check_package(named.name, call.place)
             archive = await self._beside.source.archive_of(values, call.place.region)
@@ -137,7 +136,16 @@ class FunctionOperations:
         """UpdateFunctionConfiguration: what is not given stays."""
         named, values = call.function, call.values
         require_unqualified(named)
-        record = self._lookup.record(call, named)
+        with self._lookup.updating(call, named) as record:
+            changes = self._checked_changes(call, named, record)
+            with about(call, named):
+                record = self._functions.update_configuration(
+                    named.name, changes, expected_revision=values.get("RevisionId")
+                )
+        return Reply(200, self._lookup.shown(record.latest, Moment.UPDATED))
+
+    def _checked_changes(self, call: Call, named: FunctionName, record: FunctionRecord) -> Changes:
+        values = call.values
         managed = record.latest.version.contract == capacity.CONTRACT
         memory_max = limits.MANAGED_MEMORY_MAX_MB if managed else limits.MEMORY_MAX_MB
         configuration.check_settings(values, call.place, self._beside.shapes, memory_max=memory_max)
@@ -145,12 +153,7 @@ class FunctionOperations:
         if values.get("Layers"):
             self._beside.signing.check_package(named.name, call.place)
         fields = self._on_capacity(configuration.changes(values), call, record.latest)
-        changes = cast(Changes, self._beside.layers.with_layers(fields, call))
-        with about(call, named):
-            record = self._functions.update_configuration(
-                named.name, changes, expected_revision=values.get("RevisionId")
-            )
-        return Reply(200, self._lookup.shown(record.latest, Moment.UPDATED))
+        return cast(Changes, self._beside.layers.with_layers(fields, call))
 
     async def delete(self, call: Call) -> Reply:
         """DeleteFunction: all of it, or the version that is named."""
