@@ -186,9 +186,6 @@ def log_facts(
         runtime_resource=resource,
         resource=f"{version.resource}:{version.version}",
         trace=trace,
-<<<<<<< HEAD
         initialization=initialization,
-=======
         tenant=version.tenant,
->>>>>>> wt-control
     )
