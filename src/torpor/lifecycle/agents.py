@@ -10,6 +10,8 @@ extension's is that of contract 3.4.
     running     it has been handed work
     answering   (runtime) it uploads a streamed answer
     answered    (runtime) it has answered and not yet asked for more
+    restorable  (runtime) it waits to go on from a snapshot
+    restoring   (runtime) it goes on from a snapshot and has not asked for work yet
     failed      it has reported an error; nothing more is accepted from it
     exited      there is no such process
 """
@@ -31,6 +33,8 @@ class AgentState(StrEnum):
     RUNNING = "running"
     ANSWERING = "answering"
     ANSWERED = "answered"
+    RESTORABLE = "restorable"
+    RESTORING = "restoring"
     FAILED = "failed"
     EXITED = "exited"
 
@@ -46,6 +50,8 @@ class AgentCall(StrEnum):
     DELIVER = "deliver"
     ANSWER = "answer"
     BEGIN_ANSWER = "begin_answer"
+    AWAIT_RESTORE = "await_restore"
+    RESTORE = "restore"
     FAIL = "fail"
     GIVE_UP = "give_up"
     EXIT = "exit"
@@ -59,7 +65,14 @@ _S, _C = AgentState, AgentCall
 
 SERIAL_RUNTIME: Table = {
     _S.EXITED: {_C.START: _S.STARTED},
-    _S.STARTED: {_C.NEXT: _S.READY, _C.FAIL: _S.FAILED, _C.EXIT: _S.EXITED},
+    _S.STARTED: {
+        _C.NEXT: _S.READY,
+        _C.AWAIT_RESTORE: _S.RESTORABLE,
+        _C.FAIL: _S.FAILED,
+        _C.EXIT: _S.EXITED,
+    },
+    _S.RESTORABLE: {_C.RESTORE: _S.RESTORING, _C.EXIT: _S.EXITED},
+    _S.RESTORING: {_C.NEXT: _S.READY, _C.FAIL: _S.FAILED, _C.EXIT: _S.EXITED},
     _S.READY: {_C.NEXT: _S.READY, _C.DELIVER: _S.RUNNING, _C.EXIT: _S.EXITED},
     _S.RUNNING: {
         _C.NEXT: _S.RUNNING,

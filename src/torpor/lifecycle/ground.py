@@ -11,14 +11,15 @@ from torpor.lifecycle.slots import Slot, SlotCall, SlotState
 from torpor.model.failure import Answer, Failure, FailureKind
 from torpor.model.invocation import OutcomeStatus
 from torpor.model.policy import LifecyclePolicy, RuntimeKind
-from torpor.model.records import InvocationEnded, InvocationStarted, Record
+from torpor.model.records import InvocationEnded, InvocationStarted, Record, RestoreEnded
 
 INIT_TIMER = "init"
 RUNTIME_SHUTDOWN_TIMER = "shutdown-runtime"
 SHUTDOWN_TIMER = "shutdown"
 
 _CAN_TAKE = frozenset({PhaseName.IDLE, PhaseName.FROZEN, PhaseName.SERVING, PhaseName.UNINITIALIZED})
-_STARTING = frozenset({PhaseName.PROVISIONING, PhaseName.INITIALIZING})
+_STARTING = frozenset({PhaseName.PROVISIONING, PhaseName.INITIALIZING, PhaseName.RESTORING})
+_REGISTERING = frozenset({PhaseName.INITIALIZING, PhaseName.REINITIALIZING, PhaseName.RESTORING})
 
 
 class IllegalEvent(Exception):
@@ -48,6 +49,8 @@ class Ground:
         """How each process of an ending environment ended, by its title."""
         self._init_duration: float | None = None
         """Of an Init that no invocation has reported yet."""
+        self._restored: RestoreEnded | None = None
+        """A restoration that no invocation has reported yet."""
         self._out: list[fx.Effect] = []
 
     @property
@@ -88,8 +91,7 @@ class Ground:
     @property
     def takes_registrations(self) -> bool:
         """May extensions register? Until the runtime first asks for work."""
-        starting = self.phase.name in (PhaseName.INITIALIZING, PhaseName.REINITIALIZING)
-        return starting and self.runtime.state in (AgentState.EXITED, AgentState.STARTED)
+        return self.phase.name in _REGISTERING and self.runtime.state in (AgentState.EXITED, AgentState.STARTED)
 
     def _gone(self, agent: Agent) -> None:
         """A process has ended, and with the runtime's the extensions inside it."""
@@ -139,8 +141,9 @@ class Ground:
             failure=failure,
             reported=answer if answer is not None and answer.error_type else None,
             init_duration=self._init_duration,
+            restored=self._restored,
         )
-        self._init_duration = None
+        self._init_duration = self._restored = None
         self._out.append(fx.Conclude(record))
 
     def _tell(self, slot: Slot) -> None:

@@ -25,9 +25,19 @@ class InitRules(InvokeRules):
     def _enqueue(self, event: ev.Assigned, now: float) -> None:
         self.waiting.append(Slot(event.invocation, event.timeout))
 
-    def _begin_init(self, event: ev.SandboxReady, now: float) -> None:
-        self.phase = Initializing(now)
+    def _begin(self, event: ev.SandboxReady, now: float) -> None:
         self.extensions |= {name: Agent(name, EXTENSION) for name in event.extensions}
+        if self.policy.restore_limit:
+            self._begin_restore(now)
+        else:
+            self._begin_init(now)
+
+    def _begin_restore(self, now: float) -> None:
+        """What a runtime is made from is the driver's business; see the rules of restoration."""
+        raise NotImplementedError
+
+    def _begin_init(self, now: float) -> None:
+        self.phase = Initializing(now)
         self._emit(InitStarted(at=now))
         self._arm(INIT_TIMER, now + self.policy.init_limit)
         self._start_agents()
@@ -90,7 +100,10 @@ class InitRules(InvokeRules):
             self._agents_ready(now)
 
     def _agents_ready(self, now: float) -> None:
-        if self.policy.init_hook and self.phase.name is PhaseName.INITIALIZING:
+        if self.policy.is_saved:
+            failure = Failure(kind=FailureKind.MALFORMED, detail="the runtime asked for work before it was saved")
+            self._init_failed(failure, now)
+        elif self.policy.init_hook and self.phase.name is PhaseName.INITIALIZING:
             self._arm(INIT_TIMER, now + self.policy.init_hook_limit)
             self._out.append(fx.CallHook(INITIALIZE))
         else:
@@ -108,16 +121,19 @@ class InitRules(InvokeRules):
         inside = isinstance(phase, Reinitializing)
         duration = now - phase.started
         self._emit(InitEnded(at=now, duration=duration, status=OutcomeStatus.SUCCESS, within_invocation=inside))
-        for agent in self.extensions.values():
-            events = (("INVOKE", agent.wants_invoke), ("SHUTDOWN", agent.wants_shutdown))
-            wanted = tuple(name for name, is_wanted in events if is_wanted)
-            self._emit(ExtensionReady(at=now, name=agent.title, events=wanted))
+        self._emit_extensions(now)
         self._out.append(fx.LimitCpu(True))
         if not inside:
             self._out.append(fx.CancelTimer(INIT_TIMER))
             self._init_duration = duration
         self.phase = _IDLE
         self._deliver_waiting(now)
+
+    def _emit_extensions(self, now: float) -> None:
+        for agent in self.extensions.values():
+            events = (("INVOKE", agent.wants_invoke), ("SHUTDOWN", agent.wants_shutdown))
+            wanted = tuple(name for name, is_wanted in events if is_wanted)
+            self._emit(ExtensionReady(at=now, name=agent.title, events=wanted))
 
     def _agent_failed(self, event: ev.AgentFailed, now: float) -> None:
         """A runtime's report waits for its exit; an extension's is the end of Init, for one inside the runtime too."""

@@ -79,6 +79,10 @@ class LifecyclePolicy:
     """Seconds for that hook."""
     single_use: bool = False
     """End the environment after its first invocation."""
+    is_saved: bool = False
+    """The environment is there to make a snapshot of its runtime, and ends with that."""
+    restore_limit: float = 0.0
+    """Seconds in which the runtime must have gone on from its snapshot; 0 if it is not made from one."""
 
 
 class WhenFull(StrEnum):

@@ -22,6 +22,20 @@ class InitEnded(msgspec.Struct, frozen=True, kw_only=True):
     within_invocation: bool = False
 
 
+class RestoreStarted(msgspec.Struct, frozen=True, kw_only=True):
+    at: float
+
+
+class RestoreEnded(msgspec.Struct, frozen=True, kw_only=True):
+    """`hooks` is the part of `duration` in which the runtime itself was at work."""
+
+    at: float
+    duration: float
+    hooks: float
+    status: OutcomeStatus
+    failure: Failure | None = None
+
+
 class InvocationStarted(msgspec.Struct, frozen=True, kw_only=True):
     at: float
     id: str
@@ -55,6 +69,8 @@ class InvocationEnded(msgspec.Struct, frozen=True, kw_only=True):
     failure: Failure | None = None
     reported: Answer | None = None
     init_duration: float | None = None
+    restored: RestoreEnded | None = None
+    """On the first invocation after a restoration, how that went."""
 
 
 class ShutdownStarted(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,6 +113,8 @@ class ExtensionReady(msgspec.Struct, frozen=True, kw_only=True):
 Record = (
     InitStarted
     | InitEnded
+    | RestoreStarted
+    | RestoreEnded
     | ExtensionReady
     | InvocationStarted
     | RuntimeDone
