@@ -320,6 +320,13 @@ class Settings:
         0, "Unpacked packages kept on the disk; the least recently used go first, none in use. 0: any number.",
         minimum=0, maximum=1 << 30, unit="MB",
     )  # fmt: skip
+    snapshot_memory_mb: int = _setting(
+        2048, "Memory for snapshots of functions that are at hand; others are read from the disk when they are used.",
+        minimum=0, maximum=1 << 30, unit="MB",
+    )  # fmt: skip
+    snapshot_key: Path | None = _setting(
+        None, "File with the 32 bytes that snapshots are encrypted with. None: snapshot.key in the data folder.",
+    )  # fmt: skip
 
 
 def table() -> tuple[Setting, ...]:

@@ -17,6 +17,7 @@ from torpor.app.contracts import contracts, pool_limits
 from torpor.app.faces import Faces, application, aws_settings, body_limit, error_face, fc_face
 from torpor.app.instances import Instances
 from torpor.app.sandboxes import ladder_of, runtimes
+from torpor.app.snapshots import SnapshotStates, made_for, require_snapshots
 from torpor.app.stores import open_stores
 from torpor.contracts.web import limits as web_limits
 from torpor.contracts.web import settings as web_settings
@@ -25,6 +26,7 @@ from torpor.engine.dispatcher import Dispatcher
 from torpor.engine.handover import Handover
 from torpor.engine.pool import Pool
 from torpor.engine.scaler import Scaler
+from torpor.engine.snapshots import SnapshotShelf, Workshop
 from torpor.engine.surroundings import Surroundings
 from torpor.model.account import PackageLimits, ReservationLimits
 from torpor.model.errors import TorporError
@@ -47,6 +49,7 @@ log = logging.getLogger("torpor")
 _SWEEP_EVERY = 0.5
 _CODE_SWEEP_EVERY = 300.0
 _WARM_WITHIN = 10.0
+_MIB = 1024 * 1024
 
 
 class SystemClock:
@@ -81,8 +84,12 @@ class Server:
         self._opened.push_async_callback(self._ladder.close)
         self.provider = await self._ladder.climb()
         self._opened.push_async_callback(self.provider.close)
+        self.version_states = VersionStates()
+        self.snapshots = SnapshotShelf(self._stores.snapshots, settings.snapshot_memory_mb * _MIB)
+        self._opened.callback(self.snapshots.close)
         around = Surroundings(
             provider=self.provider,
+            snapshots=self.snapshots,
             journal=self._stores.journal,
             history=self.history,
             traces=traces,
@@ -107,12 +114,19 @@ class Server:
             on_change=self._changed,
             on_scale=self._keep_up,
             require_runtime=self._require,
+            require_snapshots=partial(require_snapshots, self.provider),
         )
-        self.version_states = VersionStates()
         self.resources = Resources(self._stores.metadata)
         self.layers = Layers(self._stores.metadata, self.functions.packages, self._clock)
-        self._contracts = contracts(settings, self.provider.isolation)
+        self._contracts = contracts(settings, self.provider.isolation, self._stores.key)
         self.pool = Pool(around, self._contracts, self.images, pool_limits(settings), self._reserved)
+        self.snapshots.open(
+            Workshop(
+                start=self.pool.start_saved,
+                made_for=partial(made_for, contracts=self._contracts, images=self.images),
+                watcher=SnapshotStates(self.version_states),
+            )
+        )
         self.scaler = Scaler(self.pool, self._clock)
         self.handover = Handover(self.pool, self.scaler)
         self.timers = Timers(self._clock)
@@ -134,6 +148,8 @@ class Server:
             record = self.functions.get(name)
             for kept in (record.latest, *record.versions.values()):
                 self._keep_up(kept.version)
+                if kept.version.is_restored:
+                    self.snapshots.prepare(kept.version)
         self._spawn(self._housekeeping())
         self._spawn(self.timers.run())
         latest = [self.functions.get(name).latest.version for name in self.functions.names(None)]
@@ -234,13 +250,24 @@ class Server:
         if old is not None and not handover:
             self.handover.forget(old)
         if old is not None:
-            self.version_states.settle(old)
+            self._forget(old)
         if new is not None:
             self._keep_up(new)
+            if new.is_restored:
+                self.version_states.pend(new)
+                self.snapshots.prepare(new)
         if old is not None and new is not None and handover:
             self.handover.replace(old, new)
         if old is not None and new is not None and new.runtime != old.runtime:
             self._spawn(self._warm(self._contracts[new.contract].image(new.runtime)))
+
+    def _forget(self, version: FunctionVersion) -> None:
+        self.version_states.settle(version)
+        if version.is_restored:
+            try:
+                self.snapshots.forget(version)
+            except TorporError as error:
+                log.warning("%s", error)
 
     def _keep_up(self, version: FunctionVersion) -> None:
         """Environments of this version may have to be up without an invocation; its bounds may have changed."""

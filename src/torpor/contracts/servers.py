@@ -28,6 +28,11 @@ class ServersOnly:
     ) -> dict[str, str]:
         return {}
 
+    def credentials_answer(
+        self, version: FunctionVersion, given: str, environment: str, wall: float
+    ) -> tuple[int, tuple[str, str], bytes]:
+        raise NotImplementedError("servers have no snapshots")
+
     def framed_log_variable(self, version: FunctionVersion) -> str:
         return ""
 

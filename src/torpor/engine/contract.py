@@ -31,6 +31,7 @@ class PollerWire(Protocol):
     CAUSE_HEADER: str
     RESPONSE_MODE_HEADER: str
     RESPONSE_MAX: int
+    CREDENTIALS_PATH: str
     RESPONSE_MODES: frozenset[str]
     """Ways of answering that stream."""
     STREAMED_MAX: int
@@ -226,6 +227,13 @@ class Contract(Protocol):
         self, version: FunctionVersion, image: Image, *, paths: Mapping[str, str], api_address: str, start: Start
     ) -> dict[str, str]:
         """What an external extension is given."""
+        ...
+
+    def credentials_answer(
+        self, version: FunctionVersion, given: str, environment: str, wall: float
+    ) -> tuple[int, tuple[str, str], bytes]:
+        """Status, content type field and body of the answer to a process of an environment made from a snapshot that
+        asks for its credentials, `given` what it shows for that."""
         ...
 
     def framed_log_variable(self, version: FunctionVersion) -> str:

@@ -79,14 +79,16 @@ class Fleet:
             self.memory.charge(environment, needed)
         return environment
 
-    def start(self, group: Group, start: Start = Start.ON_DEMAND) -> Environment | None:
+    def start(self, group: Group, start: Start | None = None) -> Environment | None:
         """Start one; None if there is no memory. Raises RuntimeMissing."""
         version = group.version
         if not self.memory.admit(None, version.memory_mb):
             return None
         contract = self._contracts[version.contract]
         image = self._images.resolve(contract.image(version.runtime))
-        environment = Environment(uuid.uuid4().hex, version, contract, image, self._around, self._owner, start)
+        environment = Environment(
+            uuid.uuid4().hex, version, contract, image, self._around, self._owner, start or group.scaling.starts_as
+        )
         self.memory.charge(environment, version.memory_mb)
         group.members[environment.id] = environment
         task = self._around.loop.create_task(environment.provision())

@@ -38,6 +38,10 @@ class Inside(Protocol):
         """Seconds since its delivery; 0 where that is not kept."""
         ...
 
+    def wake(self) -> None:
+        """Tell the runtime, which waits for that, to go on from its snapshot."""
+        ...
+
     def call_hook(self, hook: str) -> None:
         """`HookFinished` follows."""
         ...

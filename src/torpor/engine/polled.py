@@ -50,6 +50,11 @@ class Host(Protocol):
 
     def sink_of(self, invocation_id: str) -> AnswerSink | None: ...
 
+    @property
+    def uses_snapshots(self) -> bool: ...
+
+    def credentials(self, given: str) -> tuple[int, tuple[str, str], bytes]: ...
+
 
 class PolledInside:
     """See `Inside`."""
@@ -75,6 +80,7 @@ class PolledInside:
         self._extensions = ExtensionsEndpoint(host, extension_wire, version, deadline_ms)
         self._extensions_prefix = extension_wire.PREFIX
         self.deliver = self._endpoint.deliver
+        self.wake = self._endpoint.wake
         self.worker_log_opened = self._endpoint.worker_log_opened
         self.worker_log_closed = self._endpoint.worker_log_closed
         self.notify_invoke = self._extensions.notify_invoke
@@ -152,5 +158,9 @@ class PolledInside:
 
     def _handle(self, exchange: Exchange) -> None:
         """A call over the in-sandbox API, of the runtime or of an extension."""
+        if exchange.path == self._wire.CREDENTIALS_PATH and self._host.uses_snapshots:
+            status, content_type, body = self._host.credentials(exchange.headers.get("authorization"))
+            exchange.reply(status if exchange.method == "GET" else 405, (content_type,), body)
+            return
         endpoint = self._extensions if exchange.path.startswith(self._extensions_prefix) else self._endpoint
         endpoint.handle(exchange)

@@ -20,6 +20,7 @@ from torpor.lifecycle import PhaseName
 from torpor.model.errors import CallerGone, ShuttingDown, Throttled, TorporError
 from torpor.model.function import CodeRef, FunctionVersion, Key
 from torpor.model.invocation import Invocation, Outcome
+from torpor.model.start import Start
 from torpor.sandbox.images import ImageCatalog
 from torpor.scheduling import Placement, ThrottleReason, overflow, place
 
@@ -310,6 +311,13 @@ class Pool:
     def group(self, key: Key) -> Group | None:
         """What is known of a version; None if it has no environment and nobody waits for one."""
         return self._groups.get(key)
+
+    def start_saved(self, version: FunctionVersion) -> Environment | None:
+        """Start an environment that is to be saved; None if there is no memory. Raises RuntimeMissing."""
+        if self._closing:
+            return None
+        group = self._groups[version.key] = self._fleet.group(version)
+        return self._fleet.start(group, Start.SAVED)
 
     def start(self, group: Group) -> Environment | None:
         """Start an environment without a request; None if there is no memory. Raises RuntimeMissing."""

@@ -131,6 +131,9 @@ class ServingInside:
             delivery.release()
         return self._loop.time() - delivery.began
 
+    def wake(self) -> None:
+        raise NotImplementedError("servers have no snapshots")
+
     def call_hook(self, hook: str) -> None:
         self._spawn(self._run_hook(hook))
 

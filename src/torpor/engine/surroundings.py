@@ -3,12 +3,30 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from torpor.model.clock import Clock
-from torpor.model.function import CodeRef
-from torpor.sandbox.port import SandboxProvider
+from torpor.model.function import CodeRef, FunctionVersion
+from torpor.sandbox.port import ProcessImage, SandboxProvider
 from torpor.telemetry import History, Journal, Traces
 from torpor.transport import Attention
+
+
+class Snapshots(Protocol):
+    """The snapshots of versions, as their environments use them."""
+
+    async def take(self, version: FunctionVersion) -> ProcessImage:
+        """The snapshot of a version, for the caller to close; made first if there is none. Raises TorporError."""
+        ...
+
+    async def keep(self, version: FunctionVersion, image: ProcessImage) -> None:
+        """It has been made."""
+        ...
+
+    def doubt(self, version: FunctionVersion, reason: str) -> None:
+        """A process could not go on from it."""
+        ...
+
 
 FetchCode = Callable[[CodeRef], Awaitable[tuple[str, bool]]]
 """Brings code to this host: its folder, and whether it was not here yet. Raises StoreUnavailable."""
@@ -25,5 +43,6 @@ class Surroundings:
     clock: Clock
     loop: asyncio.AbstractEventLoop
     fetch_code: FetchCode
+    snapshots: Snapshots
     limits_cpu: bool = True
     attention: Attention = field(default_factory=Attention)

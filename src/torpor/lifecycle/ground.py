@@ -62,6 +62,8 @@ class Ground:
     def free_slots(self) -> int:
         """How many invocations could be assigned now: at once, or as one of those that wait for a start."""
         name = self.phase.name
+        if self.policy.is_saved:
+            return 0
         if name in _STARTING:
             free = self.policy.slots - len(self.waiting)
         elif name not in _CAN_TAKE or self.waiting or self.draining or not self.healthy:

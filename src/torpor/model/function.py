@@ -65,12 +65,19 @@ class FunctionVersion:
     """Seconds an environment is kept without work; None for the contract's default."""
     persistent: bool = False
     """Runs all the time and may write its whole file system."""
+    snapshots: bool = False
+    """Environments of what is published from it go on from a snapshot."""
     namespace: str = ""
     """The group of functions it is deployed in, where the contract knows such groups."""
     per_tenant: bool = False
     """Each of its environments serves one tenant only."""
     tenant: str = ""
     """The one that this is for; empty in what is kept, set for the time of an invocation and its environment."""
+
+    @property
+    def is_restored(self) -> bool:
+        """Do its environments go on from a snapshot?"""
+        return self.snapshots and self.version != LATEST
 
     @property
     def key(self) -> Key:

@@ -6,6 +6,8 @@ Each field is a row of the design's policy table. The numbers come from the cont
 from dataclasses import dataclass
 from enum import StrEnum
 
+from torpor.model.start import Start
+
 
 class RuntimeKind(StrEnum):
     POLLER = "poller"
@@ -111,6 +113,8 @@ class ScalingPolicy:
     """Seconds an idle environment is kept; None for the server's setting."""
     handover: bool = False
     """A version that is replaced goes on serving until its successor is up."""
+    starts_as: Start = Start.ON_DEMAND
+    """How the environment that an invocation starts comes to be ready."""
     leave_limit: float | None = None
     """Seconds that what runs may still take once its version is replaced or deleted; None for as long as it may take
     anyway."""

@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 from torpor.model.errors import RuntimeMissing, SandboxUnavailable
 from torpor.sandbox.memory_process import MemoryProcess, Program, run
 from torpor.sandbox.port import (
+    SNAPSHOTS,
     Capability,
     Isolation,
     ProcessExit,
@@ -303,6 +304,9 @@ class MemoryProvider:
         """A sandbox is destroyed."""
         self.sandboxes.pop(name, None)
         self.ports.release(name)
+
+    def snapshots(self) -> Capability:
+        return Capability(name=SNAPSHOTS, available=False, detail="Sandboxes in memory hold no process.")
 
     def capabilities(self) -> tuple[Capability, ...]:
         """Says what it is."""

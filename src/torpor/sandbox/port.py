@@ -75,6 +75,15 @@ class ProcessImage:
     files: int
     """An archive of `/tmp`; empty if there was nothing."""
 
+    def copy(self) -> "ProcessImage":
+        """The same, for somebody else to close."""
+        return ProcessImage(layout=os.dup(self.layout), memory=os.dup(self.memory), files=os.dup(self.files))
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory that it may hold."""
+        return sum(os.fstat(part).st_size for part in (self.layout, self.memory, self.files))
+
     def close(self) -> None:
         """Give the memory back once no process uses it."""
         for descriptor in (self.layout, self.memory, self.files):
@@ -250,6 +259,10 @@ class Sandbox(Protocol):
         ...
 
 
+SNAPSHOTS = "snapshots"
+"""The name of the capability to save processes."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capability:
     """One thing the host can or cannot do, for `torpor doctor`."""
@@ -287,6 +300,10 @@ class SandboxProvider(Protocol):
 
     async def create(self, spec: SandboxSpec, listener: SandboxListener) -> Sandbox:
         """Make a sandbox. Raises SandboxUnavailable or RuntimeMissing."""
+        ...
+
+    def snapshots(self) -> Capability:
+        """Can processes be saved here, and go on in other sandboxes?"""
         ...
 
     def capabilities(self) -> tuple[Capability, ...]: ...

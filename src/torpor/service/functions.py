@@ -45,6 +45,7 @@ class Functions:
         on_change: OnChange | None = None,
         on_scale: OnScale | None = None,
         require_runtime: Callable[[str, str], object] = _any_runtime,
+        require_snapshots: Callable[[], object] = tuple,
         revisions: Callable[[], str] = new_revision,
         other_packages: Mapping[str, PackageLimits] = MappingProxyType({}),
         draw: Callable[[], float] = random.random,
@@ -58,6 +59,7 @@ class Functions:
         self._on_scale = on_scale
         self._draw = draw
         self._require_runtime = require_runtime
+        self._require_snapshots = require_snapshots
         self._revisions = revisions
         self._records = {record.name: record for record in metadata.functions()}
         self._reserved: int | None = None
@@ -168,7 +170,8 @@ class Functions:
 
         With `unless_changed`, the version published last is returned as it is, unless something has changed since.
         Raises NotFound, PreconditionFailed for another revision, InvalidRequest (`what` is "digest") for other code
-        than expected, and Conflict for a taken number unless it is `replacing` that version.
+        than expected, Conflict for a taken number unless it is `replacing` that version, and RuntimeMissing if this
+        host cannot make the snapshot that the version needs.
         """
         old = self._expected(name, expected_revision)
         digest = old.latest.version.code.digest
@@ -176,6 +179,8 @@ class Functions:
             raise InvalidRequest(f"The function {name} has other code than expected; read it again.", what="digest")
         if unless_changed and (same := published.unchanged(old)) is not None:
             return same
+        if old.latest.version.snapshots:
+            self._require_snapshots()
         how = published.Publication(
             revision=self._revisions(),
             modified=self._clock.wall(),

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from torpor.contracts.lambda_ import limits, tenancy
+from torpor.contracts.lambda_ import limits, snap_start, tenancy
 from torpor.contracts.lambda_.failures_api import ApiFailure, invalid_parameter, not_built
 from torpor.contracts.lambda_.names import Place
 from torpor.contracts.lambda_.operations import Shape
@@ -34,7 +34,7 @@ RESERVED_VARIABLES: frozenset[str] = frozenset(
     )
 )  # fmt: skip
 
-STORED = ("Architectures", "VpcConfig", "DeadLetterConfig", "KMSKeyArn", "SnapStart")
+STORED = ("Architectures", "VpcConfig", "DeadLetterConfig", "KMSKeyArn")
 """Settings that are kept and shown, and change nothing inside an environment."""
 
 _NOT_BUILT = (
@@ -127,6 +127,8 @@ def changes(values: Mapping[str, Any]) -> dict[str, Any]:
         fields["environment"] = variables_of(values)
     if "TracingConfig" in values:
         fields["tracing"] = values["TracingConfig"].get("Mode", "PassThrough")
+    if snap_start.CONFIG in values:
+        fields["snapshots"] = snap_start.wanted(values)
     if tenancy.CONFIG in values:
         fields["per_tenant"] = True
     logging = values.get("LoggingConfig", {})

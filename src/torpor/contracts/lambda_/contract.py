@@ -13,6 +13,7 @@ from torpor.contracts.lambda_ import (
     policy,
     runtime_api,
     segments,
+    snap_start,
     tracing,
 )
 from torpor.contracts.lambda_.environment import Credentials
@@ -25,7 +26,7 @@ from torpor.model.function import FunctionVersion
 from torpor.model.image import STANDARD, Image, Layout
 from torpor.model.invocation import Invocation
 from torpor.model.policy import LifecyclePolicy, ScalingPolicy, WhenFull
-from torpor.model.records import InitStarted, Record, RuntimeDone
+from torpor.model.records import InitStarted, Record, RestoreStarted, RuntimeDone
 from torpor.model.start import Start
 
 BOOTSTRAPS = ("/var/runtime/bootstrap", *failures.BOOTSTRAPS)
@@ -43,6 +44,8 @@ class LambdaContract:
     log: PlatformLog = field(default_factory=PlatformLog)
     endpoint_url: str = ""
     """Given to functions as their AWS endpoint if not empty."""
+    token_key: bytes = b""
+    """Out of this the tokens are made by which environments from snapshots get their credentials."""
 
     wire = runtime_api
     extension_wire = extensions_api
@@ -53,11 +56,15 @@ class LambdaContract:
 
     def policy(self, version: FunctionVersion, start: Start = Start.ON_DEMAND) -> LifecyclePolicy:
         limit = self.init_limit if start is Start.ON_DEMAND else policy.extended_init_limit(version)
-        return policy.standard_policy(init_limit=limit, single_use=self.single_use)
+        return policy.standard_policy(start, init_limit=limit, single_use=self.single_use)
 
     def scaling(self, version: FunctionVersion) -> ScalingPolicy:
         return ScalingPolicy(
-            on_demand=True, when_full=WhenFull.REFUSE, minimum=version.minimum, maximum=version.maximum
+            on_demand=True,
+            when_full=WhenFull.REFUSE,
+            minimum=version.minimum,
+            maximum=version.maximum,
+            starts_as=Start.RESTORED if version.is_restored else Start.ON_DEMAND,
         )
 
     def image(self, runtime: str) -> str:
@@ -100,10 +107,25 @@ class LambdaContract:
             paths=paths,
             api_address=api_address,
             log_stream=log_stream,
-            credentials=self.credentials,
             endpoint_url=self.endpoint_url,
             start=start,
+            access=self._access(version, api_address, start),
         )
+
+    def _access(self, version: FunctionVersion, api_address: str, start: Start) -> Mapping[str, str]:
+        """An environment that many are made from holds no credentials: each of those asks for its own."""
+        if start in (Start.SAVED, Start.RESTORED):
+            return snap_start.variables(api_address, self._token(version))
+        return self.credentials.variables
+
+    def _token(self, version: FunctionVersion) -> str:
+        return snap_start.token_of(self.token_key, version) if version.is_restored else ""
+
+    def credentials_answer(
+        self, version: FunctionVersion, given: str, environment: str, wall: float
+    ) -> tuple[int, tuple[str, str], bytes]:
+        """What an environment from a snapshot is told that asks for its credentials with this token (2.8)."""
+        return snap_start.credentials_answer(self.credentials, self._token(version), given, environment, wall)
 
     def extension_variables(
         self,
@@ -175,7 +197,7 @@ def log_facts(
 ) -> LogFacts:
     """What the lines of a record say beside it; `memory_mb` is the most the environment has used."""
     name = resource = ""
-    if isinstance(record, InitStarted):
+    if isinstance(record, InitStarted | RestoreStarted):
         name, resource = environment.runtime_version(version, image.version)
     return LogFacts(
         function=version.function,

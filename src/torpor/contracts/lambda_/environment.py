@@ -67,11 +67,13 @@ WORKER_LOG_VARIABLE = "_LAMBDA_TELEMETRY_LOG_FD_PROVIDER_SOCKET"
 
 MANAGED = "lambda-managed-instances"
 """The type of initialisation of managed instances, as functions and logs see it."""
+SNAPSHOT = "snap-start"
+"""The type of initialisation of environments that are saved, and of those that go on from there."""
 _TYPES = {
     Start.ON_DEMAND: "on-demand",
     Start.PROVISIONED: "provisioned-concurrency",
-    Start.SAVED: "snap-start",
-    Start.RESTORED: "snap-start",
+    Start.SAVED: SNAPSHOT,
+    Start.RESTORED: SNAPSHOT,
 }
 
 _INITIALIZATION_TYPE = "AWS_LAMBDA_INITIALIZATION_TYPE"
@@ -87,6 +89,15 @@ class Credentials:
     secret_key: str
     session_token: str
 
+    @property
+    def variables(self) -> dict[str, str]:
+        """By the names that the cloud's clients read."""
+        return {
+            "AWS_ACCESS_KEY_ID": self.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.secret_key,
+            "AWS_SESSION_TOKEN": self.session_token,
+        }
+
 
 def runtime_variables(
     version: FunctionVersion,
@@ -95,17 +106,16 @@ def runtime_variables(
     paths: Mapping[str, str],
     api_address: str,
     log_stream: str,
-    credentials: Credentials,
     endpoint_url: str = "",
     start: Start = Start.ON_DEMAND,
+    access: Mapping[str, str],
 ) -> dict[str, str]:
-    """The runtime's variables, merged as contract 6 orders: customer, then platform, credentials, reserved."""
+    """The runtime's variables, merged as contract 6 orders: customer, then platform, credentials, reserved; `access`
+    are the credentials, or what leads to them."""
     managed = not version.runtime.startswith("provided")
     variables = {**_OVERRIDABLE, **image, **version.environment}
+    variables |= access
     variables |= {
-        "AWS_ACCESS_KEY_ID": credentials.access_key,
-        "AWS_SECRET_ACCESS_KEY": credentials.secret_key,
-        "AWS_SESSION_TOKEN": credentials.session_token,
         "AWS_REGION": version.region,
         "AWS_DEFAULT_REGION": version.region,
         "AWS_LAMBDA_FUNCTION_NAME": version.function,

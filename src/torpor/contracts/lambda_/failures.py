@@ -53,6 +53,17 @@ def error_type(failure: Failure) -> str:
     return "Sandbox.Failure"
 
 
+def state_code(failure: Failure | None) -> str:
+    """Why a version could not be made ready, as its state tells it (9.7)."""
+    if failure is None or failure.agent not in ("", "runtime"):
+        return "FunctionError.ExtensionInitError" if failure is not None else "FunctionError"
+    if failure.kind is FailureKind.TIMEOUT:
+        return "FunctionError.InitTimeout"
+    if failure.kind is FailureKind.START:
+        return "FunctionError.InvalidEntryPoint"
+    return "FunctionError.RuntimeInitError"
+
+
 def exit_text(failure: Failure) -> str:
     """Why a runtime process ended, in the daemon's words."""
     if failure.signal is not None:

@@ -7,8 +7,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from torpor.contracts.lambda_ import failures
 from torpor.contracts.lambda_.wire import JSON, ApiResponse
 from torpor.model import errors
+from torpor.model.failure import Failure, FailureKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,9 @@ KINDS: Mapping[str, Kind] = {
     "ResourceNotFoundException": Kind(404, "Message"),
     "SerializationException": Kind(400),
     "ServiceException": Kind(500, "Message"),
+    "SnapStartException": Kind(400, "Message"),
+    "SnapStartNotReadyException": Kind(409, "Message"),
+    "SnapStartTimeoutException": Kind(408, "Message"),
     "TooManyRequestsException": Kind(429),
     "UnknownOperationException": Kind(404, "Message"),
     "UnrecognizedClientException": Kind(403),
@@ -110,6 +115,20 @@ def not_in_state(state: str) -> ApiFailure:
     return ApiFailure(
         "ResourceConflictException", f"{_NOT_NOW} The function is currently in the following state: {state}"
     )
+
+
+def not_restored(failure: Failure) -> ApiFailure:
+    """The environment could not go on from its version's snapshot."""
+    if failure.kind is FailureKind.TIMEOUT:
+        message = f"The runtime did not go on from its snapshot within {failure.limit:.0f} seconds."
+        return ApiFailure("SnapStartTimeoutException", message)
+    posted = failures.posted(failure).decode(errors="replace")
+    return ApiFailure("SnapStartException", posted or failures.error_text(failure))
+
+
+def no_snapshot_yet(arn: str) -> ApiFailure:
+    """The version's snapshot is still being made."""
+    return ApiFailure("SnapStartNotReadyException", f"The snapshot of {arn} is not ready yet; try again later.")
 
 
 def update_in_progress(arn: str) -> ApiFailure:

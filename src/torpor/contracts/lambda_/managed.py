@@ -121,6 +121,11 @@ class ManagedContract:
     ) -> list[bytes]:
         return self.standard.segments(version, invocation, steps)
 
+    def credentials_answer(
+        self, version: FunctionVersion, given: str, environment: str, wall: float
+    ) -> tuple[int, tuple[str, str], bytes]:
+        return self.standard.credentials_answer(version, given, environment, wall)
+
     def comments(self, version: FunctionVersion) -> None:
         """Nothing is added to what processes write."""
 

@@ -10,6 +10,7 @@ from torpor.model.policy import (
     RuntimeKind,
     ShutdownBudget,
 )
+from torpor.model.start import Start
 
 _SHUTDOWN = ShutdownBudget(
     runtime_only=0.0,
@@ -19,19 +20,25 @@ _SHUTDOWN = ShutdownBudget(
 )
 
 
-def standard_policy(*, init_limit: float = limits.INIT_LIMIT, single_use: bool = False) -> LifecyclePolicy:
-    """On-demand environments: one invocation at a time, frozen between invocations, reset after a failure."""
+def standard_policy(
+    start: Start = Start.ON_DEMAND, *, init_limit: float = limits.INIT_LIMIT, single_use: bool = False
+) -> LifecyclePolicy:
+    """One invocation at a time, frozen between invocations; reset after a failure, or made anew from the snapshot if
+    there is one."""
+    scope = FailureScope.ENVIRONMENT if start is not Start.RESTORED else FailureScope.REPLACE
     return LifecyclePolicy(
         runtime_kind=RuntimeKind.POLLER,
         init_limit=init_limit,
-        init_failure=InitFailure.RETRY_IN_INVOCATION,
+        init_failure=InitFailure.REPLACE if start is Start.SAVED else InitFailure.RETRY_IN_INVOCATION,
         slots=1,
-        timeout_scope=FailureScope.ENVIRONMENT,
-        runtime_exit_scope=FailureScope.ENVIRONMENT,
-        extension_exit_scope=FailureScope.ENVIRONMENT,
+        timeout_scope=scope,
+        runtime_exit_scope=scope,
+        extension_exit_scope=scope,
         freezing=Freezing.WHEN_IDLE,
         shutdown=_SHUTDOWN,
         single_use=single_use,
+        is_saved=start is Start.SAVED,
+        restore_limit=limits.RESTORE_LIMIT if start is Start.RESTORED else 0.0,
     )
 
 

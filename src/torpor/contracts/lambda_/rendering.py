@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
-from torpor.contracts.lambda_ import capacity, limits, tenancy
+from torpor.contracts.lambda_ import capacity, limits, snap_start, tenancy
 from torpor.contracts.lambda_.names import partition_of
 from torpor.model.function import FunctionRecord, FunctionVersion, VersionRecord
 
@@ -105,10 +105,9 @@ def _resources(version: FunctionVersion) -> dict[str, Any]:
 
 def _stored(record: VersionRecord) -> dict[str, Any]:
     settings = record.settings
-    snap_start = settings.get("SnapStart", {}).get("ApplyOn", "None")
     return {
         "Architectures": list(settings.get("Architectures", ["x86_64"])),
-        "SnapStart": {"ApplyOn": snap_start, "OptimizationStatus": "Off"},
+        snap_start.CONFIG: snap_start.shown(record.version),
         "LoggingConfig": _logging(record),
         "VpcConfig": _vpc(settings.get("VpcConfig")),
         "DeadLetterConfig": _without_empty(settings.get("DeadLetterConfig", {})) or None,

@@ -12,9 +12,12 @@ from torpor.model.invocation import Invocation
 from torpor.model.runtime_calls import RuntimeCall
 
 PREFIX = "/2018-06-01/runtime/"
+CREDENTIALS_PATH = "/2021-04-23/credentials"
 _INVOCATION = PREFIX + "invocation/"
 NEXT_PATH = _INVOCATION + "next"
 INIT_ERROR_PATH = PREFIX + "init/error"
+_RESTORE_NEXT_PATH = PREFIX + "restore/next"
+_RESTORE_ERROR_PATH = PREFIX + "restore/error"
 JSON = ("Content-Type", "application/json")
 ACCEPTED = b'{"status":"OK"}\n'
 ERROR_TYPE_HEADER = "Lambda-Runtime-Function-Error-Type"
@@ -39,12 +42,16 @@ def parse_call(method: str, path: str) -> tuple[RuntimeCall, str]:
     if method == "POST":
         if path == INIT_ERROR_PATH:
             return RuntimeCall.INIT_ERROR, ""
+        if path == _RESTORE_ERROR_PATH:
+            return RuntimeCall.RESTORE_ERROR, ""
         if path.startswith(_INVOCATION):
             invocation_id, _, action = path[len(_INVOCATION) :].partition("/")
             if action == "response":
                 return RuntimeCall.RESPONSE, invocation_id
             if action == "error":
                 return RuntimeCall.ERROR, invocation_id
+    if method == "GET" and path == _RESTORE_NEXT_PATH:
+        return RuntimeCall.RESTORE_NEXT, ""
     if method == "GET" and path in ("/ping", "/2018-06-01/ping"):
         return RuntimeCall.PING, ""
     return RuntimeCall.UNKNOWN, ""
@@ -75,10 +82,12 @@ _STATE_NAMES = {
     AgentState.RUNNING: "Running",
     AgentState.ANSWERING: "InvocationResponse",
     AgentState.ANSWERED: "RuntimeResponseSentState",
+    AgentState.RESTORABLE: "RestoreReady",
+    AgentState.RESTORING: "Restoring",
     AgentState.FAILED: "InitError",
     AgentState.EXITED: "Exited",
 }
-_TARGET_NAMES = {AgentCall.NEXT: "Ready", AgentCall.FAIL: "InitError"}
+_TARGET_NAMES = {AgentCall.NEXT: "Ready", AgentCall.FAIL: "InitError", AgentCall.AWAIT_RESTORE: "RestoreReady"}
 
 
 def refusal(refused: TransitionRefused, *, error: bool = False) -> bytes:
