@@ -324,8 +324,8 @@ class Settings:
         2048, "Memory for snapshots of functions that are at hand; others are read from the disk when they are used.",
         minimum=0, maximum=1 << 30, unit="MB",
     )  # fmt: skip
-    snapshot_key: Path | None = _setting(
-        None, "File with the 32 bytes that snapshots are encrypted with. None: snapshot.key in the data folder.",
+    snapshot_key: str = _setting(
+        "", "File with the 32 bytes that snapshots are encrypted with. Empty: snapshot.key in the data folder.",
     )  # fmt: skip
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 
 from torpor.contracts.lambda_ import limits
-from torpor.contracts.lambda_.runtime_api import CREDENTIALS_PATH
 from torpor.contracts.lambda_.environment import Credentials
 from torpor.contracts.lambda_.failures_api import invalid_parameter
+from torpor.contracts.lambda_.runtime_api import CREDENTIALS_PATH
 from torpor.model.function import FunctionVersion
 
 CONFIG = "SnapStart"
