@@ -7,15 +7,19 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from torpor.api.aws.attached import KINDS
 from torpor.api.aws.call import Call, render_reply
 from torpor.api.aws.capacity import CapacityOperations
 from torpor.api.aws.code_links import PREFIX, CodeLinks
+from torpor.api.aws.code_signing import SigningOperations
+from torpor.api.aws.function_settings import EventOperations, ManagementOperations
 from torpor.api.aws.functions import Beside, FunctionOperations
 from torpor.api.aws.invocations import Dispatcher, Invocations, Reply, report
 from torpor.api.aws.layers import LayerOperations, is_layer_link
 from torpor.api.aws.lookup import Lookup, States, always_active
 from torpor.api.aws.objects import ObjectSource
 from torpor.api.aws.packages import PackageSource
+from torpor.api.aws.permissions import LayerPermissionOperations, PermissionOperations
 from torpor.api.aws.resources import ResourceOperations
 from torpor.api.aws.versions import VersionOperations
 from torpor.contracts.lambda_ import limits
@@ -30,9 +34,11 @@ from torpor.contracts.lambda_.validation import check
 from torpor.contracts.lambda_.wire import ApiRequest, ApiResponse
 from torpor.model.clock import Clock
 from torpor.model.errors import NotFound
+from torpor.service.attachments import Attachments
 from torpor.service.functions import Functions
 from torpor.service.layers import Layers
 from torpor.service.resources import Resources
+from torpor.service.states import VersionStates
 
 _LOG = logging.getLogger(__name__)
 _LARGE = 256 * 1024
@@ -72,9 +78,12 @@ class AwsFace:
         *,
         resources: Resources,
         states: States = always_active,
+        version_states: VersionStates | None = None,
     ) -> None:
+        """`states` are those of managed versions, `version_states` those of the others."""
         self._functions = functions
-        self._invocations = Invocations(functions, dispatcher, clock, states)
+        version_states = version_states or VersionStates()
+        self._invocations = Invocations(functions, dispatcher, clock, states, version_states)
         self._running: set[asyncio.Task[None]] = set()
         self._settings = settings
         self._clock = clock
@@ -82,13 +91,17 @@ class AwsFace:
         self._links = CodeLinks(settings.secret, clock.wall)
         self._places: dict[str, Place] = {}
         source = PackageSource(objects=settings.objects, max_inline=settings.max_inline)
-        self._layers = LayerOperations(layers, source, self._links)
-        lookup = Lookup(functions, states)
+        self._layers = LayerOperations(layers, source, self._links, resources)
+        lookup = Lookup(functions, states, version_states)
         capacity = CapacityOperations(resources, functions, lookup, clock)
+        attachments = Attachments(resources, KINDS)
+        signing = SigningOperations(resources, attachments, lookup, clock)
         beside = Beside(
             lookup=lookup,
             layers=self._layers,
             capacity=capacity,
+            attachments=attachments,
+            signing=signing,
             source=source,
             links=self._links,
             shapes=self._model.shapes,
@@ -96,8 +109,13 @@ class AwsFace:
         )
         operations = (
             FunctionOperations(functions, beside),
-            VersionOperations(functions, lookup),
-            ResourceOperations(functions, capacity),
+            VersionOperations(functions, lookup, attachments),
+            ResourceOperations(functions, layers, {":capacity-provider:": capacity, ":code-signing-config:": signing}),
+            signing,
+            EventOperations(functions, lookup, attachments, clock),
+            ManagementOperations(lookup, attachments),
+            PermissionOperations(lookup, attachments),
+            LayerPermissionOperations(layers, resources),
             self._layers,
             capacity,
         )

@@ -7,19 +7,26 @@ from torpor.api.aws.call import Call, Handler, Reply, about
 from torpor.api.aws.lookup import Lookup, published
 from torpor.api.aws.paging import page
 from torpor.contracts.lambda_ import capacity, limits, rendering
-from torpor.contracts.lambda_.failures_api import ApiFailure, function_not_found, invalid_parameter
+from torpor.contracts.lambda_.failures_api import (
+    ApiFailure,
+    alias_not_found,
+    function_not_found,
+    invalid_parameter,
+)
 from torpor.contracts.lambda_.names import FunctionName, require_unqualified
 from torpor.contracts.lambda_.rendering import Moment
 from torpor.model.function import LATEST, Alias, FunctionRecord, VersionRecord
+from torpor.service.attachments import Attachments
 from torpor.service.functions import Functions
 
 
 class VersionOperations:
     """The control plane's view of versions and aliases."""
 
-    def __init__(self, functions: Functions, lookup: Lookup) -> None:
+    def __init__(self, functions: Functions, lookup: Lookup, attachments: Attachments) -> None:
         self._functions = functions
         self._lookup = lookup
+        self._attachments = attachments
 
     def handlers(self) -> dict[str, Handler]:
         """By operation name."""
@@ -36,7 +43,11 @@ class VersionOperations:
     async def publish(self, call: Call) -> Reply:
         """PublishVersion: unchanged since the last one, that one is shown again."""
         named = _whole(call)
-        record = self._lookup.record(call, named)
+        with self._lookup.updating(call, named) as record:
+            kept = self._publish(call, named, record)
+        return Reply(201, self._lookup.shown(kept, Moment.SETTLED))
+
+    def _publish(self, call: Call, named: FunctionName, record: FunctionRecord) -> VersionRecord:
         check_publishing(record.latest.version.contract, call.values)
         digest, wanted = rendering.sha256_text(record.latest.version.code.digest), call.values.get("CodeSha256")
         if wanted and wanted != digest:
@@ -45,8 +56,7 @@ class VersionOperations:
                 "Please try again with the CodeSHA256 in $LATEST."
             )
         with about(call, named):
-            kept = publish(self._functions, record, call.values)
-        return Reply(201, self._lookup.shown(kept, Moment.SETTLED))
+            return publish(self._functions, record, call.values)
 
     async def list(self, call: Call) -> Reply:
         """ListVersionsByFunction: the unpublished version, then by number."""
@@ -88,6 +98,7 @@ class VersionOperations:
         """DeleteAlias; one that is not there is passed over."""
         record = self._lookup.record(call, _whole(call))
         if call.values["Name"] in record.aliases:
+            self._attachments.forget(record.name, call.values["Name"])
             self._functions.delete_alias(record.name, call.values["Name"])
         return Reply(204)
 
@@ -95,6 +106,7 @@ class VersionOperations:
         for version in (alias.version, *alias.weights):
             if version != LATEST and version not in record.versions:
                 raise function_not_found(call.place.function_arn(record.name, version))
+        _check_alike(record, alias)
         with about(call, FunctionName(name=record.name)):
             kept = self._functions.put_alias(record.name, alias, expected_revision=call.values.get("RevisionId"))
         return _shown(record, kept)
@@ -130,8 +142,7 @@ def _whole(call: Call) -> FunctionName:
 def _existing(call: Call, record: FunctionRecord) -> Alias:
     alias = record.aliases.get(call.values["Name"])
     if alias is None:
-        arn = call.place.function_arn(record.name, call.values["Name"])
-        raise ApiFailure("ResourceNotFoundException", f"Cannot find alias arn: {arn}")
+        raise alias_not_found(call.place.function_arn(record.name, call.values["Name"]))
     return alias
 
 
@@ -152,6 +163,24 @@ def _alias(old: Alias, values: Mapping[str, Any]) -> Alias:
         raise invalid_parameter("$LATEST is not supported for an alias pointing to more than 1 version")
     description = values.get("Description", old.description)
     return Alias(name=old.name, version=version, description=description, weights=weights)
+
+
+def _check_alike(record: FunctionRecord, alias: Alias) -> None:
+    """Versions that share an alias's invocations have one role and one dead-letter queue. Raises ApiFailure."""
+    main = record.versions.get(alias.version, record.latest)
+    for number in alias.weights:
+        other = record.versions[number]
+        if other.version.role != main.version.role:
+            raise _unlike(alias.version, number, "execution role")
+        if other.settings.get("DeadLetterConfig") != main.settings.get("DeadLetterConfig"):
+            raise _unlike(alias.version, number, "dead-letter configuration")
+
+
+def _unlike(one: str, other: str, what: str) -> ApiFailure:
+    return invalid_parameter(
+        f"The versions {one} and {other} do not have the same {what}, so that an alias cannot divide invocations "
+        "between them."
+    )
 
 
 def _shown(record: FunctionRecord, alias: Alias) -> dict[str, Any]:

@@ -187,4 +187,5 @@ def log_facts(
         resource=f"{version.resource}:{version.version}",
         trace=trace,
         initialization=initialization,
+        tenant=version.tenant,
     )
