@@ -12,15 +12,18 @@ import mmap
 import os
 import signal
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from . import descriptors, memory_map, tracing
 from .descriptors import Unfit
 from .memory_map import PAGE, Area
-from .tracing import Caller, Thread, syscalls_of
+from .tracing import Call, Caller, Thread, syscalls_of
 
 CALLS_SIZE = 32 * PAGE
+LOWEST = 1 << 33
+"""From here on room is looked for that saved and new processes alike leave free."""
 _SCRATCH_AT = 16 * PAGE
 """Where in the page of calls results of calls are left."""
 _UNTOUCHABLE = (9, 19)
@@ -32,11 +35,23 @@ _STAT_ADDRESSES = (22, 23, 24, 41, 42, 43, 44, 45, 46, 47)
 _RESTARTS = {-512: True, -513: True, -514: True, -516: False}
 """Results of interrupted calls that the kernel would make again: as they were, or (False) only as if they were new."""
 _EINTR = 4
+_PRIVATE, _FIXED, _ANONYMOUS = 2, 0x10, 0x20
+_GROWS_DOWN, _NO_RESERVE, _STACK, _DROPPABLE, _TYPES = 0x100, 0x4000, 0x20000, 8, 0xF
+_NONE = (1 << 64) - 1
 _SEALED = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 
 
-def take(pid: int, given: Collection[int], proc: str = "/proc") -> tuple[dict[str, Any], int]:
-    """The description of a process and a file with its memory. Raises Unfit, and OSError where the kernel refuses.
+@dataclass(frozen=True)
+class Snapshot:
+    """A saved process: what is to be known of it, the calls that map its memory, and a file with that memory."""
+
+    description: dict[str, Any]
+    calls: bytes
+    memory: int
+
+
+def take(pid: int, given: Collection[int], proc: str = "/proc") -> Snapshot:
+    """Save a process. Raises Unfit, and OSError where the kernel refuses.
 
     The process is ended in any case. Descriptors in `given` are not described: the restored process has them of its
     own. `proc` is a writable view of the kernel's process folders."""
@@ -54,23 +69,32 @@ def take(pid: int, given: Collection[int], proc: str = "/proc") -> tuple[dict[st
         _end(pid, threads)
 
 
-def _taken(folder: str, threads: list[Thread], memory: int, given: Collection[int]) -> tuple[dict[str, Any], int]:
+def _taken(folder: str, threads: list[Thread], memory: int, given: Collection[int]) -> Snapshot:
     states = [_thread_state(thread, f"{folder}/task/{thread.number}") for thread in threads]
-    maps = memory_map.areas(folder)
-    described, image = _dump(folder, [area for area in maps if not area.path.startswith("[vsyscall")])
-    caller = Caller(threads[0], memory, memory_map.gap(maps, CALLS_SIZE), CALLS_SIZE)
+    maps = [area for area in memory_map.areas(folder) if area.path != "[vsyscall]"]
+    files = descriptors.describe(folder, given)
+    number = max([0, *given, *(known["number"] for known in files)]) + 1
+    image, places = _dump(folder, maps)
+    scratch = memory_map.gap(maps, 2 * CALLS_SIZE, LOWEST)
+    caller = Caller(threads[0], memory, scratch, CALLS_SIZE)
     for state, thread in zip(states, threads, strict=True):
         state.update(_kernel_state(caller, thread, memory))
-    return {
+    description = {
         "pid": _inner_number(folder),
-        "areas": described,
         "threads": states,
         "actions": _actions(caller, memory),
-        "files": descriptors.describe(folder, given),
+        "files": files,
+        "memory": number,
         "folder": os.readlink(f"{folder}/cwd"),
         "layout": _layout(folder, caller),
         "title": _title(folder),
-    }, image
+        "scratch": scratch,
+        "kernels": [[area.path, area.start, area.size] for area in maps if area.is_kernels],
+        "stacks": [
+            [area.start, area.size, at] for area, at in zip(maps, places, strict=True) if area.grows and at >= 0
+        ],
+    }
+    return Snapshot(description, tracing.pack(mappings(zip(maps, places, strict=True), number)), image)
 
 
 def _refuse_children(folder: str) -> None:
@@ -178,26 +202,19 @@ def _title(folder: str) -> str:
         return file.read().rstrip("\n")
 
 
-def _dump(folder: str, maps: list[Area]) -> tuple[list[dict[str, Any]], int]:
-    """Each area as it is to be made again, and a file with the content of those that need one."""
-    described: list[dict[str, Any]] = []
-    end = 0
+def _dump(folder: str, maps: list[Area]) -> tuple[int, list[int]]:
+    """A file with the content of each area that has any, and where in it that is; -1 for the others.
+
+    What shows files is taken in too: what comes of the file afterwards is then of no matter."""
+    places, end = [], 0
     for area in maps:
-        at = -1
-        if _has_content(area):
-            at, end = end, end + area.size
-        described.append(_described(area, at))
+        places.append(end if _has_content(area) else -1)
+        end += area.size if _has_content(area) else 0
     image = os.memfd_create("snapshot", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(image, end)
-    _fill(folder, image, end, [(area, record["at"]) for area, record in zip(maps, described, strict=True)])
+    _fill(folder, image, end, [(area, at) for area, at in zip(maps, places, strict=True) if at >= 0])
     seal(image)
-    return described, image
-
-
-def identity(path: str) -> list[int]:
-    """What tells a file from one that has taken its place. Raises OSError."""
-    status = os.stat(path)
-    return [status.st_size, status.st_mtime_ns]
+    return image, places
 
 
 def seal(descriptor: int) -> None:
@@ -206,30 +223,47 @@ def seal(descriptor: int) -> None:
 
 
 def _has_content(area: Area) -> bool:
-    if area.is_kernels or area.is_forgetful:
-        return False
-    return area.changed or (area.shared and not _is_reopened(area)) or (not area.is_file and bool(area.protection))
+    return bool(area.protection) and not area.is_kernels and not area.is_forgetful
 
 
-def _is_reopened(area: Area) -> bool:
-    """A shared view of a file that has a name."""
-    return area.is_file and not area.path.endswith("(deleted)") and area.path.startswith("/")
+def mappings(areas: Iterable[tuple[Area, int]], memory: int) -> Iterator[Call]:
+    """The calls that map all areas but the kernel's anew, out of the descriptor `memory`; neighbours in one step."""
+    last: list[int] = []
+    for area, at in areas:
+        if area.is_kernels:
+            continue
+        own = _mapping(area, at, memory)
+        if last and not area.advice and _continues(last, own):
+            last[2] += own[2]
+            continue
+        if last:
+            yield tuple(last)
+        last = own
+        if area.advice:
+            yield tuple(last)
+            last = []
+            yield from ((syscalls_of("madvise"), area.start, area.size, advice) for advice in area.advice)
+    if last:
+        yield tuple(last)
 
 
-def _described(area: Area, at: int) -> dict[str, Any]:
-    named = _is_reopened(area) and at < 0
-    if area.is_file and not named and at < 0:
-        raise Unfit(f"it has mapped a file that is gone: {area.path}")
-    return {
-        "start": area.start,
-        "end": area.end,
-        "mode": area.mode,
-        "flags": area.flags,
-        "path": area.path if named or area.is_kernels or area.path == "[stack]" else "",
-        "offset": area.offset,
-        "identity": identity(area.path) if named else None,
-        "at": at,
-    }
+def _mapping(area: Area, at: int, memory: int) -> list[int]:
+    flags, descriptor, offset = _PRIVATE | _FIXED | _NO_RESERVE, memory, at
+    if area.grows:
+        flags |= _ANONYMOUS | _GROWS_DOWN | _STACK
+    elif at < 0:
+        flags |= _ANONYMOUS
+        if area.is_droppable:
+            flags = flags & ~_TYPES | _DROPPABLE
+    if flags & _ANONYMOUS:
+        descriptor, offset = _NONE, 0
+    return [syscalls_of("mmap"), area.start, area.size, area.protection, flags, descriptor, offset]
+
+
+def _continues(last: list[int], own: list[int]) -> bool:
+    """Would one call do for both?"""
+    same = last[3:6] == own[3:6] and last[1] + last[2] == own[1]
+    return same and (own[5] == _NONE or last[6] + last[2] == own[6]) and not own[4] & _GROWS_DOWN
 
 
 def _fill(folder: str, image: int, size: int, places: list[tuple[Area, int]]) -> None:
@@ -239,16 +273,21 @@ def _fill(folder: str, image: int, size: int, places: list[tuple[Area, int]]) ->
     source = os.open(f"{folder}/mem", os.O_RDONLY | os.O_CLOEXEC)
     with mmap.mmap(image, size) as target, memoryview(target) as view:
         for area, at in places:
-            for start, end in memory_map.filled(pagemap, area) if at >= 0 else ():
+            whole = [(area.start, area.end)] if area.is_file else memory_map.filled(pagemap, area)
+            for start, end in whole:
                 _copy(source, view, at + start - area.start, start, end)
     os.close(source)
     os.close(pagemap)
 
 
 def _copy(source: int, view: memoryview, to: int, start: int, end: int) -> None:
+    """What lies behind the end of a file cannot be read, and nobody has."""
     while start < end:
-        done = os.preadv(source, [view[to : to + end - start]], start)
+        try:
+            done = os.preadv(source, [view[to : to + end - start]], start)
+        except OSError:
+            return
         if done <= 0:
-            raise OSError("a process's memory could not be read")
+            return
         start += done
         to += done

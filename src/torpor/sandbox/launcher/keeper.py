@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import os
 import select
 import signal
@@ -196,18 +195,16 @@ class Keeper:
 
     def _restore(self, message: wire.Message, descriptors: list[int]) -> None:
         """Start a process that goes on where a saved one was."""
-        layout, memory, _ = descriptors[-3:]
-        description = lending.read_description(layout)
-        child = self._child_with(description["pid"])
+        layout, memory, files = descriptors[-3:]
+        saved = lending.read(layout, memory)
+        child = self._child_with(saved.description["pid"])
         self._children[child.pid] = (message["name"], child)
-        child.begin(message, descriptors)
+        message["saved"] = {name: saved.description[name] for name in ("files", "memory")}
+        child.begin(message, [*descriptors[:-3], memory, files])
         try:
-            told = child.lent(_LENT_WITHIN)
-            prepared = resuming.Prepared(
-                child.pid, told["files"], told["memory"], message["files"], tuple(told["others"])
-            )
-            resuming.resume(prepared, description, memory, self._proc_path())
-        except (OSError, resuming.Changed) as error:
+            child.await_lent(_LENT_WITHIN)
+            resuming.resume(child.pid, saved, message["files"], self._proc_path())
+        except (OSError, ValueError, resuming.Changed) as error:
             child.problem = str(error)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child.pid, signal.SIGKILL)
@@ -246,10 +243,8 @@ class Keeper:
         if pid is None:
             raise OSError("it has ended")
         given = (0, 1, 2, process.FRAMED) if framed else (0, 1, 2)
-        description, memory = checkpoint.take(pid, given, self._proc_path())
-        layout = os.memfd_create("layout", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.write(layout, json.dumps(description).encode())
-        return [layout, memory, lending.pack()]
+        saved = checkpoint.take(pid, given, self._proc_path())
+        return [lending.write(saved), saved.memory, lending.pack()]
 
     def _open_workers(self, message: wire.Message) -> None:
         try:

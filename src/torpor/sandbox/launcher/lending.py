@@ -1,4 +1,7 @@
-"""The child's part in its restoration: it gets ready to be replaced by a saved process, and waits for that."""
+"""The child's part in its restoration: it gets ready to be replaced by a saved process, and waits for that.
+
+Also how a snapshot's description and files lie in files in memory.
+"""
 
 from __future__ import annotations
 
@@ -9,35 +12,41 @@ import socket
 import tarfile
 from typing import Any
 
-from . import descriptors, places, resuming, wire
+from . import checkpoint, descriptors, places, wire
+
+_SIZE = 4
 
 
-def lend(channel: socket.socket, framed: int, layout: int, memory: int, files: int) -> None:
-    """Open what the saved process had open and tell the keeper. Returns only if something goes wrong.
-
-    The framed log, if there is one, is `framed` in the saved process as it is here."""
-    description = read_description(layout)
-    numbers = [known["number"] for known in description["files"]]
-    spared = max([*numbers, framed, memory, layout, files, channel.fileno()]) + 1
-    content, image = descriptors.moved(files, spared), descriptors.moved(memory, spared)
-    ours = socket.socket(fileno=descriptors.moved(channel.detach(), spared))
-    os.close(layout)
+def lend(channel: socket.socket, known: list[dict[str, Any]], number: int, memory: int, files: int) -> None:
+    """Open what the saved process had open and tell the keeper; `known` describes it. Its memory is to have this
+    `number`, above all of that. Returns only if something goes wrong."""
+    content, image = descriptors.moved(files, number), descriptors.moved(memory, number)
+    ours = socket.socket(fileno=descriptors.moved(channel.detach(), number))
+    if image != number:
+        if ours.fileno() == number:
+            ours = socket.socket(fileno=descriptors.moved(ours.detach(), number + 1))
+        elif content == number:
+            content = descriptors.moved(content, number + 1)
+        os.dup2(image, number)
     _unpack(content)
-    descriptors.open_again(description["files"], spared)
-    shown = {path: _open(path, spared) for path in resuming.files_of(description)}
-    wire.send(ours, {"files": shown, "memory": image, "others": [ours.fileno(), content]})
+    descriptors.open_again(known, number + 1)
+    wire.send(ours, {"lent": True})
     wire.receive(ours)
 
 
-def read_description(descriptor: int) -> dict[str, Any]:
-    """What a snapshot's file says of its process."""
-    data = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
-    description: dict[str, Any] = json.loads(data)
-    return description
+def write(saved: checkpoint.Snapshot) -> int:
+    """A file in memory with all but the memory of a snapshot."""
+    description = json.dumps(saved.description).encode()
+    layout = os.memfd_create("layout", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.write(layout, len(description).to_bytes(_SIZE, "big") + description + saved.calls)
+    return layout
 
 
-def _open(path: str, spared: int) -> int:
-    return descriptors.moved(os.open(path, os.O_RDONLY | os.O_CLOEXEC), spared)
+def read(layout: int, memory: int) -> checkpoint.Snapshot:
+    """The snapshot whose file from `write` this is."""
+    data = os.pread(layout, os.fstat(layout).st_size, 0)
+    end = _SIZE + int.from_bytes(data[:_SIZE], "big")
+    return checkpoint.Snapshot(json.loads(data[_SIZE:end]), data[end:], memory)
 
 
 def pack() -> int:

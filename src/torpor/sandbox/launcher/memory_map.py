@@ -11,6 +11,8 @@ PAGE = 4096
 _PRESENT = (1 << 63) | (1 << 62)
 _KERNELS = ("[vdso]", "[vvar]", "[vvar_vclock]", "[vsyscall]")
 _PROTECTIONS = {"r": 1, "w": 2, "x": 4}
+_ADVICE = {"dc": 10, "wf": 18, "dd": 16}
+"""By the kernel's flag."""
 _RUN_GAP = 8
 """Pages: gaps up to this size are read along with what surrounds them."""
 
@@ -23,12 +25,8 @@ class Area:
     end: int
     mode: str
     """As in `/proc/*/maps`: `rw-p`."""
-    offset: int
-    device: str
     inode: int
     path: str
-    changed: bool
-    """Holds pages of its own, unlike the file it shows."""
     flags: str
     """The kernel's two-letter flags, with spaces between."""
 
@@ -41,10 +39,6 @@ class Area:
         return sum(bit for letter, bit in _PROTECTIONS.items() if letter in self.mode)
 
     @property
-    def shared(self) -> bool:
-        return self.mode.endswith("s")
-
-    @property
     def is_file(self) -> bool:
         return self.inode != 0
 
@@ -52,6 +46,21 @@ class Area:
     def is_kernels(self) -> bool:
         """Belongs to the kernel, which places it and fills it."""
         return self.path in _KERNELS
+
+    @property
+    def grows(self) -> bool:
+        """Does it grow downwards when it is used?"""
+        return "gd" in self.flags.split()
+
+    @property
+    def is_droppable(self) -> bool:
+        return "dp" in self.flags.split()
+
+    @property
+    def advice(self) -> list[int]:
+        """What the kernel was advised of it that must be advised again."""
+        kinds = self.flags.split()
+        return [] if "dp" in kinds else [number for flag, number in _ADVICE.items() if flag in kinds]
 
     @property
     def is_forgetful(self) -> bool:
@@ -63,39 +72,38 @@ def areas(folder: str) -> list[Area]:
     """All mappings of the process with this folder in `/proc`, by address. Raises OSError."""
     found: list[Area] = []
     head: list[str] = []
-    changed = False
     with open(f"{folder}/smaps", encoding="utf-8", errors="surrogateescape") as file:
         for line in file:
             word, _, rest = line.partition(":")
-            if word in ("Anonymous", "Swap"):
-                changed = changed or rest.split()[0] != "0"
-            elif word == "VmFlags":
-                found.append(_area(head, changed, rest.strip()))
-                changed = False
+            if word == "VmFlags":
+                found.append(_area(head, rest.strip()))
             elif "-" in word.split(" ", 1)[0]:
                 head = line.rstrip("\n").split(maxsplit=5)
     return found
 
 
-def ranges(folder: str) -> list[Area]:
-    """As `areas`, which takes longer, without `changed` and `flags`."""
-    with open(f"{folder}/maps", encoding="utf-8", errors="surrogateescape") as file:
-        return [_area(line.rstrip("\n").split(maxsplit=5), False, "") for line in file]
-
-
-def _area(head: list[str], changed: bool, flags: str) -> Area:
+def _area(head: list[str], flags: str) -> Area:
     start, _, end = head[0].partition("-")
     return Area(
         start=int(start, 16),
         end=int(end, 16),
         mode=head[1],
-        offset=int(head[2], 16),
-        device=head[3],
         inode=int(head[4]),
-        path=head[5].replace("\\012", "\n") if len(head) > 5 else "",
-        changed=changed,
+        path=head[5] if len(head) > 5 else "",
         flags=flags,
     )
+
+
+def kernels(folder: str) -> list[tuple[str, int, int]]:
+    """Name, start and size of what the kernel has put into a process. Raises OSError."""
+    with open(f"{folder}/maps", "rb") as file:
+        lines = [line.split() for line in file if line.endswith(b"]\n") and b"[v" in line]
+    found = []
+    for fields in lines:
+        start, end = (int(part, 16) for part in fields[0].split(b"-"))
+        if fields[-1] != b"[vsyscall]":
+            found.append((fields[-1].decode(), start, end - start))
+    return found
 
 
 def filled(pagemap: int, area: Area) -> Iterator[tuple[int, int]]:

@@ -16,7 +16,7 @@ import tarfile
 from dataclasses import dataclass
 from typing import Any
 
-from . import clone, lending, places, resuming, seccomp, syscalls, title, wire
+from . import clone, lending, places, seccomp, syscalls, title, wire
 
 _SPECIFICATION = 3
 _FIRST_FREE = 4
@@ -69,15 +69,14 @@ class Child:
             return ""
         return str(received[0]["error"]) if received else ""
 
-    def lent(self, within: float) -> wire.Message:
-        """What it tells once it is ready to be replaced by a saved process. Raises OSError if it is not, within so many
+    def await_lent(self, within: float) -> None:
+        """Return once it is ready to be replaced by a saved process. Raises OSError if it is not, within so many
         seconds."""
         self.channel.settimeout(within)
         received = wire.receive(self.channel)
         self.channel.settimeout(None)
         if received is None or "error" in received[0]:
             raise OSError(received[0]["error"] if received else "its process ended")
-        return received[0]
 
     def close(self) -> None:
         self.channel.close()
@@ -182,8 +181,9 @@ def _run(surroundings: Surroundings, channel: socket.socket) -> None:
 def _lend(message: wire.Message, channel: socket.socket, descriptors: list[int]) -> None:
     try:
         _limit_processes(message)
-        lending.lend(channel, FRAMED, *descriptors[-3:])
-    except (OSError, ValueError, resuming.Changed, tarfile.TarError) as error:
+        saved = message["saved"]
+        lending.lend(channel, saved["files"], saved["memory"], *descriptors[-2:])
+    except (OSError, ValueError, tarfile.TarError) as error:
         with contextlib.suppress(OSError):
             wire.send(channel, {"error": f"{error}"})
     os._exit(_START_FAILED)

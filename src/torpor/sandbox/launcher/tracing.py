@@ -10,7 +10,7 @@ import ctypes
 import os
 import signal
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .syscall_numbers import X86_64
@@ -48,6 +48,9 @@ _CALL = struct.Struct("=Q6Qq")
 CALLS_AT = 64
 """Where the table of calls starts in a page of calls."""
 CALL_BYTES = _CALL.size
+
+_OWN_PLACE = 0x2 | 0x20 | 0x100000
+"""Private, without a file, and only where nothing is yet."""
 
 Call = tuple[int, ...]
 """A kernel call: its number, and up to six arguments."""
@@ -156,7 +159,7 @@ class Caller:
         self._memory = memory
         self.at = at
         self.size = size
-        first = (syscalls_of("mmap"), at, size, 7, 0x32, 0xFFFFFFFFFFFFFFFF, 0)
+        first = (syscalls_of("mmap"), at, size, 7, _OWN_PLACE, 0xFFFFFFFFFFFFFFFF, 0)
         _single(thread, memory, first)
         os.pwrite(memory, _LOOP, at)
 
@@ -183,19 +186,36 @@ class Caller:
         return made
 
     def _run(self, calls: Sequence[Call], thread: Thread) -> list[int]:
-        size = self._begin(calls, thread)
+        return self._results(self._begin(calls, thread), thread)
+
+    def _results(self, size: int, thread: Thread) -> list[int]:
         thread.wait_stop(signal.SIGTRAP)
         done = os.pread(self._memory, size, self.at + CALLS_AT)
         return [_CALL.unpack_from(done, offset)[7] for offset in range(0, size, CALL_BYTES)]
 
+    def run_packed(self, table: bytes) -> list[int]:
+        """As `run`, of calls that are packed already. Raises ValueError if there are more than there is room for."""
+        if len(table) > self.size - CALLS_AT:
+            raise ValueError(f"{len(table) // CALL_BYTES} calls are too many at once")
+        self._start(table, self.thread)
+        return self._results(len(table), self.thread)
+
     def _begin(self, calls: Sequence[Call], thread: Thread) -> int:
-        table = b"".join(_CALL.pack(*call, *[0] * (7 - len(call)), 0) for call in calls)
+        table = pack(calls)
+        self._start(table, thread)
+        return len(table)
+
+    def _start(self, table: bytes, thread: Thread) -> None:
         os.pwrite(self._memory, table, self.at + CALLS_AT)
         values = thread.registers()
-        values.update(rip=self.at, rbx=self.at + CALLS_AT, r12=len(calls), orig_rax=(1 << 64) - 1)
+        values.update(rip=self.at, rbx=self.at + CALLS_AT, r12=len(table) // CALL_BYTES, orig_rax=(1 << 64) - 1)
         thread.set_registers(values)
         thread.resume()
-        return len(table)
+
+
+def pack(calls: Iterable[Call]) -> bytes:
+    """Calls as the loop reads them."""
+    return b"".join(_CALL.pack(*call, *[0] * (7 - len(call)), 0) for call in calls)
 
 
 def find_call(memory: int, start: int, size: int) -> int:
