@@ -12,22 +12,17 @@ import mmap
 import os
 import signal
 import struct
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from . import descriptors, memory_map, tracing
+from . import descriptors, memory_map, remaking, tracing
 from .descriptors import Unfit
 from .memory_map import PAGE, Area
-from .tracing import Call, Caller, Thread, syscalls_of
+from .tracing import Caller, Thread, syscalls_of
 
-CALLS_SIZE = 32 * PAGE
-LOWEST = 1 << 33
-"""From here on room is looked for that saved and new processes alike leave free."""
 _SCRATCH_AT = 16 * PAGE
 """Where in the page of calls results of calls are left."""
-_UNTOUCHABLE = (9, 19)
-ACTION_SIZE = 32
 _STACK_SIZE = 24
 _PR_GET_TID_ADDRESS = 40
 _STAT_ADDRESSES = (22, 23, 24, 41, 42, 43, 44, 45, 46, 47)
@@ -35,9 +30,6 @@ _STAT_ADDRESSES = (22, 23, 24, 41, 42, 43, 44, 45, 46, 47)
 _RESTARTS = {-512: True, -513: True, -514: True, -516: False}
 """Results of interrupted calls that the kernel would make again: as they were, or (False) only as if they were new."""
 _EINTR = 4
-_PRIVATE, _FIXED, _ANONYMOUS = 2, 0x10, 0x20
-_GROWS_DOWN, _NO_RESERVE, _STACK, _DROPPABLE, _TYPES = 0x100, 0x4000, 0x20000, 8, 0xF
-_NONE = (1 << 64) - 1
 _SEALED = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 
 
@@ -62,39 +54,60 @@ def take(pid: int, given: Collection[int], proc: str = "/proc") -> Snapshot:
         _seize_all(pid, folder, threads)
         memory = os.open(f"{folder}/mem", os.O_RDWR | os.O_CLOEXEC)
         try:
-            return _taken(folder, list(threads.values()), memory, given)
+            return _taken(pid, folder, list(threads.values()), memory, given)
         finally:
             os.close(memory)
     finally:
         _end(pid, threads)
 
 
-def _taken(folder: str, threads: list[Thread], memory: int, given: Collection[int]) -> Snapshot:
+def _taken(pid: int, folder: str, threads: list[Thread], memory: int, given: Collection[int]) -> Snapshot:
     states = [_thread_state(thread, f"{folder}/task/{thread.number}") for thread in threads]
     maps = [area for area in memory_map.areas(folder) if area.path != "[vsyscall]"]
     files = descriptors.describe(folder, given)
     number = max([0, *given, *(known["number"] for known in files)]) + 1
     image, places = _dump(folder, maps)
-    scratch = memory_map.gap(maps, 2 * CALLS_SIZE, LOWEST)
-    caller = Caller(threads[0], memory, scratch, CALLS_SIZE)
+    scratch = memory_map.gap(maps, 2 * remaking.CALLS_SIZE, remaking.LOWEST)
+    caller = Caller(threads[0], memory, scratch, remaking.CALLS_SIZE)
     for state, thread in zip(states, threads, strict=True):
         state.update(_kernel_state(caller, thread, memory))
-    description = {
-        "pid": _inner_number(folder),
-        "threads": states,
-        "actions": _actions(caller, memory),
-        "files": files,
-        "memory": number,
-        "folder": os.readlink(f"{folder}/cwd"),
+    whole = {
+        "outside": pid,
         "layout": _layout(folder, caller),
         "title": _title(folder),
+        "actions": _actions(caller, memory),
+    }
+    data = remaking.Data(scratch + remaking.DATA_AT)
+    main = [
+        *remaking.mappings(zip(maps, places, strict=True), number),
+        *remaking.process(folder, whole, number, data),
+        *remaking.thread(states[0], data),
+    ]
+    stacks = [[area.start, area.size, at] for area, at in zip(maps, places, strict=True) if area.grows and at >= 0]
+    description = {
+        "pid": _inner_number(folder),
+        "files": files,
+        "memory": number,
         "scratch": scratch,
         "kernels": [[area.path, area.start, area.size] for area in maps if area.is_kernels],
-        "stacks": [
-            [area.start, area.size, at] for area, at in zip(maps, places, strict=True) if area.grows and at >= 0
-        ],
+        "stacks": stacks,
+        "threads": [_described(state, scratch) for state in states],
+        "data": data.content.hex(),
     }
-    return Snapshot(description, tracing.pack(mappings(zip(maps, places, strict=True), number)), image)
+    return Snapshot(description, tracing.pack(main), image)
+
+
+def _described(state: dict[str, Any], scratch: int) -> dict[str, Any]:
+    """A thread as it is to be made again."""
+    data = remaking.Data(scratch + remaking.DATA_AT)
+    calls = tracing.pack(remaking.thread(state, data))
+    return {
+        "number": state["number"],
+        "registers": state["registers"],
+        "extended": state["extended"].hex(),
+        "calls": calls.hex(),
+        "data": data.content.hex(),
+    }
 
 
 def _refuse_children(folder: str) -> None:
@@ -133,7 +146,7 @@ def _thread_state(thread: Thread, folder: str) -> dict[str, Any]:
     return {
         "number": _inner_number(folder),
         "registers": values,
-        "extended": thread.extended().hex(),
+        "extended": thread.extended(),
         "blocked": blocked,
         "rseq": [address, size, sign],
     }
@@ -169,25 +182,20 @@ def _kernel_state(caller: Caller, thread: Thread, memory: int) -> dict[str, Any]
     return {
         "cleared": cleared,
         "robust": [robust, length],
-        "stack": os.pread(memory, _STACK_SIZE, scratch + 24).hex(),
+        "stack": os.pread(memory, _STACK_SIZE, scratch + 24),
     }
 
 
-def signals() -> list[int]:
-    """Those whose action can be chosen."""
-    return [number for number in range(1, 65) if number not in _UNTOUCHABLE]
-
-
-def _actions(caller: Caller, memory: int) -> dict[str, str]:
+def _actions(caller: Caller, memory: int) -> dict[int, bytes]:
     """What is done on each signal, as the kernel keeps it, where that is not the default."""
     scratch = caller.at + _SCRATCH_AT
-    wanted = signals()
-    os.pwrite(memory, bytes(ACTION_SIZE * 65), scratch)
+    wanted = remaking.signals()
+    os.pwrite(memory, bytes(remaking.ACTION_SIZE * 65), scratch)
     call = syscalls_of("rt_sigaction")
-    caller.run([(call, number, 0, scratch + number * ACTION_SIZE, 8) for number in wanted])
-    table = os.pread(memory, ACTION_SIZE * 65, scratch)
-    actions = {number: table[number * ACTION_SIZE :][:ACTION_SIZE] for number in wanted}
-    return {str(number): action.hex() for number, action in actions.items() if any(action)}
+    caller.run([(call, number, 0, scratch + number * remaking.ACTION_SIZE, 8) for number in wanted])
+    table = os.pread(memory, remaking.ACTION_SIZE * 65, scratch)
+    actions = {number: table[number * remaking.ACTION_SIZE :][: remaking.ACTION_SIZE] for number in wanted}
+    return {number: action for number, action in actions.items() if any(action)}
 
 
 def _layout(folder: str, caller: Caller) -> list[int]:
@@ -224,46 +232,6 @@ def seal(descriptor: int) -> None:
 
 def _has_content(area: Area) -> bool:
     return bool(area.protection) and not area.is_kernels and not area.is_forgetful
-
-
-def mappings(areas: Iterable[tuple[Area, int]], memory: int) -> Iterator[Call]:
-    """The calls that map all areas but the kernel's anew, out of the descriptor `memory`; neighbours in one step."""
-    last: list[int] = []
-    for area, at in areas:
-        if area.is_kernels:
-            continue
-        own = _mapping(area, at, memory)
-        if last and not area.advice and _continues(last, own):
-            last[2] += own[2]
-            continue
-        if last:
-            yield tuple(last)
-        last = own
-        if area.advice:
-            yield tuple(last)
-            last = []
-            yield from ((syscalls_of("madvise"), area.start, area.size, advice) for advice in area.advice)
-    if last:
-        yield tuple(last)
-
-
-def _mapping(area: Area, at: int, memory: int) -> list[int]:
-    flags, descriptor, offset = _PRIVATE | _FIXED | _NO_RESERVE, memory, at
-    if area.grows:
-        flags |= _ANONYMOUS | _GROWS_DOWN | _STACK
-    elif at < 0:
-        flags |= _ANONYMOUS
-        if area.is_droppable:
-            flags = flags & ~_TYPES | _DROPPABLE
-    if flags & _ANONYMOUS:
-        descriptor, offset = _NONE, 0
-    return [syscalls_of("mmap"), area.start, area.size, area.protection, flags, descriptor, offset]
-
-
-def _continues(last: list[int], own: list[int]) -> bool:
-    """Would one call do for both?"""
-    same = last[3:6] == own[3:6] and last[1] + last[2] == own[1]
-    return same and (own[5] == _NONE or last[6] + last[2] == own[6]) and not own[4] & _GROWS_DOWN
 
 
 def _fill(folder: str, image: int, size: int, places: list[tuple[Area, int]]) -> None:

@@ -203,7 +203,7 @@ class Keeper:
         child.begin(message, [*descriptors[:-3], memory, files])
         try:
             child.await_lent(_LENT_WITHIN)
-            resuming.resume(child.pid, saved, message["files"], self._proc_path())
+            resuming.resume(child.pid, saved, self._proc_path())
         except (OSError, ValueError, resuming.Changed) as error:
             child.problem = str(error)
             with contextlib.suppress(ProcessLookupError):

@@ -193,12 +193,12 @@ class Caller:
         done = os.pread(self._memory, size, self.at + CALLS_AT)
         return [_CALL.unpack_from(done, offset)[7] for offset in range(0, size, CALL_BYTES)]
 
-    def run_packed(self, table: bytes) -> list[int]:
+    def run_packed(self, table: bytes, thread: Thread) -> list[int]:
         """As `run`, of calls that are packed already. Raises ValueError if there are more than there is room for."""
-        if len(table) > self.size - CALLS_AT:
+        if len(table) > self.size * 7 // 8 - CALLS_AT:
             raise ValueError(f"{len(table) // CALL_BYTES} calls are too many at once")
-        self._start(table, self.thread)
-        return self._results(len(table), self.thread)
+        self._start(table, thread)
+        return self._results(len(table), thread)
 
     def _begin(self, calls: Sequence[Call], thread: Thread) -> int:
         table = pack(calls)
