@@ -256,11 +256,11 @@ def test_package_can_be_fetched_from_the_location_only_with_its_signature(client
 
 def test_operation_of_the_model_that_is_not_built_names_itself(client: Any, existing: str) -> None:
     with pytest.raises(ClientError) as error:
-        client.get_policy(FunctionName=existing)
+        client.get_resource_policy(ResourceArn=ARN + existing)
     assert error.value.response["ResponseMetadata"]["HTTPStatusCode"] == 501
     assert refusal(error.value) == (
         "NotImplementedException",
-        "The operation GetPolicy is not available in this version of Torpor.",
+        "The operation GetResourcePolicy is not available in this version of Torpor.",
     )
 
 

@@ -197,6 +197,10 @@ class Functions:
         """The published ones, oldest first. Raises NotFound."""
         return published.ordered(self.get(name).versions)
 
+    def check_deletable(self, name: str, number: str) -> None:
+        """Raises what `delete_version` would; changes nothing."""
+        published.without_version(self.get(name), number)
+
     def delete_version(self, name: str, number: str) -> None:
         """Raises NotFound, and Conflict while an alias refers to it."""
         old = self.get(name)

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from torpor.api.aws.attached import KINDS
 from torpor.api.aws.call import Call, render_reply
 from torpor.api.aws.capacity import CapacityOperations
 from torpor.api.aws.code_links import PREFIX, CodeLinks
@@ -16,6 +17,7 @@ from torpor.api.aws.layers import LayerOperations, is_layer_link
 from torpor.api.aws.lookup import Lookup, States, always_active
 from torpor.api.aws.objects import ObjectSource
 from torpor.api.aws.packages import PackageSource
+from torpor.api.aws.permissions import LayerPermissionOperations, PermissionOperations
 from torpor.api.aws.resources import ResourceOperations
 from torpor.api.aws.versions import VersionOperations
 from torpor.contracts.lambda_ import limits
@@ -30,6 +32,7 @@ from torpor.contracts.lambda_.validation import check
 from torpor.contracts.lambda_.wire import ApiRequest, ApiResponse
 from torpor.model.clock import Clock
 from torpor.model.errors import NotFound
+from torpor.service.attachments import Attachments
 from torpor.service.functions import Functions
 from torpor.service.layers import Layers
 from torpor.service.resources import Resources
@@ -82,13 +85,15 @@ class AwsFace:
         self._links = CodeLinks(settings.secret, clock.wall)
         self._places: dict[str, Place] = {}
         source = PackageSource(objects=settings.objects, max_inline=settings.max_inline)
-        self._layers = LayerOperations(layers, source, self._links)
+        self._layers = LayerOperations(layers, source, self._links, resources)
         lookup = Lookup(functions, states)
         capacity = CapacityOperations(resources, functions, lookup, clock)
+        attachments = Attachments(resources, KINDS)
         beside = Beside(
             lookup=lookup,
             layers=self._layers,
             capacity=capacity,
+            attachments=attachments,
             source=source,
             links=self._links,
             shapes=self._model.shapes,
@@ -96,8 +101,10 @@ class AwsFace:
         )
         operations = (
             FunctionOperations(functions, beside),
-            VersionOperations(functions, lookup),
+            VersionOperations(functions, lookup, attachments),
             ResourceOperations(functions, capacity),
+            PermissionOperations(lookup, attachments),
+            LayerPermissionOperations(layers, resources),
             self._layers,
             capacity,
         )

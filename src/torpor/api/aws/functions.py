@@ -20,6 +20,7 @@ from torpor.contracts.lambda_.operations import Shape
 from torpor.contracts.lambda_.rendering import Moment
 from torpor.model.errors import Conflict, NotFound, PreconditionFailed
 from torpor.model.function import LATEST, FunctionRecord, VersionRecord
+from torpor.service.attachments import Attachments
 from torpor.service.functions import Changes, Functions, NewFunction
 
 CONTRACT = "lambda"
@@ -33,6 +34,7 @@ class Beside:
     lookup: Lookup
     layers: LayerOperations
     capacity: CapacityOperations
+    attachments: Attachments
     source: PackageSource
     links: CodeLinks
     shapes: Mapping[str, Shape]
@@ -150,6 +152,9 @@ class FunctionOperations:
                 "The qualifier of DeleteFunction names a version; delete an alias with DeleteAlias."
             )
         with about(call, named):
+            if named.qualifier:
+                self._functions.check_deletable(named.name, named.qualifier)
+            self._beside.attachments.forget(named.name, named.qualifier or None)
             if named.qualifier:
                 self._functions.delete_version(named.name, named.qualifier)
             else:

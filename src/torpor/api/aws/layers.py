@@ -1,6 +1,7 @@
 """Operations on layers, and how functions refer to them."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from torpor.api.aws.call import Call, Handler, Reply
@@ -13,7 +14,10 @@ from torpor.contracts.lambda_.names import Place
 from torpor.model.errors import NotFound, TorporError
 from torpor.model.layer import LayerVersion
 from torpor.service.layers import Layers, NewLayer
+from torpor.service.resources import Resources
 
+LAYER_POLICY = "layer policy"
+"""The kind of resource that a layer version's policy is."""
 _LINK = "layer:"
 _Item = TypeVar("_Item")
 
@@ -21,8 +25,9 @@ _Item = TypeVar("_Item")
 class LayerOperations:
     """The control plane's view of the layer service."""
 
-    def __init__(self, layers: Layers, source: PackageSource, links: CodeLinks) -> None:
+    def __init__(self, layers: Layers, source: PackageSource, links: CodeLinks, resources: Resources) -> None:
         self._layers = layers
+        self._resources = resources
         self._source = source
         self._links = links
 
@@ -56,15 +61,14 @@ class LayerOperations:
 
     async def get(self, call: Call) -> Reply:
         """GetLayerVersion."""
-        name, number = wire.layer_name(call.values["LayerName"], call.place), call.values["VersionNumber"]
-        return Reply(200, self._reply(self._version(name, number, call.place), call))
+        return Reply(200, self._reply(found_version(self._layers, call), call))
 
     async def get_by_arn(self, call: Call) -> Reply:
         """GetLayerVersionByArn."""
         named = wire.named_version(call.values["Arn"], call.place)
         if named is None:
             raise ApiFailure("ResourceNotFoundException", wire.absent_text(call.values["Arn"]))
-        return Reply(200, self._reply(self._version(*named, call.place), call))
+        return Reply(200, self._reply(_version(self._layers, *named, call.place), call))
 
     async def list(self, call: Call) -> Reply:
         """ListLayers: each with its newest version that fits what is asked for, by name."""
@@ -86,7 +90,10 @@ class LayerOperations:
 
     async def delete(self, call: Call) -> Reply:
         """DeleteLayerVersion; functions that use it go on with it."""
-        self._layers.delete(wire.layer_name(call.values["LayerName"], call.place), call.values["VersionNumber"])
+        name, number = wire.layer_name(call.values["LayerName"], call.place), call.values["VersionNumber"]
+        with suppress(NotFound):
+            self._resources.remove(LAYER_POLICY, f"{name}:{number}")
+        self._layers.delete(name, number)
         return Reply(204)
 
     def with_layers(self, fields: dict[str, Any], call: Call) -> dict[str, Any]:
@@ -104,13 +111,6 @@ class LayerOperations:
         name, _, number = link.removeprefix(_LINK).rpartition(":")
         return await self._layers.archive_of(name, int(number))
 
-    def _version(self, name: str, number: int, place: Place) -> LayerVersion:
-        try:
-            return self._layers.get(name, number)
-        except NotFound as error:
-            text = wire.absent_text(f"{wire.layer_arn(place, name)}:{number}")
-            raise ApiFailure("ResourceNotFoundException", text) from error
-
     def _used(self, arn: str, place: Place) -> LayerVersion:
         named = wire.named_version(arn, place)
         try:
@@ -123,6 +123,22 @@ class LayerOperations:
     def _reply(self, layer: LayerVersion, call: Call) -> dict[str, Any]:
         link = call.base_url + self._links.make(f"{_LINK}{layer.name}:{layer.number}", layer.code.digest)
         return wire.version_reply(layer, call.place, link)
+
+
+def found_version(layers: Layers, call: Call) -> LayerVersion:
+    """The layer version that a call names. Raises ApiFailure."""
+    number: int = call.values["VersionNumber"]
+    if number < 1:
+        raise invalid_parameter("Layer Version Cannot be less than 1.")
+    return _version(layers, wire.layer_name(call.values["LayerName"], call.place), number, call.place)
+
+
+def _version(layers: Layers, name: str, number: int, place: Place) -> LayerVersion:
+    try:
+        return layers.get(name, number)
+    except NotFound as error:
+        text = wire.absent_text(f"{wire.layer_arn(place, name)}:{number}")
+        raise ApiFailure("ResourceNotFoundException", text) from error
 
 
 def is_layer_link(name: str) -> bool:

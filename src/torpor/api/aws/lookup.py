@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from torpor.api.aws.call import Call, about
 from torpor.contracts.lambda_ import capacity, rendering
+from torpor.contracts.lambda_.failures_api import alias_not_found, function_not_found
 from torpor.contracts.lambda_.names import FunctionName
 from torpor.contracts.lambda_.rendering import Moment
 from torpor.model.function import LATEST, FunctionRecord, FunctionVersion, VersionRecord
@@ -42,6 +43,15 @@ class Lookup:
         alias = record.aliases.get(named.qualifier)
         with about(call, named):
             return self._functions.resolve(record.name, alias.version if alias else named.qualifier)
+
+    def arn(self, call: Call, named: FunctionName) -> str:
+        """The ARN of what is named: the function, or one of its versions or aliases. Raises ApiFailure."""
+        record, arn = self.record(call, named), call.place.function_arn(named.name, named.qualifier)
+        if named.qualifier in ("", LATEST) or named.qualifier in record.versions or named.qualifier in record.aliases:
+            return arn
+        if named.qualifier.isdecimal() or named.qualifier.startswith("$"):
+            raise function_not_found(arn)
+        raise alias_not_found(arn)
 
     def shown(self, kept: VersionRecord, moment: Moment, qualifier: str = "") -> dict[str, Any]:
         """A version's configuration; the ARN carries `qualifier`, or the version's own if it is a published one."""

@@ -7,19 +7,26 @@ from torpor.api.aws.call import Call, Handler, Reply, about
 from torpor.api.aws.lookup import Lookup, published
 from torpor.api.aws.paging import page
 from torpor.contracts.lambda_ import capacity, limits, rendering
-from torpor.contracts.lambda_.failures_api import ApiFailure, function_not_found, invalid_parameter
+from torpor.contracts.lambda_.failures_api import (
+    ApiFailure,
+    alias_not_found,
+    function_not_found,
+    invalid_parameter,
+)
 from torpor.contracts.lambda_.names import FunctionName, require_unqualified
 from torpor.contracts.lambda_.rendering import Moment
 from torpor.model.function import LATEST, Alias, FunctionRecord, VersionRecord
+from torpor.service.attachments import Attachments
 from torpor.service.functions import Functions
 
 
 class VersionOperations:
     """The control plane's view of versions and aliases."""
 
-    def __init__(self, functions: Functions, lookup: Lookup) -> None:
+    def __init__(self, functions: Functions, lookup: Lookup, attachments: Attachments) -> None:
         self._functions = functions
         self._lookup = lookup
+        self._attachments = attachments
 
     def handlers(self) -> dict[str, Handler]:
         """By operation name."""
@@ -88,6 +95,7 @@ class VersionOperations:
         """DeleteAlias; one that is not there is passed over."""
         record = self._lookup.record(call, _whole(call))
         if call.values["Name"] in record.aliases:
+            self._attachments.forget(record.name, call.values["Name"])
             self._functions.delete_alias(record.name, call.values["Name"])
         return Reply(204)
 
@@ -130,8 +138,7 @@ def _whole(call: Call) -> FunctionName:
 def _existing(call: Call, record: FunctionRecord) -> Alias:
     alias = record.aliases.get(call.values["Name"])
     if alias is None:
-        arn = call.place.function_arn(record.name, call.values["Name"])
-        raise ApiFailure("ResourceNotFoundException", f"Cannot find alias arn: {arn}")
+        raise alias_not_found(call.place.function_arn(record.name, call.values["Name"]))
     return alias
 
 

@@ -31,6 +31,7 @@ KINDS: Mapping[str, Kind] = {
     "MissingAuthenticationTokenException": Kind(403),
     "NoPublishedVersionException": Kind(400, "Message"),
     "NotImplementedException": Kind(501, "Message"),
+    "PolicyLengthExceededException": Kind(400),
     "PreconditionFailedException": Kind(412),
     "RequestEntityTooLargeException": Kind(413),
     "RequestTooLargeException": Kind(413),
@@ -95,6 +96,11 @@ def not_built(what: str) -> ApiFailure:
 def function_not_found(arn: str) -> ApiFailure:
     """No function of that name, or no such version of it."""
     return ApiFailure("ResourceNotFoundException", f"Function not found: {arn}")
+
+
+def alias_not_found(arn: str) -> ApiFailure:
+    """No alias of that name."""
+    return ApiFailure("ResourceNotFoundException", f"Cannot find alias arn: {arn}")
 
 
 def told_of_function(error: errors.TorporError, arn: str) -> errors.TorporError:

@@ -50,6 +50,8 @@ ENVIRONMENT_MAX = 4 * 1024
 LAYERS_MAX = 5
 TAGS_MAX = 50
 NAME_MAX = 64
+POLICY_MAX = 20 * 1024
+"""A resource policy as it is shown."""
 
 # Managed instances (1.6, 8, 9.7)
 MANAGED_MEMORY_MIN_MB = 2 * 1024

@@ -1,0 +1,6 @@
+"""The kinds of settings that belong to a function, or to one of its versions or aliases, and are deleted with it."""
+
+POLICY = "policy"
+
+KINDS = (POLICY,)
+"""All of them: one that is missing here would outlive its function."""
