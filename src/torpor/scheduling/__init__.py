@@ -2,6 +2,7 @@
 
 from torpor.scheduling.memory import MemoryView, Room, make_room
 from torpor.scheduling.placement import Placement, ThrottleReason, place
+from torpor.scheduling.rates import TokenBucket
 from torpor.scheduling.reclaim import IdleView, overdue
 from torpor.scheduling.scaling import Load, overflow, retry_pause, wanted
 
@@ -12,6 +13,7 @@ __all__ = [
     "Placement",
     "Room",
     "ThrottleReason",
+    "TokenBucket",
     "make_room",
     "overdue",
     "overflow",

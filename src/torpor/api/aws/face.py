@@ -19,6 +19,9 @@ from torpor.api.aws.objects import ObjectSource
 from torpor.api.aws.packages import PackageSource
 from torpor.api.aws.permissions import LayerPermissionOperations, PermissionOperations
 from torpor.api.aws.resources import ResourceOperations
+from torpor.api.aws.url_registry import UrlRegistry
+from torpor.api.aws.url_traffic import UrlParts, UrlTraffic
+from torpor.api.aws.urls import UrlOperations
 from torpor.api.aws.versions import VersionOperations
 from torpor.contracts.lambda_ import limits
 from torpor.contracts.lambda_.failures_api import ApiFailure, not_built, render_failure
@@ -53,6 +56,8 @@ class AwsSettings:
     """Secrets by access key id; with none, signatures are not verified."""
     public_url: str = ""
     """How callers reach the server, for links; by default what the request's Host field says."""
+    url_domain: str = ""
+    """The address below which function URLs have names, as in `https://HOST`; by default this machine's own."""
     secret: bytes = field(default_factory=lambda: secrets.token_bytes(32))
     """Signs links to packages."""
     objects: ObjectSource = field(default_factory=ObjectSource)
@@ -89,6 +94,20 @@ class AwsFace:
         lookup = Lookup(functions, states)
         capacity = CapacityOperations(resources, functions, lookup, clock)
         attachments = Attachments(resources, KINDS)
+        urls = UrlRegistry(attachments)
+        self.urls = UrlTraffic(
+            UrlParts(
+                urls=urls,
+                functions=functions,
+                attachments=attachments,
+                invocations=self._invocations,
+                dispatcher=dispatcher,
+                clock=clock,
+                account=settings.account,
+                keys=settings.keys,
+            )
+        )
+        """Answers requests by function URL."""
         beside = Beside(
             lookup=lookup,
             layers=self._layers,
@@ -104,6 +123,7 @@ class AwsFace:
             VersionOperations(functions, lookup, attachments),
             ResourceOperations(functions, capacity),
             PermissionOperations(lookup, attachments),
+            UrlOperations(functions, urls, clock, settings.url_domain),
             LayerPermissionOperations(layers, resources),
             self._layers,
             capacity,

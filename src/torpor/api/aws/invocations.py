@@ -57,14 +57,14 @@ class Invocations:
 
     def begin(self, request: InvokeRequest, place: Place, request_id: str, reply: Reply) -> None:
         """Start what is asked; `reply` is called once. Raises what refuses the call before it has begun."""
-        record, version = self._invoked(request, place)
+        record, version = self.invoked(request, place)
         if request.kind == "DryRun":
             trace = request.trace or new_trace(self._clock.wall())
             reply(ApiResponse(status=204, headers=(("x-amzn-RequestId", request_id), ("X-Amzn-Trace-Id", trace))))
             return
         if request.kind == "Event":
             raise not_built("Asynchronous invocation (invocation type Event)")
-        trace, upstream = self._trace(request, version)
+        trace, upstream = self.trace(request.trace, version)
         wants_log = request.wants_log
 
         def done(result: Outcome | TorporError) -> None:
@@ -73,13 +73,15 @@ class Invocations:
         invocation = invocation_of(request, request_id, version.resource, trace, upstream)
         self._dispatcher.submit(version, invocation, record.reserved_concurrency, done)
 
-    def _trace(self, request: InvokeRequest, version: FunctionVersion) -> tuple[str, str]:
-        """The trace header to hand on, and the one before it if the invocation's trace is recorded."""
+    def trace(self, given: str, version: FunctionVersion) -> tuple[str, str]:
+        """The trace header to hand on, and the one before it if the invocation's trace is recorded; `given` is the
+        caller's own, or empty."""
         if version.tracing == ACTIVE:
-            return self._sampling.step(request.trace, version.function, self._clock.wall())
-        return request.trace or new_trace(self._clock.wall()), ""
+            return self._sampling.step(given, version.function, self._clock.wall())
+        return given or new_trace(self._clock.wall()), ""
 
-    def _invoked(self, request: InvokeRequest, place: Place) -> tuple[FunctionRecord, FunctionVersion]:
+    def invoked(self, request: InvokeRequest, place: Place) -> tuple[FunctionRecord, FunctionVersion]:
+        """The function that a call is for, and which version of it runs. Raises ApiFailure."""
         named = request.function
         try:
             record = self._functions.get(named.name)

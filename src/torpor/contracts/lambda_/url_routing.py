@@ -1,4 +1,4 @@
-"""Which function URL a request is for: by its host, `ID.lambda-url.REGION.…`, or else by its path, `/_urls/ID/…` (9.10).
+"""Which function URL a request is for: by host, `ID.lambda-url.REGION.…`, or else by path, `/_urls/ID/…` (9.10).
 
 Answered for every request of a server, so whatever is for no URL is told by its look.
 """
@@ -10,7 +10,7 @@ from urllib.parse import quote, urlsplit
 
 PREFIX = "/_urls/"
 _MARK = ".lambda-url."
-_SHORTEST = len("x.lambda-url.x")
+_SHORTEST = len("x.lambda-url.us-east-1.x")
 _HOST = re.compile(r"([^.]*)\.lambda-url\..*")
 _UNSAFE = re.compile(r"[^!-~]+")
 

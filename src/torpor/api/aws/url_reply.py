@@ -1,0 +1,122 @@
+"""The caller of a function URL, and the ways to answer: whole, or while the function still writes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torpor.api.aws.invocations import report
+from torpor.contracts.lambda_.http_prelude import CONTENT_TYPE, MalformedPrelude, Prelude, PreludeReader
+from torpor.contracts.lambda_.url_answer import BINARY, Fields, check_status, head_fields
+from torpor.contracts.lambda_.url_cors import Cors, answer_fields, without_cors
+from torpor.contracts.lambda_.url_failures import render_url_failure
+from torpor.transport import Exchange
+
+
+@dataclass(slots=True, eq=False)
+class UrlReply:
+    """What every answer to one request has in common."""
+
+    exchange: Exchange
+    request_id: str
+    cors: Cors | None = None
+    trace: str = ""
+    origin: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.origin = self.exchange.headers.get("origin")
+
+    def send(self, status: int, fields: Fields, body: bytes) -> None:
+        """Answer whole."""
+        self.exchange.reply(status, self._fields(fields), body)
+
+    def begin(self, head: Prelude, default_type: str) -> None:
+        """Answer with a head that a body follows."""
+        self.exchange.begin(head.status, self._fields(head_fields(head, default_type)))
+
+    def refuse(self, error: Exception) -> None:
+        """Say why there is no answer of the function's."""
+        report(error, f"request {self.request_id} by function URL")
+        told = render_url_failure(error, self.request_id)
+        fields = [entry for entry in told.headers if entry[0] != "x-amzn-RequestId"]
+        self.send(told.status, fields, told.body)
+
+    def _fields(self, fields: Fields) -> Fields:
+        own = [("x-amzn-RequestId", self.request_id)]
+        if self.trace:
+            own.append(("X-Amzn-Trace-Id", self.trace))
+        if self.cors is None:
+            return [*fields, *own]
+        return [*without_cors(fields), *own, *answer_fields(self.cors, self.origin)]
+
+
+class UrlStream:
+    """Passes an answer on while the function writes it. See `torpor.model.invocation.AnswerSink`."""
+
+    __slots__ = ("_broken", "_reader", "_reply", "begun", "on_writable")
+
+    def __init__(self, reply: UrlReply) -> None:
+        self._reply = reply
+        self._reader: PreludeReader | None = None
+        self._broken = False
+        """What came is no answer, and the caller has been told so."""
+        self.begun = False
+        """The function has begun to stream, which says nothing yet about what its caller has seen."""
+        self.on_writable: Callable[[], None] | None = None
+
+    def begin(self, content_type: str) -> None:
+        self.begun = True
+        if content_type.partition(";")[0].strip().lower() == CONTENT_TYPE:
+            self._reader = PreludeReader()
+        else:
+            self._reply.begin(Prelude(headers=(("Content-Type", content_type or BINARY),)), BINARY)
+
+    def data(self, chunk: bytes) -> bool:
+        if self._broken:
+            return True
+        reader = self._reader
+        if reader is None:
+            return self._write(chunk)
+        try:
+            read = reader.feed(chunk)
+            if read is None:
+                return True
+            check_status(read[0])
+        except MalformedPrelude as error:
+            self._break(error)
+            return True
+        self._reader = None
+        self._reply.begin(read[0], BINARY)
+        return self._write(read[1])
+
+    def end(self) -> None:
+        """The function has written all there is."""
+        if self._broken:
+            return
+        if self._reader is not None:
+            self._break(MalformedPrelude("The response ends before its prelude does."))
+        else:
+            self._reply.exchange.finish()
+
+    def fail(self, error: Exception) -> None:
+        """The function was not through: nobody may take what came for the whole."""
+        if self._broken:
+            return
+        if self._reader is not None:
+            self._break(error)
+        else:
+            self._reply.exchange.abort()
+
+    def _break(self, error: Exception) -> None:
+        self._broken = True
+        self._reply.refuse(error)
+
+    def _write(self, chunk: bytes) -> bool:
+        exchange = self._reply.exchange
+        if not chunk or exchange.write(chunk) or exchange.closed:
+            return True
+        exchange.on_writable = self._caught_up
+        return False
+
+    def _caught_up(self) -> None:
+        # What is to be told is set only after the piece that was too much.
+        if self.on_writable is not None:
+            self.on_writable()
