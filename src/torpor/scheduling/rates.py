@@ -14,8 +14,9 @@ class TokenBucket:
 
     def take(self, now: float) -> bool:
         """Is there room for one more request? If so, it is counted."""
-        self._level = min(self.rate, self._level + max(0.0, now - self._at) * self.rate)
-        self._at = now
+        if now > self._at:
+            self._level = min(self.rate, self._level + (now - self._at) * self.rate)
+            self._at = now
         if self._level < 1.0:
             return False
         self._level -= 1.0
