@@ -85,9 +85,7 @@ def test_a_function_has_one_url_and_each_alias_one_of_its_own(client: Any, name:
         )
 
     pages = list(
-        client.get_paginator("list_function_url_configs").paginate(
-            FunctionName=name, PaginationConfig={"PageSize": 2}
-        )
+        client.get_paginator("list_function_url_configs").paginate(FunctionName=name, PaginationConfig={"PageSize": 2})
     )
     listed = [item["FunctionArn"] for page in pages for item in page["FunctionUrlConfigs"]]
     assert [len(page["FunctionUrlConfigs"]) for page in pages] == [2, 1]
@@ -130,9 +128,7 @@ def test_a_list_of_a_function_that_is_not_there_is_refused(client: Any, name: st
         ({"AuthType": "NONE", "Cors": {"ExposeHeaders": ["h" * 1025]}}, "cors.exposeHeaders"),
     ],
 )
-def test_values_are_checked_against_the_model(
-    server: UrlServer, name: str, values: dict[str, Any], where: str
-) -> None:
+def test_values_are_checked_against_the_model(server: UrlServer, name: str, values: dict[str, Any], where: str) -> None:
     with pytest.raises(ClientError) as error:
         server.client(parameter_validation=False).create_function_url_config(FunctionName=name, **values)
     code, message = refusal(error.value)
