@@ -1,6 +1,7 @@
 """The prelude of responses that are made for HTTP: bytes in whatever pieces, a head or a refusal out."""
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ def read(*pieces: bytes, limit: int = 1000) -> tuple[Prelude, bytes] | None:
 def test_prelude_and_body_are_found_wherever_the_pieces_are_cut(body: bytes, cuts: set[int]) -> None:
     data = json.dumps(TOLD).encode() + END + body
     places = [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]
-    assert read(*(data[start:end] for start, end in zip(places, places[1:], strict=False))) == (READ, body)
+    assert read(*(data[start:end] for start, end in pairwise(places))) == (READ, body)
 
 
 @pytest.mark.parametrize(

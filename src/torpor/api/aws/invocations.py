@@ -6,7 +6,8 @@ from typing import Protocol, TypeAlias
 
 from torpor.api import exchanges
 from torpor.api.aws.lookup import States
-from torpor.contracts.lambda_ import capacity
+from torpor.api.aws.streams import Caller, EventStream
+from torpor.contracts.lambda_ import capacity, streaming
 from torpor.contracts.lambda_.failures_api import (
     ApiFailure,
     function_not_found,
@@ -16,7 +17,7 @@ from torpor.contracts.lambda_.failures_api import (
 )
 from torpor.contracts.lambda_.invoke_request import InvokeRequest
 from torpor.contracts.lambda_.invoking import invocation_of, render_outcome
-from torpor.contracts.lambda_.names import Place
+from torpor.contracts.lambda_.names import FunctionName, Place
 from torpor.contracts.lambda_.tracing import ACTIVE, Sampling, new_trace
 from torpor.contracts.lambda_.wire import ApiResponse
 from torpor.model.clock import Clock
@@ -57,14 +58,13 @@ class Invocations:
 
     def begin(self, request: InvokeRequest, place: Place, request_id: str, reply: Reply) -> None:
         """Start what is asked; `reply` is called once. Raises what refuses the call before it has begun."""
-        record, version = self.invoked(request, place)
+        record, version = self._invoked(request, place)
         if request.kind == "DryRun":
-            trace = request.trace or new_trace(self._clock.wall())
-            reply(ApiResponse(status=204, headers=(("x-amzn-RequestId", request_id), ("X-Amzn-Trace-Id", trace))))
+            reply(self._would_run(request, request_id))
             return
         if request.kind == "Event":
             raise not_built("Asynchronous invocation (invocation type Event)")
-        trace, upstream = self.trace(request.trace, version)
+        trace, upstream = self._trace(request, version)
         wants_log = request.wants_log
 
         def done(result: Outcome | TorporError) -> None:
@@ -73,15 +73,40 @@ class Invocations:
         invocation = invocation_of(request, request_id, version.resource, trace, upstream)
         self._dispatcher.submit(version, invocation, record.reserved_concurrency, done)
 
-    def trace(self, given: str, version: FunctionVersion) -> tuple[str, str]:
-        """The trace header to hand on, and the one before it if the invocation's trace is recorded; `given` is the
-        caller's own, or empty."""
-        if version.tracing == ACTIVE:
-            return self._sampling.step(given, version.function, self._clock.wall())
-        return given or new_trace(self._clock.wall()), ""
+    def begin_streamed(
+        self, request: InvokeRequest, place: Place, request_id: str, reply: Reply, caller: Caller
+    ) -> None:
+        """As `begin`, but the answer goes to `caller` as a stream of events, from its first byte on."""
+        record, version = self._invoked(request, place)
+        if request.kind == "DryRun":
+            reply(self._would_run(request, request_id))
+            return
+        trace, upstream = self._trace(request, version)
+        fields = streaming.head(version.version, request_id, trace)
+        sink = EventStream(caller, fields, request_id, report, wants_log=request.wants_log)
+        invocation = invocation_of(request, request_id, version.resource, trace, upstream, sink)
+        self._dispatcher.submit(version, invocation, record.reserved_concurrency, sink.done)
 
-    def invoked(self, request: InvokeRequest, place: Place) -> tuple[FunctionRecord, FunctionVersion]:
-        """The function that a call is for, and which version of it runs. Raises ApiFailure."""
+    def resolve(
+        self, named: FunctionName, place: Place, trace: str
+    ) -> tuple[FunctionRecord, FunctionVersion, str, str]:
+        """What runs if the function is called another way, and the trace headers as for Invoke: the one to hand on, and
+        the one before it. Raises ApiFailure."""
+        request = InvokeRequest(function=named, kind="RequestResponse", payload=b"", trace=trace)
+        record, version = self._invoked(request, place)
+        return record, version, *self._trace(request, version)
+
+    def _would_run(self, request: InvokeRequest, request_id: str) -> ApiResponse:
+        trace = request.trace or new_trace(self._clock.wall())
+        return ApiResponse(status=204, headers=(("x-amzn-RequestId", request_id), ("X-Amzn-Trace-Id", trace)))
+
+    def _trace(self, request: InvokeRequest, version: FunctionVersion) -> tuple[str, str]:
+        """The trace header to hand on, and the one before it if the invocation's trace is recorded."""
+        if version.tracing == ACTIVE:
+            return self._sampling.step(request.trace, version.function, self._clock.wall())
+        return request.trace or new_trace(self._clock.wall()), ""
+
+    def _invoked(self, request: InvokeRequest, place: Place) -> tuple[FunctionRecord, FunctionVersion]:
         named = request.function
         try:
             record = self._functions.get(named.name)

@@ -28,8 +28,9 @@ class UrlReply:
         """Answer whole."""
         self.exchange.reply(status, self._fields(fields), body)
 
-    def begin(self, head: Prelude, default_type: str) -> None:
-        """Answer with a head that a body follows."""
+    def begin(self, head: Prelude, default_type: str, gone: Callable[[], None]) -> None:
+        """Answer with a head that a body follows; `gone` is called if the caller goes away before its end."""
+        self.exchange.on_disconnect = gone
         self.exchange.begin(head.status, self._fields(head_fields(head, default_type)))
 
     def refuse(self, error: Exception) -> None:
@@ -67,7 +68,7 @@ class UrlStream:
         if content_type.partition(";")[0].strip().lower() == CONTENT_TYPE:
             self._reader = PreludeReader()
         else:
-            self._reply.begin(Prelude(headers=(("Content-Type", content_type or BINARY),)), BINARY)
+            self._open(Prelude(headers=(("Content-Type", content_type or BINARY),)))
 
     def data(self, chunk: bytes) -> bool:
         if self._broken:
@@ -84,11 +85,12 @@ class UrlStream:
             self._break(error)
             return True
         self._reader = None
-        self._reply.begin(read[0], BINARY)
+        self._open(read[0])
         return self._write(read[1])
 
     def end(self) -> None:
         """The function has written all there is."""
+        self.on_writable = None
         if self._broken:
             return
         if self._reader is not None:
@@ -98,6 +100,7 @@ class UrlStream:
 
     def fail(self, error: Exception) -> None:
         """The function was not through: nobody may take what came for the whole."""
+        self.on_writable = None
         if self._broken:
             return
         if self._reader is not None:
@@ -109,6 +112,9 @@ class UrlStream:
         self._broken = True
         self._reply.refuse(error)
 
+    def _open(self, head: Prelude) -> None:
+        self._reply.begin(head, BINARY, self._caught_up)
+
     def _write(self, chunk: bytes) -> bool:
         exchange = self._reply.exchange
         if not chunk or exchange.write(chunk) or exchange.closed:
@@ -117,6 +123,8 @@ class UrlStream:
         return False
 
     def _caught_up(self) -> None:
-        # What is to be told is set only after the piece that was too much.
-        if self.on_writable is not None:
-            self.on_writable()
+        """The caller has read what was written for it, or reads nothing more. Who is to be told has said so only after
+        the piece that was too much."""
+        told, self.on_writable = self.on_writable, None
+        if told is not None:
+            told()

@@ -16,7 +16,6 @@ from torpor.contracts.lambda_.access import ANONYMOUS, is_allowed
 from torpor.contracts.lambda_.failures_api import ApiFailure, code_of
 from torpor.contracts.lambda_.http_prelude import MalformedPrelude
 from torpor.contracts.lambda_.identifiers import new_request_id
-from torpor.contracts.lambda_.invoke_request import InvokeRequest
 from torpor.contracts.lambda_.names import FunctionName, Place
 from torpor.contracts.lambda_.resource_policy import AUTH_TYPE, INVOKE_URL
 from torpor.contracts.lambda_.signature import is_signed, signer_of, verify
@@ -118,8 +117,7 @@ class UrlTraffic:
             return None
         self._admit(exchange, found, config)
         _check_declared(exchange)
-        record, version = self._leads_to(found)
-        trace, upstream = self._parts.invocations.trace(exchange.headers.get("x-amzn-trace-id"), version)
+        record, version, trace, upstream = self._leads_to(found, exchange.headers.get("x-amzn-trace-id"))
         reply.trace = trace
         source = source_of(exchange.peer, exchange.headers)
         return _Call(route, found, config, record, version, reply, source, trace, upstream)
@@ -134,12 +132,12 @@ class UrlTraffic:
         if policy is None or not is_allowed(policy, INVOKE_URL, ANONYMOUS, {AUTH_TYPE: NONE}):
             raise Forbidden("No statement of the function's policy opens the URL to everyone.")
 
-    def _leads_to(self, found: Found) -> tuple[FunctionRecord, FunctionVersion]:
+    def _leads_to(self, found: Found, trace: str) -> tuple[FunctionRecord, FunctionVersion, str, str]:
         named = FunctionName(name=found.function, qualifier=found.qualifier)
         try:
             region = self._parts.functions.get(found.function).latest.version.region
             place = Place(account=self._parts.account, region=region)
-            return self._parts.invocations.invoked(InvokeRequest(function=named, kind="", payload=b""), place)
+            return self._parts.invocations.resolve(named, place, trace)
         except (NotFound, ApiFailure) as error:
             if code_of(error) != "ResourceNotFoundException":
                 raise
@@ -232,20 +230,22 @@ class _Rates:
     """Requests a second to functions with reserved concurrency (8)."""
 
     clock: Clock
-    buckets: dict[str, TokenBucket] = field(default_factory=dict)
+    buckets: dict[tuple[str, int], TokenBucket] = field(default_factory=dict)
+    """By function and what it has reserved."""
 
     def check(self, record: FunctionRecord) -> None:
         """Raises Throttled. Without room for a single invocation that is said by whoever counts those."""
         if not record.reserved_concurrency:
             return
-        rate, now = float(record.reserved_concurrency * limits.RATE_PER_CONCURRENCY), self.clock.monotonic()
-        bucket = self.buckets.get(record.name)
-        if bucket is None or bucket.rate != rate:
+        key, now = (record.name, record.reserved_concurrency), self.clock.monotonic()
+        rate = record.reserved_concurrency * limits.RATE_PER_CONCURRENCY
+        bucket = self.buckets.get(key)
+        if bucket is None:
             if len(self.buckets) >= _BUCKETS_MAX:
                 self.buckets.clear()
-            bucket = self.buckets[record.name] = TokenBucket(rate, now)
-        if not bucket.take(now):
-            message = f"{record.name} takes {rate:.0f} requests a second with its reserved concurrency."
+            bucket = self.buckets[key] = TokenBucket(rate, rate, now)
+        if not bucket.admits(1, now):
+            message = f"{record.name} takes {rate} requests a second with its reserved concurrency."
             raise Throttled(message, reason=ThrottleReason.RESERVED_RATE)
 
 
