@@ -554,6 +554,13 @@ def test_a_function_that_fails_before_its_prelude_is_through_is_a_bad_gateway(se
     assert server.call(streamed).status == 502
 
 
+def test_a_function_that_fails_before_its_first_byte_is_a_bad_gateway(server: UrlServer, streamed: str) -> None:
+    failed = Outcome(status=OutcomeStatus.ERROR, payload=b"{}", error_type="Unhandled")
+    server.runner.streams("application/octet-stream", [], failed)
+
+    assert server.call(streamed).status == 502
+
+
 def test_a_function_that_answers_whole_may_have_a_streaming_url(server: UrlServer, streamed: str) -> None:
     server.runner.answers({"statusCode": 418, "body": "short"})
     answer = server.call(streamed)

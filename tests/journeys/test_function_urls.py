@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 from tests.journeys.conftest import Deploy, require
 from tests.support.functions import NODE, Package, node, python
+from tests.support.lives import lives
 from tests.support.server import ROLE, Function, TorporServer, eventually
 
 SHOP = "https://shop.example"
@@ -134,7 +135,7 @@ def test_more_requests_than_reserved_concurrency_are_told_to_wait(echo: Url, dep
     function.server.client.put_function_concurrency(FunctionName=function.name, ReservedConcurrentExecutions=1)
     url.call()
     held = function.server.submit(lambda: url.call("/?hold=2"))
-    eventually(lambda: any(each["phase"] == "invoking" for each in function.environments()))
+    eventually(lambda: any(each["phase"] == "serving" for each in function.environments()))
     refused = url.call()
 
     assert (refused.status, json.loads(refused.body)["Reason"]) == (
@@ -222,21 +223,18 @@ def test_a_large_body_goes_both_ways(deploy: Deploy) -> None:
 
 
 def test_urls_outlive_a_server_that_is_killed(tmp_path: Path) -> None:
-    first = TorporServer(tmp_path / "first", data=tmp_path / "data")
-    url = Url(_kept(first, ECHO))
-    assert url.call("/?plain=1").body == b"plain"
-    first.process.kill()
-    first.process.wait()
-    first.stop()
-    again = TorporServer(tmp_path / "again", data=tmp_path / "data")
-    try:
+    with lives(tmp_path) as servers:
+        first = servers.start()
+        url = Url(_kept(first, ECHO))
+        assert url.call("/?plain=1").body == b"plain"
+        servers.kill(first)
+        again = servers.start()
         shown = again.client.get_function_url_config(FunctionName="kept")["FunctionUrl"]
         assert urlsplit(shown).hostname == urlsplit(url.address).hostname
         assert url.call("/?plain=1", server=again).body == b"plain"
         again.client.delete_function(FunctionName="kept")
         assert url.call("/?plain=1", server=again).status == 403
-    finally:
-        again.stop()
+        servers.terminate(again)
 
 
 def _kept(server: TorporServer, package: Package) -> Function:

@@ -52,11 +52,13 @@ class UrlReply:
 class UrlStream:
     """Passes an answer on while the function writes it. See `torpor.model.invocation.AnswerSink`."""
 
-    __slots__ = ("_broken", "_reader", "_reply", "begun", "on_writable")
+    __slots__ = ("_broken", "_head", "_reader", "_reply", "begun", "on_writable")
 
     def __init__(self, reply: UrlReply) -> None:
         self._reply = reply
         self._reader: PreludeReader | None = None
+        self._head: Prelude | None = None
+        """It goes out with the first bytes: a function that fails before them is no more than one that fails."""
         self._broken = False
         """What came is no answer, and the caller has been told so."""
         self.begun = False
@@ -68,25 +70,31 @@ class UrlStream:
         if content_type.partition(";")[0].strip().lower() == CONTENT_TYPE:
             self._reader = PreludeReader()
         else:
-            self._open(Prelude(headers=(("Content-Type", content_type or BINARY),)))
+            self._head = Prelude(headers=(("Content-Type", content_type or BINARY),))
 
     def data(self, chunk: bytes) -> bool:
         if self._broken:
             return True
-        reader = self._reader
-        if reader is None:
-            return self._write(chunk)
+        if self._reader is not None:
+            body = self._read(self._reader, chunk)
+            if body is None:
+                return True
+            chunk = body
+        self._open()
+        return self._write(chunk)
+
+    def _read(self, reader: PreludeReader, chunk: bytes) -> bytes | None:
+        """What has come of the body; None if that is yet to come, or never will."""
         try:
             read = reader.feed(chunk)
             if read is None:
-                return True
+                return None
             check_status(read[0])
         except MalformedPrelude as error:
             self._break(error)
-            return True
-        self._reader = None
-        self._open(read[0])
-        return self._write(read[1])
+            return None
+        self._reader, self._head = None, read[0]
+        return read[1]
 
     def end(self) -> None:
         """The function has written all there is."""
@@ -96,6 +104,7 @@ class UrlStream:
         if self._reader is not None:
             self._break(MalformedPrelude("The response ends before its prelude does."))
         else:
+            self._open()
             self._reply.exchange.finish()
 
     def fail(self, error: Exception) -> None:
@@ -103,7 +112,7 @@ class UrlStream:
         self.on_writable = None
         if self._broken:
             return
-        if self._reader is not None:
+        if self._reader is not None or self._head is not None:
             self._break(error)
         else:
             self._reply.exchange.abort()
@@ -112,8 +121,10 @@ class UrlStream:
         self._broken = True
         self._reply.refuse(error)
 
-    def _open(self, head: Prelude) -> None:
-        self._reply.begin(head, BINARY, self._caught_up)
+    def _open(self) -> None:
+        head, self._head = self._head, None
+        if head is not None:
+            self._reply.begin(head, BINARY, self._caught_up)
 
     def _write(self, chunk: bytes) -> bool:
         exchange = self._reply.exchange
