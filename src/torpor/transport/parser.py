@@ -296,7 +296,7 @@ class RequestParser:
         elif self._streaming:
             self._trailers.append((name, value))
             if len(self._trailers) > self._limits.header_count:
-                self._refuse(Refusal(431, f"The request has more than {self._limits.header_count} trailer fields."))
+                self._refuse(Refusal(400, f"The request has more than {self._limits.header_count} trailer fields."))
 
     def on_headers_complete(self) -> None:
         http, raw, limits = self._http, self._raw, self._limits
