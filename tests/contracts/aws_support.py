@@ -33,6 +33,7 @@ from torpor.model.invocation import Invocation, Outcome, OutcomeStatus
 from torpor.service.functions import Functions
 from torpor.service.layers import Layers
 from torpor.service.resources import Resources
+from torpor.service.states import VersionStates
 from torpor.store.code import DiskCodeStore
 from torpor.store.memory import MemoryMetadataStore
 from torpor.transport import HttpLimits, listen
@@ -81,6 +82,7 @@ class FakeDispatcher:
 class Server:
     url: str
     dispatcher: FakeDispatcher
+    version_states: VersionStates
 
     def client(self, **config: Any) -> Any:
         return boto3.client(
@@ -155,7 +157,7 @@ def resources() -> Resources:
 @contextmanager
 def serving(folder: Path, settings: AwsSettings, states: States = always_active) -> Iterator[Server]:
     """A server until the block ends."""
-    dispatcher = FakeDispatcher()
+    dispatcher, version_states = FakeDispatcher(), VersionStates()
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -170,6 +172,7 @@ def serving(folder: Path, settings: AwsSettings, states: States = always_active)
             SystemClock(),
             resources=resources(),
             states=states,
+            version_states=version_states,
         )
         return await listen(mount(face), limits=HttpLimits(body_bytes=body_limit), on_error=error_face)
 
@@ -180,7 +183,7 @@ def serving(folder: Path, settings: AwsSettings, states: States = always_active)
 
     server = asyncio.run_coroutine_threadsafe(start(), loop).result(10)
     try:
-        yield Server(url=f"http://127.0.0.1:{server.port}", dispatcher=dispatcher)
+        yield Server(url=f"http://127.0.0.1:{server.port}", dispatcher=dispatcher, version_states=version_states)
     finally:
         asyncio.run_coroutine_threadsafe(stop(), loop).result(10)
         loop.call_soon_threadsafe(loop.stop)

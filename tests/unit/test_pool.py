@@ -5,6 +5,7 @@ import json
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -276,6 +277,67 @@ async def test_replaced_version_ends_when_idle_at_once_and_when_busy_after_its_i
     assert environment_of(await running[0])
     await until(lambda: not bench.living(F))
     assert len(bench.living(newer)) == 1
+
+
+async def test_tenants_share_no_environment_and_each_uses_its_own_again(make: Benches) -> None:
+    bench = await make()
+    blue, red = (replace(F, per_tenant=True, tenant=name) for name in ("blue", "red"))
+    names = [await bench.run(tenant) for tenant in (blue, red, blue, red)]
+    assert names[:2] == names[2:]
+    assert len(set(names)) == 2
+    assert [env.version.tenant for env in bench.living(red)] == ["red"]
+
+
+async def test_replaced_version_ends_for_every_tenant_and_nobody_else(make: Benches) -> None:
+    bench = await make()
+    kept = replace(F, per_tenant=True)
+    blue, red, green = (replace(kept, tenant=name) for name in ("blue", "red", "green"))
+    other = replace(blue, revision="2")
+    (held,) = await bench.hold(blue, "held")
+    for each in (red, other):
+        await bench.run(each)
+    bench.pool.retire(kept)
+    await until(lambda: not bench.living(red))
+    bench.gate("held").set()
+    await held
+    await until(lambda: not bench.living(blue))
+    assert len(bench.living(other)) == 1
+    assert [bench.pool.group(each.key) for each in (blue, red, green)] == [None, None, None]
+
+
+async def test_waiting_request_of_a_tenant_is_outdated_with_its_version(make: Benches) -> None:
+    bench = await make(memory_budget_mb=128)
+    kept = replace(F, per_tenant=True)
+    (held,) = await bench.hold(version("g"), "held")
+    waiting = bench.invoke(replace(kept, tenant="blue"))
+    await until(lambda: bench.pool.statistics().waiting == 1)
+    bench.pool.retire(kept)
+    bench.gate("held").set()
+    await asyncio.gather(held, waiting)
+    await until(lambda: not bench.living(replace(kept, tenant="blue")))
+
+
+async def test_reservation_counts_all_tenants_together(make: Benches) -> None:
+    bench = await make()
+    blue, red = (replace(F, per_tenant=True, tenant=name) for name in ("blue", "red"))
+    (held,) = await bench.hold(blue, "held", reserved=1)
+    with pytest.raises(Throttled) as refused:
+        await bench.invoke(red, reserved=1)
+    assert refused.value.reason == "ReservedFunctionConcurrentInvocationLimitExceeded"
+    bench.gate("held").set()
+    await held
+
+
+async def test_tenants_without_work_are_forgotten(make: Benches) -> None:
+    bench = await make(idle_timeout=60.0)
+    tenants = [replace(F, per_tenant=True, tenant=str(number)) for number in range(5)]
+    for tenant in tenants:
+        await bench.run(tenant)
+        await bench.until_frozen(tenant)
+    bench.clock.ahead += 61
+    bench.pool.reclaim()
+    await until(lambda: not bench.pool.environments())
+    assert all(bench.pool.group(tenant.key) is None for tenant in tenants)
 
 
 async def test_request_for_a_replaced_version_that_waited_leaves_no_environment_behind(make: Benches) -> None:

@@ -36,6 +36,7 @@ from torpor.service.functions import Functions
 from torpor.service.layers import Layers
 from torpor.service.resources import Resources
 from torpor.service.services import Services
+from torpor.service.states import VersionStates
 from torpor.service.timers import Timers
 from torpor.settings import Settings
 from torpor.telemetry import History, Traces
@@ -106,6 +107,7 @@ class Server:
             on_scale=self._keep_up,
             require_runtime=self._require,
         )
+        self.version_states = VersionStates()
         self.resources = Resources(self._stores.metadata)
         self.layers = Layers(self._stores.metadata, self.functions.packages, self._clock)
         self._contracts = contracts(settings, self.provider.isolation)
@@ -182,6 +184,7 @@ class Server:
             self._clock,
             resources=self.resources,
             states=self._state,
+            version_states=self.version_states,
         )
         parts = FcParts(
             functions=self.functions,
@@ -229,6 +232,8 @@ class Server:
         handover = old is not None and new is not None and self._scaling(old).handover and self._scaling(new).handover
         if old is not None and not handover:
             self.handover.forget(old)
+        if old is not None:
+            self.version_states.settle(old)
         if new is not None:
             self._keep_up(new)
         if old is not None and new is not None and handover:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from torpor.engine.budget import MemoryBudget
 from torpor.engine.contract import Contract
 from torpor.engine.environment import Environment, Owner
-from torpor.engine.groups import Group, Key
+from torpor.engine.groups import Group
 from torpor.engine.surroundings import Surroundings
-from torpor.model.function import FunctionVersion
+from torpor.model.function import FunctionVersion, Key
 from torpor.sandbox.images import ImageCatalog
 from torpor.scheduling import IdleView, overdue
 

@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 
 from torpor.engine.environment import Environment
 from torpor.model.errors import TorporError
-from torpor.model.function import FunctionVersion
+from torpor.model.function import FunctionVersion, Key
 from torpor.model.invocation import Invocation, Outcome
 from torpor.model.policy import ScalingPolicy
 
-Key = tuple[str, str, str]
 Done = Callable[[Outcome | TorporError], None]
 
 

@@ -1,9 +1,8 @@
 """Handover: a version that is kept up goes on serving until the one that replaces it is up."""
 
-from torpor.engine.groups import Key
 from torpor.engine.pool import Pool
 from torpor.engine.scaler import Scaler
-from torpor.model.function import FunctionVersion
+from torpor.model.function import FunctionVersion, Key
 
 
 class Handover:

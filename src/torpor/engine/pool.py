@@ -13,12 +13,12 @@ from functools import partial
 from torpor.engine.contract import Contract
 from torpor.engine.environment import Environment
 from torpor.engine.fleet import Fleet, PoolLimits
-from torpor.engine.groups import Done, Group, Key, Request
+from torpor.engine.groups import Done, Group, Request
 from torpor.engine.lines import Lines
 from torpor.engine.surroundings import Surroundings
 from torpor.lifecycle import PhaseName
 from torpor.model.errors import CallerGone, ShuttingDown, Throttled, TorporError
-from torpor.model.function import CodeRef, FunctionVersion
+from torpor.model.function import CodeRef, FunctionVersion, Key
 from torpor.model.invocation import Invocation, Outcome
 from torpor.sandbox.images import ImageCatalog
 from torpor.scheduling import Placement, ThrottleReason, overflow, place
@@ -269,10 +269,18 @@ class Pool:
     def retire(self, version: FunctionVersion) -> None:
         """A version is replaced or deleted: idle environments end now, busy ones after their invocation."""
         for request in self._lines.all(self._groups.values()):
-            request.outdated = request.outdated or request.version.key == version.key
+            request.outdated = request.outdated or request.version.is_of(version)
+        for group in self._groups_of(version):
+            self._retire(group)
+
+    def _groups_of(self, version: FunctionVersion) -> list[Group]:
+        """Of one version, every tenant's."""
+        if version.per_tenant:
+            return [group for group in self._groups.values() if group.version.is_of(version)]
         group = self._groups.get(version.key)
-        if group is None:
-            return
+        return [] if group is None else [group]
+
+    def _retire(self, group: Group) -> None:
         if not group.scaling.on_demand:  # nothing is started for them any more
             for request in (*group.waiting, *group.queue):
                 message = "The version was replaced or deleted; send the request again."

@@ -8,7 +8,7 @@ from torpor.engine.groups import Group
 from torpor.engine.pool import Pool
 from torpor.model.clock import Clock
 from torpor.model.errors import TorporError
-from torpor.model.function import FunctionVersion
+from torpor.model.function import FunctionVersion, Key
 from torpor.scheduling import Load, retry_pause, wanted
 
 log = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ class Scaler:
     def __init__(self, pool: Pool, clock: Clock) -> None:
         self._pool = pool
         self._clock = clock
-        self._up: set[tuple[str, str, str]] = set()
+        self._up: set[Key] = set()
         """Versions whose minimum was reached once."""
 
     def keep(self, version: FunctionVersion) -> None:

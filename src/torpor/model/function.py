@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from torpor.model.server import ServerSettings
 
 LATEST = "$LATEST"
+
+Key: TypeAlias = tuple[str, str, str, str]
+"""Function, version, revision and tenant: what environments are pooled by."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,11 +67,19 @@ class FunctionVersion:
     """Runs all the time and may write its whole file system."""
     namespace: str = ""
     """The group of functions it is deployed in, where the contract knows such groups."""
+    per_tenant: bool = False
+    """Each of its environments serves one tenant only."""
+    tenant: str = ""
+    """The one that this is for; empty in what is kept, set for the time of an invocation and its environment."""
 
     @property
-    def key(self) -> tuple[str, str, str]:
+    def key(self) -> Key:
         """What environments are pooled by."""
-        return (self.function, self.version, self.revision)
+        return (self.function, self.version, self.revision, self.tenant)
+
+    def is_of(self, other: "FunctionVersion") -> bool:
+        """Is it the same version in the same revision, for whatever tenant?"""
+        return self.key[:3] == other.key[:3]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

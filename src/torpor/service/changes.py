@@ -40,6 +40,7 @@ class Changes(TypedDict, total=False):
     maximum: int | None
     idle_timeout_s: float | None
     persistent: bool
+    per_tenant: bool
     namespace: str
     description: str
     settings: Mapping[str, Any]

@@ -2,6 +2,10 @@
 
 POLICY = "policy"
 URL = "function url"
+CODE_SIGNING = "code signing"
+EVENT_SETTINGS = "event settings"
+RUNTIME_UPDATES = "runtime updates"
+RECURSION = "recursion"
 
-KINDS = (POLICY, URL)
+KINDS = (POLICY, URL, CODE_SIGNING, EVENT_SETTINGS, RUNTIME_UPDATES, RECURSION)
 """All of them: one that is missing here would outlive its function."""

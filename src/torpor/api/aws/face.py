@@ -11,6 +11,8 @@ from torpor.api.aws.attached import KINDS
 from torpor.api.aws.call import Call, render_reply
 from torpor.api.aws.capacity import CapacityOperations
 from torpor.api.aws.code_links import PREFIX, CodeLinks
+from torpor.api.aws.code_signing import SigningOperations
+from torpor.api.aws.function_settings import EventOperations, ManagementOperations
 from torpor.api.aws.functions import Beside, FunctionOperations
 from torpor.api.aws.invocations import Dispatcher, Invocations, Reply, report
 from torpor.api.aws.layers import LayerOperations, is_layer_link
@@ -41,6 +43,7 @@ from torpor.service.attachments import Attachments
 from torpor.service.functions import Functions
 from torpor.service.layers import Layers
 from torpor.service.resources import Resources
+from torpor.service.states import VersionStates
 
 _LOG = logging.getLogger(__name__)
 _LARGE = 256 * 1024
@@ -82,9 +85,12 @@ class AwsFace:
         *,
         resources: Resources,
         states: States = always_active,
+        version_states: VersionStates | None = None,
     ) -> None:
+        """`states` are those of managed versions, `version_states` those of the others."""
         self._functions = functions
-        self._invocations = Invocations(functions, dispatcher, clock, states)
+        version_states = version_states or VersionStates()
+        self._invocations = Invocations(functions, dispatcher, clock, states, version_states)
         self._running: set[asyncio.Task[None]] = set()
         self._settings = settings
         self._clock = clock
@@ -93,7 +99,7 @@ class AwsFace:
         self._places: dict[str, Place] = {}
         source = PackageSource(objects=settings.objects, max_inline=settings.max_inline)
         self._layers = LayerOperations(layers, source, self._links, resources)
-        lookup = Lookup(functions, states)
+        lookup = Lookup(functions, states, version_states)
         capacity = CapacityOperations(resources, functions, lookup, clock)
         attachments = Attachments(resources, KINDS)
         urls = UrlRegistry(attachments)
@@ -110,11 +116,13 @@ class AwsFace:
             )
         )
         """Answers requests by function URL."""
+        signing = SigningOperations(resources, attachments, lookup, clock)
         beside = Beside(
             lookup=lookup,
             layers=self._layers,
             capacity=capacity,
             attachments=attachments,
+            signing=signing,
             source=source,
             links=self._links,
             shapes=self._model.shapes,
@@ -123,7 +131,10 @@ class AwsFace:
         operations = (
             FunctionOperations(functions, beside),
             VersionOperations(functions, lookup, attachments),
-            ResourceOperations(functions, capacity),
+            ResourceOperations(functions, layers, {":capacity-provider:": capacity, ":code-signing-config:": signing}),
+            signing,
+            EventOperations(functions, lookup, attachments, clock),
+            ManagementOperations(lookup, attachments),
             PermissionOperations(lookup, attachments),
             UrlOperations(functions, urls, clock, settings.url_domain),
             LayerPermissionOperations(layers, resources),

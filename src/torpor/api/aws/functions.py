@@ -8,6 +8,7 @@ from typing import Any, cast
 from torpor.api.aws.call import Call, Handler, Reply, about
 from torpor.api.aws.capacity import CapacityOperations
 from torpor.api.aws.code_links import CodeLinks
+from torpor.api.aws.code_signing import SigningOperations
 from torpor.api.aws.layers import LayerOperations
 from torpor.api.aws.lookup import Lookup, published
 from torpor.api.aws.packages import PackageSource, check_archive
@@ -18,6 +19,7 @@ from torpor.contracts.lambda_.failures_api import ApiFailure, invalid_parameter
 from torpor.contracts.lambda_.names import FunctionName, require_unqualified
 from torpor.contracts.lambda_.operations import Shape
 from torpor.contracts.lambda_.rendering import Moment
+from torpor.contracts.lambda_.tenancy import check_tenancy
 from torpor.model.errors import Conflict, NotFound, PreconditionFailed
 from torpor.model.function import LATEST, FunctionRecord, VersionRecord
 from torpor.service.attachments import Attachments
@@ -35,6 +37,7 @@ class Beside:
     layers: LayerOperations
     capacity: CapacityOperations
     attachments: Attachments
+    signing: SigningOperations
     source: PackageSource
     links: CodeLinks
     shapes: Mapping[str, Shape]
@@ -69,13 +72,17 @@ class FunctionOperations:
         configuration.check_new(values, call.place, self._beside.shapes, memory_max=memory_max)
         new = self._new_function(named, call)
         check_publishing(new.contract, values)
+        signing = values.get("CodeSigningConfigArn", "")
         with about(call, named):
             self._check_free(named.name)
+            self._beside.signing.check_package(named.name, call.place, signing)
             archive = await self._beside.source.archive_of(values["Code"], call.place.region)
             try:
                 record = await self._functions.create(new, archive)
             except Conflict as error:
                 raise _exists(named.name) from error
+            if signing:
+                self._beside.signing.attach(named.name, signing, call.place)
             made = self._published(record, values)
         if self._beside.prepare is not None:
             await self._beside.prepare(record.latest.version.runtime)
@@ -108,10 +115,10 @@ class FunctionOperations:
         """UpdateFunctionCode; with DryRun only the checks."""
         named, values = call.function, call.values
         require_unqualified(named)
-        record = self._lookup.record(call, named)
-        _check_code_update(record, values)
-        with about(call, named):
+        with self._lookup.updating(call, named) as record, about(call, named):
+            _check_code_update(record, values)
             _check_revision(record, values.get("RevisionId"))
+            self._beside.signing.check_package(named.name, call.place)
             archive = await self._beside.source.archive_of(values, call.place.region)
             if values.get("DryRun"):
                 await check_archive(archive)
@@ -129,17 +136,24 @@ class FunctionOperations:
         """UpdateFunctionConfiguration: what is not given stays."""
         named, values = call.function, call.values
         require_unqualified(named)
-        record = self._lookup.record(call, named)
+        with self._lookup.updating(call, named) as record:
+            changes = self._checked_changes(call, named, record)
+            with about(call, named):
+                record = self._functions.update_configuration(
+                    named.name, changes, expected_revision=values.get("RevisionId")
+                )
+        return Reply(200, self._lookup.shown(record.latest, Moment.UPDATED))
+
+    def _checked_changes(self, call: Call, named: FunctionName, record: FunctionRecord) -> Changes:
+        values = call.values
         managed = record.latest.version.contract == capacity.CONTRACT
         memory_max = limits.MANAGED_MEMORY_MAX_MB if managed else limits.MEMORY_MAX_MB
         configuration.check_settings(values, call.place, self._beside.shapes, memory_max=memory_max)
+        check_tenancy(values, per_tenant=record.latest.version.per_tenant)
+        if values.get("Layers"):
+            self._beside.signing.check_package(named.name, call.place)
         fields = self._on_capacity(configuration.changes(values), call, record.latest)
-        changes = cast(Changes, self._beside.layers.with_layers(fields, call))
-        with about(call, named):
-            record = self._functions.update_configuration(
-                named.name, changes, expected_revision=values.get("RevisionId")
-            )
-        return Reply(200, self._lookup.shown(record.latest, Moment.UPDATED))
+        return cast(Changes, self._beside.layers.with_layers(fields, call))
 
     async def delete(self, call: Call) -> Reply:
         """DeleteFunction: all of it, or the version that is named."""

@@ -9,15 +9,16 @@ from torpor.api.aws.lookup import States
 from torpor.api.aws.streams import Caller, EventStream
 from torpor.contracts.lambda_ import capacity, streaming
 from torpor.contracts.lambda_.failures_api import (
-    ApiFailure,
     function_not_found,
     is_expected,
     not_built,
+    not_in_state,
     render_failure,
 )
 from torpor.contracts.lambda_.invoke_request import InvokeRequest
 from torpor.contracts.lambda_.invoking import invocation_of, render_outcome
 from torpor.contracts.lambda_.names import FunctionName, Place
+from torpor.contracts.lambda_.tenancy import for_tenant
 from torpor.contracts.lambda_.tracing import ACTIVE, Sampling, new_trace
 from torpor.contracts.lambda_.wire import ApiResponse
 from torpor.model.clock import Clock
@@ -25,8 +26,8 @@ from torpor.model.errors import NotFound, TorporError
 from torpor.model.function import LATEST, FunctionRecord, FunctionVersion
 from torpor.model.invocation import Invocation, Outcome
 from torpor.service.functions import Functions
+from torpor.service.states import VersionStates
 
-_NOT_NOW = "The operation cannot be performed at this time."
 _LOG = logging.getLogger(__name__)
 
 Reply: TypeAlias = Callable[[ApiResponse], None]
@@ -49,9 +50,13 @@ class Dispatcher(Protocol):
 class Invocations:
     """The operation Invoke."""
 
-    def __init__(self, functions: Functions, dispatcher: Dispatcher, clock: Clock, states: States) -> None:
+    def __init__(
+        self, functions: Functions, dispatcher: Dispatcher, clock: Clock, states: States, version_states: VersionStates
+    ) -> None:
+        """`states` are those of managed versions, `version_states` those of the others."""
         self._functions = functions
         self._states = states
+        self._version_states = version_states
         self._dispatcher = dispatcher
         self._clock = clock
         self._sampling = Sampling()
@@ -117,8 +122,10 @@ class Invocations:
                 version = self._functions.resolve(named.name, named.qualifier).version
         except NotFound as error:
             raise function_not_found(place.function_arn(named.name, named.qualifier)) from error
-        if request.tenant:
-            raise not_built("Tenant isolation (X-Amz-Tenant-Id)")
+        if not self._version_states.all_active and not (state := self._version_states.of(version)).is_active:
+            raise not_in_state(state.name)
+        if version.per_tenant or request.tenant:
+            version = for_tenant(version, request.tenant)
         return record, version
 
     def _managed(self, record: FunctionRecord, qualifier: str) -> FunctionVersion:
@@ -130,9 +137,7 @@ class Invocations:
             raise capacity.not_published(record)
         state, _, _ = self._states(version)
         if state != "Active":
-            raise ApiFailure(
-                "ResourceConflictException", f"{_NOT_NOW} The function is currently in the following state: {state}"
-            )
+            raise not_in_state(state)
         return version
 
 

@@ -1,19 +1,32 @@
 """Operations on what belongs to a function or the account as a whole: tags, reserved concurrency, limits."""
 
+from collections.abc import Mapping
+from typing import Protocol
+
 from torpor.api.aws.call import Call, Handler, Reply, about
-from torpor.api.aws.capacity import CapacityOperations
 from torpor.contracts.lambda_ import rendering
 from torpor.contracts.lambda_.configuration import check_tags
-from torpor.contracts.lambda_.names import FunctionName, require_unqualified, taggable_function
+from torpor.contracts.lambda_.names import FunctionName, Place, require_unqualified, taggable_function
 from torpor.service.functions import Functions
+from torpor.service.layers import Layers
+
+
+class Taggable(Protocol):
+    """Resources that are no functions and have tags. Both methods raise ApiFailure."""
+
+    def tags(self, arn: str, place: Place) -> Mapping[str, str]: ...
+
+    def set_tags(self, arn: str, place: Place, tags: Mapping[str, str]) -> None: ...
 
 
 class ResourceOperations:
     """Tags, concurrency and account settings."""
 
-    def __init__(self, functions: Functions, capacity: CapacityOperations) -> None:
+    def __init__(self, functions: Functions, layers: Layers, others: Mapping[str, Taggable]) -> None:
+        """`others` have tags too, by what stands in their ARNs."""
         self._functions = functions
-        self._capacity = capacity
+        self._layers = layers
+        self._others = others
 
     def handlers(self) -> dict[str, Handler]:
         """By operation name."""
@@ -29,9 +42,9 @@ class ResourceOperations:
 
     async def tag(self, call: Call) -> Reply:
         """TagResource: add tags, replacing those of the same key."""
-        if (provider := _provider(call)) is not None:
-            tags = self._capacity.tags(provider, call.place)
-            self._capacity.set_tags(provider, call.place, {**tags, **call.values["Tags"]})
+        if (other := self._other(call)) is not None:
+            tags = other.tags(call.values["Resource"], call.place)
+            other.set_tags(call.values["Resource"], call.place, {**tags, **call.values["Tags"]})
             return Reply(204)
         named = _tagged(call)
         with about(call, named):
@@ -42,10 +55,10 @@ class ResourceOperations:
 
     async def untag(self, call: Call) -> Reply:
         """UntagResource: keys that are not there are passed over."""
-        if (provider := _provider(call)) is not None:
-            gone, tags = set(call.values["TagKeys"]), self._capacity.tags(provider, call.place)
+        if (other := self._other(call)) is not None:
+            gone, tags = set(call.values["TagKeys"]), other.tags(call.values["Resource"], call.place)
             left = {key: value for key, value in tags.items() if key not in gone}
-            self._capacity.set_tags(provider, call.place, left)
+            other.set_tags(call.values["Resource"], call.place, left)
             return Reply(204)
         named = _tagged(call)
         with about(call, named):
@@ -54,8 +67,8 @@ class ResourceOperations:
 
     async def list_tags(self, call: Call) -> Reply:
         """ListTags."""
-        if (provider := _provider(call)) is not None:
-            return Reply(200, {"Tags": dict(self._capacity.tags(provider, call.place))})
+        if (other := self._other(call)) is not None:
+            return Reply(200, {"Tags": dict(other.tags(call.values["Resource"], call.place))})
         named = _tagged(call)
         with about(call, named):
             return Reply(200, {"Tags": dict(self._functions.tags(named.name))})
@@ -88,22 +101,21 @@ class ResourceOperations:
         shown = rendering.account_settings(
             concurrency=self._functions.concurrency,
             reserved=self._functions.total_reserved(),
-            code_bytes=code_bytes,
+            code_bytes=code_bytes + sum(code.packed_bytes for code in self._layers.code_in_use()),
             functions=count,
         )
         return Reply(200, shown)
+
+    def _other(self, call: Call) -> Taggable | None:
+        """Who has the tags that a call is about; None if that is a function."""
+        arn: str = call.values["Resource"]
+        return next((other for mark, other in self._others.items() if mark in arn), None)
 
 
 def _whole_function(call: Call) -> FunctionName:
     named = call.function
     require_unqualified(named)
     return named
-
-
-def _provider(call: Call) -> str | None:
-    """The ARN of the capacity provider that a tagging call is about; None if it is about something else."""
-    arn: str = call.values["Resource"]
-    return arn if ":capacity-provider:" in arn else None
 
 
 def _tagged(call: Call) -> FunctionName:

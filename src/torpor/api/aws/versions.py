@@ -43,7 +43,11 @@ class VersionOperations:
     async def publish(self, call: Call) -> Reply:
         """PublishVersion: unchanged since the last one, that one is shown again."""
         named = _whole(call)
-        record = self._lookup.record(call, named)
+        with self._lookup.updating(call, named) as record:
+            kept = self._publish(call, named, record)
+        return Reply(201, self._lookup.shown(kept, Moment.SETTLED))
+
+    def _publish(self, call: Call, named: FunctionName, record: FunctionRecord) -> VersionRecord:
         check_publishing(record.latest.version.contract, call.values)
         digest, wanted = rendering.sha256_text(record.latest.version.code.digest), call.values.get("CodeSha256")
         if wanted and wanted != digest:
@@ -52,8 +56,7 @@ class VersionOperations:
                 "Please try again with the CodeSHA256 in $LATEST."
             )
         with about(call, named):
-            kept = publish(self._functions, record, call.values)
-        return Reply(201, self._lookup.shown(kept, Moment.SETTLED))
+            return publish(self._functions, record, call.values)
 
     async def list(self, call: Call) -> Reply:
         """ListVersionsByFunction: the unpublished version, then by number."""

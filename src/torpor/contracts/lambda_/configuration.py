@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from torpor.contracts.lambda_ import limits
+from torpor.contracts.lambda_ import limits, tenancy
 from torpor.contracts.lambda_.failures_api import ApiFailure, invalid_parameter, not_built
 from torpor.contracts.lambda_.names import Place
 from torpor.contracts.lambda_.operations import Shape
@@ -38,8 +38,7 @@ STORED = ("Architectures", "VpcConfig", "DeadLetterConfig", "KMSKeyArn", "SnapSt
 """Settings that are kept and shown, and change nothing inside an environment."""
 
 _NOT_BUILT = (
-    "FileSystemConfigs", "ImageConfig", "TenancyConfig", "DurableConfig", "RuntimeConfig", "AcceleratorConfig",
-    "CodeSigningConfigArn",
+    "FileSystemConfigs", "ImageConfig", "DurableConfig", "RuntimeConfig", "AcceleratorConfig",
 )  # fmt: skip
 _FIELDS = {
     "Runtime": "runtime",
@@ -63,6 +62,7 @@ def check_new(
             "Runtime and Handler are mandatory parameters for functions created with deployment packages."
         )
     check_tags(values.get("Tags", {}))
+    tenancy.check_tenancy(values, per_tenant=tenancy.CONFIG in values)
     check_settings(values, place, shapes, memory_max=memory_max)
 
 
@@ -127,6 +127,8 @@ def changes(values: Mapping[str, Any]) -> dict[str, Any]:
         fields["environment"] = variables_of(values)
     if "TracingConfig" in values:
         fields["tracing"] = values["TracingConfig"].get("Mode", "PassThrough")
+    if tenancy.CONFIG in values:
+        fields["per_tenant"] = True
     logging = values.get("LoggingConfig", {})
     fields |= {field: logging[wire] for wire, field in _LOGGING_FIELDS.items() if wire in logging}
     settings = _stored_settings(values)

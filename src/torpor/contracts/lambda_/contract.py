@@ -166,4 +166,5 @@ def log_facts(version: FunctionVersion, image: Image, record: Record, memory_mb:
         runtime_resource=resource,
         resource=f"{version.resource}:{version.version}",
         trace=trace,
+        tenant=version.tenant,
     )

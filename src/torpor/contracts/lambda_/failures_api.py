@@ -23,6 +23,7 @@ KINDS: Mapping[str, Kind] = {
     "AccessDeniedException": Kind(403),
     "CodeSigningConfigNotFoundException": Kind(404, "Message"),
     "CodeStorageExceededException": Kind(400),
+    "CodeVerificationFailedException": Kind(400, "Message"),
     "IncompleteSignatureException": Kind(403),
     "InvalidParameterValueException": Kind(400),
     "InvalidRequestContentException": Kind(400),
@@ -54,6 +55,7 @@ REVISION_MISMATCH = (
     "Call the GetFunction/GetAlias API to retrieve the latest Revision Id"
 )
 BROKEN_PACKAGE = "Could not unzip uploaded file. Please check your file, then try to upload again."
+_NOT_NOW = "The operation cannot be performed at this time."
 UNRESERVED = (
     "Specified ReservedConcurrentExecutions for function decreases account's UnreservedConcurrentExecution "
     "below its minimum value of"
@@ -101,6 +103,18 @@ def function_not_found(arn: str) -> ApiFailure:
 def alias_not_found(arn: str) -> ApiFailure:
     """No alias of that name."""
     return ApiFailure("ResourceNotFoundException", f"Cannot find alias arn: {arn}")
+
+
+def not_in_state(state: str) -> ApiFailure:
+    """What is asked of a version has to wait until it is active; for ever, if it has failed."""
+    return ApiFailure(
+        "ResourceConflictException", f"{_NOT_NOW} The function is currently in the following state: {state}"
+    )
+
+
+def update_in_progress(arn: str) -> ApiFailure:
+    """Another change of the function has to end first."""
+    return ApiFailure("ResourceConflictException", f"{_NOT_NOW} An update is in progress for resource: {arn}")
 
 
 def told_of_function(error: errors.TorporError, arn: str) -> errors.TorporError:

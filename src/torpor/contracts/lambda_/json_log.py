@@ -104,7 +104,9 @@ def _ended(record: InvocationEnded, facts: LogFacts, log: PlatformLog) -> list[t
 
 
 def _tracing(facts: LogFacts) -> dict[str, Any]:
-    return {"tracing": {"type": "X-Amzn-Trace-Id", "value": facts.trace}} if facts.trace else {}
+    """Of the invocation: its trace, and its tenant."""
+    traced = {"tracing": {"type": "X-Amzn-Trace-Id", "value": facts.trace}} if facts.trace else {}
+    return {**traced, "tenantId": facts.tenant} if facts.tenant else traced
 
 
 def _phase(within_invocation: bool) -> str:

@@ -13,5 +13,6 @@ class LogFacts(msgspec.Struct, frozen=True, kw_only=True):
     runtime_version: str = ""
     runtime_resource: str = ""
     resource: str = ""
+    tenant: str = ""
     trace: str = ""
     """The trace header of the invocation, if segments of it are recorded."""

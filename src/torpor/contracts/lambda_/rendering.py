@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
-from torpor.contracts.lambda_ import capacity, limits
+from torpor.contracts.lambda_ import capacity, limits, tenancy
 from torpor.contracts.lambda_.names import partition_of
 from torpor.model.function import FunctionRecord, FunctionVersion, VersionRecord
 
@@ -99,7 +99,7 @@ def _resources(version: FunctionVersion) -> dict[str, Any]:
         "EphemeralStorage": {"Size": version.tmp_mb},
         "Environment": {"Variables": dict(version.environment)} if version.environment else None,
         "TracingConfig": {"Mode": version.tracing},
-        "RuntimeVersionConfig": {"RuntimeVersionArn": _runtime_arn(version)},
+        "RuntimeVersionConfig": {"RuntimeVersionArn": runtime_arn(version)},
     }
 
 
@@ -114,6 +114,7 @@ def _stored(record: VersionRecord) -> dict[str, Any]:
         "DeadLetterConfig": _without_empty(settings.get("DeadLetterConfig", {})) or None,
         "Layers": settings.get("Layers") or None,
         "CapacityProviderConfig": capacity.shown_config(record.version, settings),
+        "TenancyConfig": tenancy.shown_config(record.version),
         "KMSKeyArn": settings.get("KMSKeyArn") or None,
     }
 
@@ -160,7 +161,8 @@ def _told_state(state: str, reason: str, code: str) -> dict[str, Any]:
     return shown | {"LastUpdateStatus": "Successful"} if state == "Active" else shown
 
 
-def _runtime_arn(version: FunctionVersion) -> str:
+def runtime_arn(version: FunctionVersion) -> str:
+    """The name of the runtime version that serves it."""
     digest = hashlib.sha256(version.runtime.encode()).hexdigest()
     return f"arn:{partition_of(version.region)}:lambda:{version.region}::runtime:{digest}"
 
