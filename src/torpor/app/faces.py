@@ -80,27 +80,28 @@ def application(faces: Faces, settings: Settings) -> Application:
         route = is_traffic(exchange)
         if route is not None and route[1] is exchange.target:
             traffic(exchange, *route)
-        elif names_url(exchange.headers.get("host")):
+            return
+        host = exchange.headers.get("host")
+        if names_url(host):
             urls(exchange)
-        elif route is not None:
-            if not misled(exchange):
+        elif route is None and not exchange.path.startswith(URL_PREFIX):
+            operated(exchange, host)
+        elif not misled(exchange):
+            if route is not None:
                 traffic(exchange, *route)
-        elif exchange.path.startswith(URL_PREFIX):
-            if not misled(exchange):
+            else:
                 urls(exchange)
-        else:
-            operated(exchange)
 
     return answer
 
 
-def _operated(faces: Faces, pages: SameMachine | None) -> Application:
+def _operated(faces: Faces, pages: SameMachine | None) -> Callable[[Exchange, str], None]:
     """The operator's routes, then each cloud's API by its paths."""
     admin, services = faces.admin.handle, faces.services.handle
     cloud, functions = aws.mount(faces.aws), fc.mount(faces.fc)
 
-    def answer(exchange: Exchange) -> None:
-        path, host = exchange.path, exchange.headers.get("host")
+    def answer(exchange: Exchange, host: str) -> None:
+        path = exchange.path
         if faces.fc.serves_host(host):
             functions(exchange)
         elif pages is not None and (reason := pages.refuses(exchange)):

@@ -93,13 +93,14 @@ class Invocations:
         self._dispatcher.submit(version, invocation, record.reserved_concurrency, sink.done)
 
     def resolve(
-        self, named: FunctionName, place: Place, trace: str
+        self, named: FunctionName, place: Place, given: str
     ) -> tuple[FunctionRecord, FunctionVersion, str, str]:
         """What runs if the function is called another way, and the trace headers as for Invoke: the one to hand on, and
-        the one before it. Raises ApiFailure."""
-        request = InvokeRequest(function=named, kind="RequestResponse", payload=b"", trace=trace)
+        the one before it; `given` is the caller's, or empty. Raises ApiFailure."""
+        request = InvokeRequest(function=named, kind="RequestResponse", payload=b"", trace=given)
         record, version = self._invoked(request, place)
-        return record, version, *self._trace(request, version)
+        trace, upstream = self._trace(request, version)
+        return record, version, trace, upstream
 
     def _would_run(self, request: InvokeRequest, request_id: str) -> ApiResponse:
         trace = request.trace or new_trace(self._clock.wall())
