@@ -183,8 +183,12 @@ class Upload:
     def break_off(self) -> None:
         """No more will come, and no end of the process explains that."""
         host = self._uploads.host
-        if not self._over and (host.is_running(self._id) or host.has_expired(self._id)):
+        if self._over:
+            return
+        if host.is_running(self._id) or host.has_expired(self._id):
             self._refuse(_broken_off())
+        else:
+            self._leave()
 
     # What the connection tells.
 
