@@ -1,14 +1,19 @@
 """Layers through the official client: publishing, reading, listing, deleting, and functions that use them."""
 
+import io
 import urllib.request
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from tests.contracts.aws_support import AwsSettings, Server, archive, new_function, refusal, serving
+from tests.contracts.aws_support import AwsSettings, Server, archive, new_function, refusal, serving, unchecked
 
+from torpor.contracts.lambda_ import limits
+
+MIB = 1024 * 1024
 ARN = "arn:aws:lambda:us-east-1:000000000000:layer"
 FIRST = archive({"extensions/one": "1"})
 SECOND = archive({"extensions/two": "2"})
@@ -133,3 +138,80 @@ def test_two_versions_of_one_layer_are_refused(client: Any) -> None:
         "Two different versions of the same layer are not allowed to be referenced in the same function. "
         f"{one} and {two} are versions of the same layer.",
     )
+
+
+def test_layer_of_another_region_and_the_same_layer_twice_are_refused(client: Any) -> None:
+    one = _publish(client, "here")["LayerVersionArn"]
+    with pytest.raises(ClientError) as error:
+        new_function(client, "uses-far", Layers=[one.replace("us-east-1", "eu-west-1")])
+    assert refusal(error.value)[1] == (
+        "Layers are not in the same region as the function. Layers are expected to be in region us-east-1."
+    )
+    with pytest.raises(ClientError, match="Two different versions of the same layer"):
+        new_function(client, "uses-same", Layers=[one, one])
+
+
+@pytest.mark.parametrize("arn", [f"{ARN}:none:1", "arn:aws:lambda:eu-west-1:000000000000:layer:here:1"])
+def test_layer_that_is_not_there_is_told_by_its_arn(client: Any, arn: str) -> None:
+    with pytest.raises(client.exceptions.ResourceNotFoundException) as error:
+        client.get_layer_version_by_arn(Arn=arn)
+    assert refusal(error.value)[1] == f"Layer version {arn} does not exist."
+
+
+def test_layer_is_found_by_its_arn(client: Any) -> None:
+    arn = _publish(client, "found", CompatibleRuntimes=["python3.12"])["LayerVersionArn"]
+    by_arn = client.get_layer_version_by_arn(Arn=arn)
+    by_name = client.get_layer_version(LayerName=f"{ARN}:found", VersionNumber=1)
+    for reply in (by_arn, by_name):
+        del reply["ResponseMetadata"], reply["Content"]["Location"]
+    assert by_arn == by_name
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../outside", "a/../../outside"])
+def test_archive_that_reaches_out_of_its_layer_is_refused(client: Any, name: str) -> None:
+    with pytest.raises(ClientError) as error:
+        _publish(client, "escapes", archive({name: "x"}))
+    assert refusal(error.value) == (
+        "InvalidParameterValueException",
+        "Could not unzip uploaded file. Please check your file, then try to upload again.",
+    )
+    assert client.list_layer_versions(LayerName="escapes")["LayerVersions"] == []
+
+
+def test_layer_that_unpacks_to_too_much_is_refused(client: Any) -> None:
+    buffer = io.BytesIO()
+    with (
+        zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as package,
+        package.open("large", "w") as file,
+    ):
+        for _ in range(limits.UNZIPPED_MAX // MIB + 1):
+            file.write(bytes(MIB))
+    with pytest.raises(ClientError) as error:
+        _publish(client, "large", buffer.getvalue())
+    assert refusal(error.value)[1] == f"Unzipped size must be smaller than {limits.UNZIPPED_MAX} bytes"
+
+
+@pytest.mark.parametrize(
+    ("values", "part"),
+    [
+        ({"CompatibleRuntimes": ["python3.12"] * 16}, "length less than or equal to 15"),
+        ({"CompatibleArchitectures": ["x86_64", "arm64", "x86_64"]}, "length less than or equal to 2"),
+        ({"LicenseInfo": "l" * 513}, "length less than or equal to 512"),
+        ({"LayerName": "l" * 141}, "layerName"),
+    ],
+)
+def test_bad_description_of_a_layer_is_refused(server: Server, values: dict[str, Any], part: str) -> None:
+    given = {"LayerName": "described", "Content": {"ZipFile": FIRST}} | values
+    with pytest.raises(ClientError) as error:
+        server.client(**unchecked()).publish_layer_version(**given)
+    code, message = refusal(error.value)
+    assert code == "ValidationException" and part in message
+
+
+def test_account_counts_the_bytes_of_layers(client: Any) -> None:
+    before = client.get_account_settings()["AccountUsage"]["TotalCodeSize"]
+    _publish(client, "counted", FIRST)
+    after = client.get_account_settings()["AccountUsage"]["TotalCodeSize"]
+    client.delete_layer_version(LayerName="counted", VersionNumber=1)
+    assert after - before == len(FIRST)
+    assert client.get_account_settings()["AccountUsage"]["TotalCodeSize"] == before

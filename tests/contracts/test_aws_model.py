@@ -49,6 +49,9 @@ FITTING_BODIES: dict[str, dict[str, Any]] = {
     "/2015-03-31/functions": FITTING,
     "/2015-03-31/functions/f/aliases": {"Name": "live", "FunctionVersion": "$LATEST"},
     "/2025-11-30/capacity-providers": PROVIDER,
+    "/2015-03-31/functions/f/policy": {"StatementId": "s", "Action": "lambda:*", "Principal": "*"},
+    "/2019-09-25/functions/f/event-invoke-config": {"MaximumRetryAttempts": 1, "DestinationConfig": {}},
+    "/2020-04-22/code-signing-configs": {"AllowedPublishers": {"SigningProfileVersionArns": [ARN]}},
 }
 TEXTS = [
     "f",

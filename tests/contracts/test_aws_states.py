@@ -4,7 +4,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,15 +56,21 @@ def name(client: Any, request: pytest.FixtureRequest) -> Iterator[str]:
     client.delete_function(FunctionName=made)
 
 
-@contextmanager
-def updating(server: Server, objects: SlowObjects, name: str) -> Iterator[None]:
+SLOW = {"S3Bucket": "bucket", "S3Key": "slow.zip"}
+
+
+def updating(server: Server, objects: SlowObjects, name: str) -> AbstractContextManager[None]:
     """While the body runs, new code of the function is on its way."""
+    return under_way(objects, lambda: server.client().update_function_code(FunctionName=name, **SLOW))
+
+
+@contextmanager
+def under_way(objects: SlowObjects, call: Callable[[], Any]) -> Iterator[None]:
+    """While the body runs, the call waits for its package; then it ends."""
     objects.asked.clear()
     objects.given.clear()
     with ThreadPoolExecutor(1) as threads:
-        update = threads.submit(
-            server.client().update_function_code, FunctionName=name, S3Bucket="bucket", S3Key="slow.zip"
-        )
+        update = threads.submit(call)
         try:
             assert objects.asked.wait(10)
             yield
@@ -114,6 +120,22 @@ def test_function_deleted_during_an_update_is_gone_and_can_be_made_again(
     new_function(client, "fleeting")
     client.update_function_configuration(FunctionName="fleeting", Timeout=9)
     client.delete_function(FunctionName="fleeting")
+
+
+def test_function_is_not_made_without_the_signing_config_it_was_to_have(
+    client: Any, server: Server, objects: SlowObjects
+) -> None:
+    publishers = {"SigningProfileVersionArns": ["arn:aws:signer:us-east-1:000000000000:/signing-profiles/p/v1"]}
+    made = client.create_code_signing_config(AllowedPublishers=publishers)["CodeSigningConfig"]
+    arn = made["CodeSigningConfigArn"]
+
+    def create() -> None:
+        new_function(server.client(), "unsigned", Code=SLOW, CodeSigningConfigArn=arn)
+
+    with pytest.raises(client.exceptions.CodeSigningConfigNotFoundException), under_way(objects, create):
+        client.delete_code_signing_config(CodeSigningConfigArn=arn)
+    with pytest.raises(client.exceptions.ResourceNotFoundException):
+        client.get_function(FunctionName="unsigned")
 
 
 def version_of(server: Server, client: Any, name: str, qualifier: str) -> FunctionVersion:

@@ -1,11 +1,14 @@
 """Published versions and aliases through the official client."""
 
+import http.client
 import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.contracts.aws_support import KEYS, Server, archive, new_function, refusal, serving
+from tests.contracts.aws_support import KEYS, Server, archive, new_function, refusal, serving, unchecked
 
 from torpor.api.aws import AwsSettings
 
@@ -201,3 +204,72 @@ def test_alias_that_exists_and_alias_of_no_version_are_refused(client: Any, name
     with pytest.raises(client.exceptions.ResourceNotFoundException) as missing:
         client.create_alias(FunctionName=name, Name="other", FunctionVersion="7")
     assert refusal(missing.value)[1] == f"Function not found: {ARN}{name}:7"
+
+
+def test_alias_divides_a_thousand_invocations_by_its_weights(tmp_path: Path) -> None:
+    with serving(tmp_path, AwsSettings()) as unsigned:
+        client = unsigned.client()
+        new_function(client, "divided", Publish=True)
+        client.update_function_configuration(FunctionName="divided", Timeout=9)
+        client.publish_version(FunctionName="divided")
+        alias = {"FunctionName": "divided", "Name": "live"}
+        weights = {"AdditionalVersionWeights": {"2": 0.3}}
+        client.create_alias(**alias, FunctionVersion="1", RoutingConfig=weights)
+        executed = versions_executed(unsigned, 1_000)
+        assert set(executed) == {"1", "2"}
+        # Six standard deviations of a thousand draws: it fails once in some hundred million runs.
+        assert abs(executed.count("2") - 300) < 90
+        client.update_alias(**alias, RoutingConfig={"AdditionalVersionWeights": {"2": 1.0}})
+        assert set(versions_executed(unsigned, 20)) == {"2"}
+
+
+def versions_executed(server: Server, count: int) -> list[str | None]:
+    """The versions that as many invocations through the alias say they went to."""
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=20)
+    found = []
+    with closing(connection):
+        for _ in range(count):
+            connection.request("POST", "/2015-03-31/functions/divided/invocations?Qualifier=live", body=b"{}")
+            reply = connection.getresponse()
+            reply.read()
+            found.append(reply.getheader("X-Amz-Executed-Version"))
+    return found
+
+
+@pytest.mark.parametrize("weight", [-1.0, 2.0], ids=["negative", "two"])
+def test_weight_is_a_part_of_one(client: Any, server: Server, name: str, weight: float) -> None:
+    client.publish_version(FunctionName=name)
+    with pytest.raises(client.exceptions.ClientError) as error:
+        server.client(**unchecked()).create_alias(
+            FunctionName=name,
+            Name="live",
+            FunctionVersion="1",
+            RoutingConfig={"AdditionalVersionWeights": {"2": weight}},
+        )
+    code, message = refusal(error.value)
+    assert code == "ValidationException" and "additionalVersionWeights" in message
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"Role": "arn:aws:iam::000000000000:role/other"}, "execution role"),
+        ({"DeadLetterConfig": {"TargetArn": "arn:aws:sqs:us-east-1:000000000000:q"}}, "dead-letter configuration"),
+    ],
+)
+def test_versions_that_share_an_alias_have_one_role_and_one_dead_letter_queue(
+    client: Any, name: str, change: dict[str, Any], what: str
+) -> None:
+    client.publish_version(FunctionName=name)
+    client.update_function_configuration(FunctionName=name, **change)
+    client.publish_version(FunctionName=name)
+    client.create_alias(FunctionName=name, Name="live", FunctionVersion="1")
+    with pytest.raises(client.exceptions.InvalidParameterValueException, match=what):
+        client.update_alias(FunctionName=name, Name="live", RoutingConfig={"AdditionalVersionWeights": {"2": 0.5}})
+    client.update_alias(FunctionName=name, Name="live", FunctionVersion="2")
+
+
+def test_numbers_of_deleted_versions_are_not_given_again(client: Any, name: str) -> None:
+    client.publish_version(FunctionName=name)
+    client.delete_function(FunctionName=name, Qualifier="1")
+    assert client.publish_version(FunctionName=name)["Version"] == "2"

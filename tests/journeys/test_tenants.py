@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import pytest
 from tests.journeys.conftest import Deploy
 from tests.support.functions import python
 from tests.support.server import Function, eventually
@@ -26,6 +27,7 @@ def invoked(function: Function, tenant: str) -> Any:
     return payload
 
 
+@pytest.mark.privileged
 def test_environments_are_never_shared_between_tenants(deploy: Deploy) -> None:
     function = deploy(CODE, TenancyConfig=PER_TENANT, LoggingConfig={"LogFormat": "JSON"})
     answers = [invoked(function, tenant) for tenant in ("blue", "red", "blue", "red")]

@@ -16,11 +16,11 @@ from torpor.api.aws.paging import marker_of, next_marker, page, page_size
 from torpor.api.aws.versions import check_publishing, publish
 from torpor.contracts.lambda_ import capacity, configuration, limits, rendering
 from torpor.contracts.lambda_.failures_api import ApiFailure, invalid_parameter
-from torpor.contracts.lambda_.names import FunctionName, require_unqualified
+from torpor.contracts.lambda_.names import FunctionName, Place, require_unqualified
 from torpor.contracts.lambda_.operations import Shape
 from torpor.contracts.lambda_.rendering import Moment
 from torpor.contracts.lambda_.tenancy import check_tenancy
-from torpor.model.errors import Conflict, NotFound, PreconditionFailed
+from torpor.model.errors import Conflict, NotFound, PreconditionFailed, TorporError
 from torpor.model.function import LATEST, FunctionRecord, VersionRecord
 from torpor.service.attachments import Attachments
 from torpor.service.functions import Changes, Functions, NewFunction
@@ -82,7 +82,7 @@ class FunctionOperations:
             except Conflict as error:
                 raise _exists(named.name) from error
             if signing:
-                self._beside.signing.attach(named.name, signing, call.place)
+                self._attach_signing(named.name, signing, call.place)
             made = self._published(record, values)
         if self._beside.prepare is not None:
             await self._beside.prepare(record.latest.version.runtime)
@@ -174,6 +174,14 @@ class FunctionOperations:
             else:
                 self._functions.delete(named.name)
         return Reply(204)
+
+    def _attach_signing(self, name: str, arn: str, place: Place) -> None:
+        """The configuration may have been deleted while the package was fetched: then there is no function either."""
+        try:
+            self._beside.signing.attach(name, arn, place)
+        except TorporError:
+            self._functions.delete(name)
+            raise
 
     def _published(self, record: FunctionRecord, values: Mapping[str, Any]) -> VersionRecord:
         """What a call has made: a published version if it asks for one, else the newest."""

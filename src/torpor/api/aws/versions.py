@@ -106,6 +106,7 @@ class VersionOperations:
         for version in (alias.version, *alias.weights):
             if version != LATEST and version not in record.versions:
                 raise function_not_found(call.place.function_arn(record.name, version))
+        _check_alike(record, alias)
         with about(call, FunctionName(name=record.name)):
             kept = self._functions.put_alias(record.name, alias, expected_revision=call.values.get("RevisionId"))
         return _shown(record, kept)
@@ -162,6 +163,24 @@ def _alias(old: Alias, values: Mapping[str, Any]) -> Alias:
         raise invalid_parameter("$LATEST is not supported for an alias pointing to more than 1 version")
     description = values.get("Description", old.description)
     return Alias(name=old.name, version=version, description=description, weights=weights)
+
+
+def _check_alike(record: FunctionRecord, alias: Alias) -> None:
+    """Versions that share an alias's invocations have one role and one dead-letter queue. Raises ApiFailure."""
+    main = record.versions.get(alias.version, record.latest)
+    for number in alias.weights:
+        other = record.versions[number]
+        if other.version.role != main.version.role:
+            raise _unlike(alias.version, number, "execution role")
+        if other.settings.get("DeadLetterConfig") != main.settings.get("DeadLetterConfig"):
+            raise _unlike(alias.version, number, "dead-letter configuration")
+
+
+def _unlike(one: str, other: str, what: str) -> ApiFailure:
+    return invalid_parameter(
+        f"The versions {one} and {other} do not have the same {what}, so that an alias cannot divide invocations "
+        "between them."
+    )
 
 
 def _shown(record: FunctionRecord, alias: Alias) -> dict[str, Any]:
