@@ -57,6 +57,8 @@ class FakeDispatcher:
     seen: list[tuple[FunctionVersion, Invocation, int | None]] = field(default_factory=list)
     outcome: Outcome | None = None
     error: TorporError | None = None
+    run: Callable[[Invocation, Callable[[Outcome | TorporError], None]], None] | None = None
+    """In place of both: what is done with an invocation and its `done`, in the loop's thread."""
 
     def submit(
         self,
@@ -68,6 +70,9 @@ class FakeDispatcher:
         self.seen.append((version, invocation, reserved))
         if self.error is not None:
             done(self.error)
+            return
+        if self.run is not None:
+            self.run(invocation, done)
             return
         echo = Outcome(status=OutcomeStatus.SUCCESS, payload=invocation.payload, version=version.version)
         done(self.outcome or echo)

@@ -304,3 +304,69 @@ def test_stream_that_fails_midway_tells_the_error_in_trailers(tmp_path: Path) ->
     assert posted.headers["Lambda-Runtime-Function-Error-Type"] == "RangeError"
     told = json.loads(base64.b64decode(posted.headers["Lambda-Runtime-Function-Error-Body"]))
     assert told["errorMessage"] == "broke"
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("async () => { throw new RangeError('early') }", "early"),
+        ("async (event, stream) => { stream.setContentType('a/b') }", "Response stream is not finished."),
+        ("(event, stream) => { stream.end() ?? null }", None),
+        ("() => 1", "Streaming does not support non-async handlers."),
+        ("async () => new Promise(() => {})", "Response stream is not finished."),
+    ],
+)
+def test_streaming_handler_that_fails_before_its_first_byte_posts_the_error(
+    tmp_path: Path, body: str, message: str | None
+) -> None:
+    with serve(tmp_path, {"index.js": f"exports.handler = awslambda.streamifyResponse({body})"}) as runtime:
+        posted = [runtime.api.invoke({}) for _ in range(2)][1]
+    if message is None:
+        assert (posted.kind, posted.body) == ("response", b"")
+    else:
+        assert (posted.kind, posted.json["errorMessage"]) == ("error", message)
+
+
+def test_uncaught_error_within_a_stream_is_told_behind_it_and_ends_the_process(tmp_path: Path) -> None:
+    code = """exports.handler = awslambda.streamifyResponse((event, stream) => new Promise(() => {
+      stream.write('part'); setTimeout(() => { throw new TypeError('späť') }, 5) }))"""
+    with serve(tmp_path, {"index.js": code}) as runtime:
+        posted = runtime.api.invoke({})
+        assert runtime.ended()[0] == 129
+    assert (posted.kind, posted.body) == ("response", b"part")
+    assert posted.headers["Lambda-Runtime-Function-Error-Type"] == "TypeError"
+    told = json.loads(base64.b64decode(posted.headers["Lambda-Runtime-Function-Error-Body"]))
+    assert told["errorMessage"] == "späť"
+
+
+def test_pipeline_into_the_stream_passes_everything_in_order(tmp_path: Path) -> None:
+    code = """const { pipeline } = require('node:stream/promises');
+    const { Readable } = require('node:stream');
+    exports.handler = awslambda.streamifyResponse(async (event, stream) => {
+      stream.setContentType('text/csv');
+      await pipeline(Readable.from((function* () { for (let i = 0; i < event.n; i++) yield `${i},`.padEnd(1000) })()),
+                     stream) }, {highWaterMark: 1024})"""
+    with serve(tmp_path, {"index.js": code}) as runtime:
+        posted = runtime.api.invoke({"n": 2000})
+        again = runtime.api.invoke({"n": 1})
+    assert posted.headers["Content-Type"] == "text/csv"
+    assert posted.body == b"".join(f"{number},".ljust(1000).encode() for number in range(2000))
+    assert again.body == b"0,".ljust(1000)
+
+
+def test_bytes_text_and_values_may_be_written_and_a_late_type_is_refused(tmp_path: Path) -> None:
+    code = """exports.handler = awslambda.streamifyResponse(async (event, stream) => {
+      stream.write(Buffer.from([0, 255])); stream.write('ü'); stream.write({a: 1});
+      try { stream.setContentType('a/b') } catch (error) { stream.write(error.name) }
+      stream.end('!') })"""
+    with serve(tmp_path, {"index.js": code}) as runtime:
+        posted = runtime.api.invoke({})
+    assert posted.body == b"\x00\xff" + "ü".encode() + b'{"a":1}Runtime.InvalidStreamingOperation!'
+    assert posted.headers["Content-Type"] == "application/octet-stream"
+
+
+@pytest.mark.parametrize(("value", "there"), [("1", False), ("true", False), ("0", True), ("", True)])
+def test_global_object_is_left_out_where_that_is_wanted(tmp_path: Path, value: str, there: bool) -> None:
+    code = "exports.handler = async () => typeof awslambda"
+    with serve(tmp_path, {"index.js": code}, AWS_LAMBDA_NODEJS_NO_GLOBAL_AWSLAMBDA=value) as runtime:
+        assert runtime.api.invoke({}).json == ("object" if there else "undefined")

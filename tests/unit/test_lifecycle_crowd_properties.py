@@ -10,6 +10,7 @@ from tests.support.lifecycle import FUNCTION_SERVER, MANAGED, WEB_SERVICE, invoc
 from torpor.lifecycle import RUNTIME, EnvironmentMachine, PhaseName, TransitionRefused
 from torpor.lifecycle import effects as fx
 from torpor.lifecycle import events as ev
+from torpor.lifecycle.slots import SlotState
 from torpor.model.failure import Answer, Failure, FailureKind
 from torpor.model.policy import FailureScope, LifecyclePolicy
 
@@ -229,6 +230,14 @@ class Workers(Crowd):
         if not (self.machine.is_running(name) or self.machine.has_expired(name)):
             return  # what answers that is the endpoint's
         self.feed(ev.AnswerRefused(name, _FAILED) if dies else ev.Answered(name, Answer(payload=b"1")))
+
+    @precondition(lambda self: self.alive and self.busy)
+    @rule(data=st.data())
+    def worker_begins_to_stream(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(self.busy))
+        if self.machine.is_running(name) and self.machine.slots[name].state is not SlotState.ANSWERING:
+            self.feed(ev.AnswerBegun(name))
+            assert self.machine.slots[name].state is SlotState.ANSWERING
 
     @precondition(lambda self: self.alive and self.machine.phase.name in _STARTS)
     @rule(now=_SELDOM)

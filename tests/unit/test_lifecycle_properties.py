@@ -8,6 +8,7 @@ from tests.support.lifecycle import STANDARD, invocation
 from torpor.lifecycle import RUNTIME, EnvironmentMachine, PhaseName, TransitionRefused
 from torpor.lifecycle import effects as fx
 from torpor.lifecycle import events as ev
+from torpor.lifecycle.slots import SlotState
 from torpor.model.failure import Answer
 
 _RUNS = frozenset({PhaseName.INITIALIZING, PhaseName.REINITIALIZING, PhaseName.SERVING})
@@ -98,7 +99,19 @@ class Life(RuleBasedStateMachine):
         try:
             self.feed(ev.Answered(self.delivered, Answer(payload=b"1")))
         except TransitionRefused:
-            assert self.machine.runtime.state != "running"
+            assert self.machine.runtime.state not in ("running", "answering")
+
+    @precondition(lambda self: self.alive and self.delivered and self.machine.is_running(self.delivered))
+    @rule()
+    def runtime_begins_to_stream(self) -> None:
+        assert self.delivered is not None
+        before = self.machine.runtime.state
+        try:
+            self.feed(ev.AnswerBegun(self.delivered))
+        except TransitionRefused:
+            assert before != "running"
+        else:
+            assert before == "running" and self.machine.slots[self.delivered].state is SlotState.ANSWERING
 
     @precondition(lambda self: self.alive and self.machine.phase.name in _RUNS)
     @rule()

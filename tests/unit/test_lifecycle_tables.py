@@ -63,6 +63,7 @@ _SAMPLES: dict[type, ev.Event] = {
     ev.Assigned: ev.Assigned(invocation("fresh"), 3.0),
     ev.NextRequested: ev.NextRequested(RUNTIME),
     ev.AgentRegistered: ev.AgentRegistered("inner", False, False, True),
+    ev.AnswerBegun: ev.AnswerBegun("i1"),
     ev.Answered: ev.Answered("i1", Answer(payload=b"1")),
     ev.AnswerRefused: ev.AnswerRefused("i1", Failure(kind=FailureKind.OVERSIZE, size=7)),
     ev.AgentFailed: ev.AgentFailed(RUNTIME, "Runtime.Unknown", b"{}"),

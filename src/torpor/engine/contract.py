@@ -32,6 +32,15 @@ class PollerWire(Protocol):
     RESPONSE_MODE_HEADER: str
     RESPONSE_MAX: int
     RESPONSE_MODES: frozenset[str]
+    """Ways of answering that stream."""
+    STREAMED_MAX: int
+    """Bytes of an answer that goes on while it arrives."""
+    STREAM_BURST: int
+    """Bytes of it that go on at full speed."""
+    STREAM_RATE: int
+    """Bytes a second after that."""
+    ERROR_BODY_TRAILER: str
+    TRUNCATED: bytes
     LATE: bytes
     """The answer to a result that comes after its invocation's time was up."""
 
@@ -46,6 +55,10 @@ class PollerWire(Protocol):
     def refusal(self, refused: TransitionRefused, *, error: bool = False) -> bytes: ...
 
     def checked_error_type(self, value: str) -> str: ...
+
+    def stream_error(self, kind: str, encoded: str) -> tuple[str, bytes]:
+        """Type and JSON of an error that is told behind a streamed answer; both as they came."""
+        ...
 
 
 class ServerWire(Protocol):

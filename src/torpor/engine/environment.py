@@ -24,7 +24,7 @@ from torpor.lifecycle import effects as fx
 from torpor.lifecycle import events as ev
 from torpor.model.errors import TorporError
 from torpor.model.function import FunctionVersion
-from torpor.model.invocation import Invocation, Outcome, OutcomeStatus
+from torpor.model.invocation import AnswerSink, Invocation, Outcome, OutcomeStatus
 from torpor.model.policy import RuntimeKind
 from torpor.model.records import CodeFetched, InitEnded, InvocationStarted, SandboxMade
 from torpor.model.start import Start
@@ -202,6 +202,10 @@ class Environment:
     def delivered(self) -> tuple[str, ...]:
         """The invocations whose answer is awaited."""
         return self.machine.delivered
+
+    def sink_of(self, invocation_id: str) -> AnswerSink | None:
+        """Where the streamed answer to a running invocation goes."""
+        return self.machine.slots[invocation_id].invocation.sink
 
     async def provision(self) -> None:
         """Fetch the code, make the sandbox and start Init. Failures are told to the machine, never raised."""

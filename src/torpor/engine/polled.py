@@ -10,14 +10,19 @@ from torpor.lifecycle import RUNTIME, AgentCall
 from torpor.lifecycle.events import AnswerRefused, Event
 from torpor.model.failure import Failure, FailureKind
 from torpor.model.function import FunctionVersion
+from torpor.model.invocation import AnswerSink
 from torpor.sandbox.port import Sandbox
 from torpor.transport import Attention, Exchange, HttpLimits, HttpServer, listen
 
 _MIB = 1024 * 1024
 _TOO_LARGE = 413
+_UNREADABLE = frozenset({400, 408})
 _HEADER_MAX = _MIB + 64 * 1024
 """Bytes of a request's head inside: runtimes tell the whole stack of an error in a header field of up to a MiB."""
 _CONNECTIONS = 64
+_DAY = 86_400.0
+"""Seconds a process may be silent, between requests or, while it streams an answer, within one: invocations have time
+limits of their own."""
 _CONNECTIONS_PER_WORKER = 4
 
 
@@ -42,6 +47,8 @@ class Host(Protocol):
     def has_expired(self, invocation_id: str) -> bool: ...
 
     def require(self, call: AgentCall) -> None: ...
+
+    def sink_of(self, invocation_id: str) -> AnswerSink | None: ...
 
 
 class PolledInside:
@@ -84,6 +91,7 @@ class PolledInside:
             limits=self._limits(),
             on_error=self._refused,
             attention=self._attention,
+            streams=self._endpoint.streams,
         )
 
     def starting(self, agents: tuple[str, ...]) -> None:
@@ -100,7 +108,9 @@ class PolledInside:
             self._endpoint.forget()
 
     def release(self, invocation_id: str) -> float:
-        """A poller cannot be told."""
+        """A poller cannot be told, but what it may still upload is not taken."""
+        if self._endpoint.uploads.open:
+            self._endpoint.uploads.release(invocation_id)
         return 0.0
 
     def elapsed(self, invocation_id: str) -> float:
@@ -126,7 +136,8 @@ class PolledInside:
             body_bytes=self._wire.body_limit,
             connections=_CONNECTIONS + _CONNECTIONS_PER_WORKER * (self._workers - 1),
             head_timeout=60.0,
-            idle_timeout=86_400.0,
+            body_timeout=_DAY,
+            idle_timeout=_DAY,
         )
 
     def _refused(self, status: int, reason: str) -> tuple[Sequence[tuple[str, str]], bytes]:
@@ -135,6 +146,9 @@ class PolledInside:
         wire, running = self._wire, self._host.delivered
         if status == _TOO_LARGE and len(running) == 1:
             self._host.feed(AnswerRefused(running[0], Failure(kind=FailureKind.OVERSIZE)))
+        if status in _UNREADABLE:
+            self._endpoint.uploads.refuse(running)
+            return (wire.JSON,), wire.TRUNCATED
         return (wire.JSON,), wire.TOO_LARGE if status == _TOO_LARGE else wire.NOT_FOUND
 
     def _handle(self, exchange: Exchange) -> None:

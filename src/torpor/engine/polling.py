@@ -12,14 +12,14 @@ from math import inf
 from typing import Protocol
 
 from torpor.engine.contract import PollerWire
+from torpor.engine.uploads import UNHANDLED, Uploads
 from torpor.lifecycle import RUNTIME, AgentCall, TransitionRefused
 from torpor.lifecycle.events import AgentFailed, Answered, AnswerRefused, Event, NextRequested, NextWithdrawn
 from torpor.model.failure import Answer, Failure, FailureKind
-from torpor.model.invocation import Invocation
+from torpor.model.invocation import AnswerSink, Invocation
 from torpor.model.runtime_calls import RuntimeCall
-from torpor.transport import Exchange, FixedHeaders
+from torpor.transport import Exchange, FixedHeaders, Headers
 
-UNHANDLED = "Unhandled"
 _TOGETHER = 1.0
 """Seconds within which a process that ends closes all its connections."""
 _RUNTIME_ASKS = NextRequested(RUNTIME)
@@ -47,6 +47,10 @@ class Host(Protocol):
         """Raises TransitionRefused if the runtime may not make this call now."""
         ...
 
+    def sink_of(self, invocation_id: str) -> AnswerSink | None:
+        """Where the streamed answer to a running invocation goes; None if it is to be collected."""
+        ...
+
 
 class PollingEndpoint:
     """One environment's Runtime API."""
@@ -72,6 +76,7 @@ class PollingEndpoint:
         self._log_closed_at = -inf
         self._suspects: dict[str, float] = {}
         """Invocations whose worker's connection is gone, and since when."""
+        self.uploads = Uploads(host, wire, self._reply)
 
     def handle(self, exchange: Exchange) -> None:
         """The transport's application."""
@@ -88,7 +93,20 @@ class PollingEndpoint:
             else:
                 self._reply(exchange, 404, self._wire.NOT_FOUND)
         except TransitionRefused as refused:
+            if self.uploads.settle():
+                self.handle(exchange)
+                return
             self._reply(exchange, 403, self._wire.refusal(refused, error=call is RuntimeCall.ERROR))
+
+    def streams(self, method: str, path: str, headers: Headers) -> bool:
+        """Is this request read while it arrives? The transport asks about those with a body."""
+        if headers.get(self._wire.RESPONSE_MODE_HEADER) not in self._wire.RESPONSE_MODES or headers.get("upgrade"):
+            return False
+        call, invocation_id = self._wire.parse_call(method, path)
+        if call is not RuntimeCall.RESPONSE:
+            return False
+        self.uploads.announced = invocation_id
+        return True
 
     def deliver(self, invocation: Invocation, deadline: float) -> None:
         """Answer the oldest parked request with the event; if its peer has gone, the next request gets it again."""
@@ -156,10 +174,18 @@ class PollingEndpoint:
         if not self._host.is_running(invocation_id):
             self._answer_of_none(exchange, invocation_id)
             return
+        streamed = None
+        if self.uploads.open and invocation_id in self.uploads.open:
+            if not self._may_interrupt(call):
+                self._reply(exchange, 400, self._wire.INVALID_REQUEST_ID)
+                return
+            streamed = self.uploads.interrupt(invocation_id)
         headers, body = exchange.headers, exchange.body
         mode = headers.get(self._wire.RESPONSE_MODE_HEADER)
         if mode and mode not in self._wire.RESPONSE_MODES:
             self._refuse(exchange, 400, self._wire.INVALID_MODE, invocation_id, "Runtime.InvalidResponseModeHeader")
+        elif mode and call is RuntimeCall.RESPONSE:
+            self.uploads.begin(exchange, invocation_id)
         elif len(body) > self._wire.RESPONSE_MAX:
             self._refuse(exchange, 413, self._wire.TOO_LARGE, invocation_id, "", size=len(body))
         else:
@@ -169,11 +195,18 @@ class PollingEndpoint:
                 kind = self._wire.checked_error_type(named) if named else UNHANDLED
                 cause = headers.get(self._wire.CAUSE_HEADER)
             content_type = headers.get("content-type", "application/octet-stream")
-            answer = Answer(payload=body, content_type=content_type, error_type=kind, cause=cause)
+            answer = Answer(payload=body, content_type=content_type, error_type=kind, streamed=streamed, cause=cause)
             self._host.require(AgentCall.ANSWER)
             # The runtime goes on to ask for more while its answer is still on the way to the caller.
             self._reply(exchange, 202, self._wire.ACCEPTED)
             self._host.feed(Answered(invocation_id, answer))
+
+    def _may_interrupt(self, call: RuntimeCall) -> bool:
+        """May this call end a streamed answer that is under way? Raises TransitionRefused where there is one call at a
+        time."""
+        if not self._host.has_workers:
+            self._host.require(AgentCall.BEGIN_ANSWER)
+        return call is RuntimeCall.ERROR
 
     def _answer_of_none(self, exchange: Exchange, invocation_id: str) -> None:
         if self._host.has_expired(invocation_id):

@@ -76,7 +76,13 @@ SERIAL_RUNTIME: Table = {
 PARALLEL_RUNTIME: Table = {
     _S.EXITED: {_C.START: _S.STARTED},
     _S.STARTED: {_C.NEXT: _S.READY, _C.FAIL: _S.FAILED, _C.EXIT: _S.EXITED},
-    _S.READY: {_C.NEXT: _S.READY, _C.DELIVER: _S.READY, _C.ANSWER: _S.READY, _C.EXIT: _S.EXITED},
+    _S.READY: {
+        _C.NEXT: _S.READY,
+        _C.DELIVER: _S.READY,
+        _C.BEGIN_ANSWER: _S.READY,
+        _C.ANSWER: _S.READY,
+        _C.EXIT: _S.EXITED,
+    },
     _S.FAILED: {_C.EXIT: _S.EXITED},
 }
 """Several workers behind one agent, or a server: each invocation's own table does the rest."""

@@ -40,6 +40,12 @@ class AgentRegistered(msgspec.Struct, frozen=True):
     internal: bool
 
 
+class AnswerBegun(msgspec.Struct, frozen=True):
+    """The runtime has begun to upload a streamed answer."""
+
+    invocation_id: str
+
+
 class Answered(msgspec.Struct, frozen=True):
     """The runtime has answered an invocation, well or with an error of the function."""
 
@@ -120,6 +126,7 @@ Event = (
     | Assigned
     | NextRequested
     | AgentRegistered
+    | AnswerBegun
     | Answered
     | AnswerRefused
     | NextWithdrawn
@@ -139,6 +146,7 @@ EVENTS: tuple[type, ...] = (
     Assigned,
     NextRequested,
     AgentRegistered,
+    AnswerBegun,
     Answered,
     AnswerRefused,
     NextWithdrawn,

@@ -67,6 +67,12 @@ class InvokeRules(EndRules):
         slot = next(slot for slot in self.slots.values() if slot.state is SlotState.DELIVERED)
         self._out.append(fx.DeliverAgain(slot.invocation, slot.deadline))
 
+    def _answer_begun(self, event: ev.AnswerBegun, now: float) -> None:
+        slot = self.slots[event.invocation_id]
+        self.runtime.move(AgentCall.BEGIN_ANSWER)
+        slot.move(SlotCall.BEGIN_ANSWER)
+        slot.answered_from = now
+
     def _answered(self, event: ev.Answered, now: float) -> None:
         self.returning += 1
         self._take_result(event.invocation_id, event.answer, now)
@@ -82,6 +88,7 @@ class InvokeRules(EndRules):
             return
         slot.move(SlotCall.ANSWER)
         slot.result = result
+        slot.answered_at = now
         self._runtime_answered(slot, now)
 
     def _runtime_answered(self, slot: Slot, now: float) -> None:
@@ -98,8 +105,7 @@ class InvokeRules(EndRules):
             return
         slot = next(iter(self.slots.values()))
         if agent is self.runtime:
-            duration = now - slot.started
-            self._emit(RuntimeDone(at=now, id=slot.invocation.id, status=OutcomeStatus.SUCCESS, duration=duration))
+            self._emit(_runtime_done(slot, now))
         if slot.state is SlotState.ANSWERED and self._all_ready():
             self._finish(slot, now)
 
@@ -202,3 +208,21 @@ class InvokeRules(EndRules):
         return Failure(
             kind=FailureKind.INIT_ERROR, agent=event.agent, error_type=event.error_type, payload=event.payload
         )
+
+
+def _runtime_done(slot: Slot, now: float) -> RuntimeDone:
+    """The record of a runtime that asks for more; nothing was produced by an answer that was refused."""
+    result, answered = slot.result, slot.answered_at
+    began = slot.answered_from or answered
+    produced = None
+    if isinstance(result, Answer):
+        produced = len(result.payload) if result.streamed is None else result.streamed
+    return RuntimeDone(
+        at=now,
+        id=slot.invocation.id,
+        status=OutcomeStatus.SUCCESS,
+        duration=now - slot.started,
+        produced_bytes=produced,
+        response_latency=began - slot.started,
+        response_duration=answered - began,
+    )

@@ -102,6 +102,7 @@ TRANSITIONS: Mapping[P, Mapping[type, Rule]] = {
         e.HealthChanged: _rule("health_changed", P.SERVING),
         e.Assigned: _rule("serve", P.SERVING),
         e.NextRequested: _rule("agent_ready", P.SERVING, P.IDLE, P.STOPPING, P.GONE),
+        e.AnswerBegun: _rule("answer_begun", P.SERVING),
         e.Answered: _rule("answered", P.SERVING, P.IDLE, P.STOPPING, P.GONE),
         e.AnswerRefused: _rule("answer_refused", P.SERVING, P.IDLE, P.STOPPING, P.GONE),
         e.AgentRegistered: _rule("register", P.SERVING),

@@ -60,5 +60,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     payload: bytes
     content_type: str = "application/json"
     error_type: str = ""
+    streamed: int | None = None
+    """Bytes that its caller has had already, if the answer was streamed; the payload is then empty, or an error's."""
     cause: str = ""
     """The runtime's own account of its error for traces, as it came; empty if it gave none."""

@@ -73,6 +73,27 @@ class Relay(Protocol):
     on_writable: Callable[[], None] | None
 
 
+class AnswerSink(Protocol):
+    """The caller's side of an invocation whose answer is wanted while it is written.
+
+    `begin` comes once, as soon as the function begins to stream its answer, then any number of `data`. The end is told
+    by the invocation's `done`, not here: its Outcome is a success with an empty payload, or an error (the function's
+    own or what became of it), whose payload is the error's JSON. A function that answers whole, or fails before it
+    streams, calls nothing here: then `done` has the whole payload. Nothing is called after `done`.
+    """
+
+    def begin(self, content_type: str) -> None:
+        """A streamed answer of this type follows."""
+        ...
+
+    def data(self, chunk: bytes) -> bool:
+        """False if the caller reads too slowly: then `on_writable`, set once this has returned, is to be called when
+        it has caught up. A sink whose caller has gone drops the bytes and returns True."""
+        ...
+
+    on_writable: Callable[[], None] | None
+
+
 class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request that reaches the server inside as its caller sent it."""
 
@@ -123,6 +144,9 @@ class Invocation(msgspec.Struct, frozen=True, kw_only=True):
     """How often it was tried before."""
     http: HttpRequest | None = None
     """Set if the function is called by HTTP and sees the request itself."""
+    sink: AnswerSink | None = None
+    """Takes the answer while it is written, if the function streams it. Without one a streamed answer is collected, and
+    may be no larger than any other."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):

@@ -35,6 +35,12 @@ class RuntimeDone(msgspec.Struct, frozen=True, kw_only=True):
     status: OutcomeStatus
     duration: float
     failure: Failure | None = None
+    produced_bytes: int | None = None
+    """Size of the answer; None if there was none."""
+    response_latency: float | None = None
+    """Seconds from the delivery to the answer's begin."""
+    response_duration: float | None = None
+    """Seconds from there to its end."""
 
 
 class InvocationEnded(msgspec.Struct, frozen=True, kw_only=True):

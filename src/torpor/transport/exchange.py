@@ -111,11 +111,15 @@ class Exchange:
         "query",
         "source",
         "target",
+        "trailers",
         "upgrade",
     )
 
     source: BodySource | None
     """What follows `body`, if the request is served before its body is complete."""
+    trailers: Headers | None
+    """The fields behind a body in chunks, if the request is one that is served before its body is complete; there once
+    the body is whole."""
     on_disconnect: Callable[[], None] | None
     """Called once if the peer goes away (or shuts its side down) before the answer is complete."""
     on_writable: Callable[[], None] | None
@@ -139,7 +143,7 @@ class Exchange:
         """The protocol the peer offers to change to, in lower case, if `tunnel` may accept it."""
         self.keep_alive = keep_alive
         self.http10 = http10
-        self.source = self.on_disconnect = self.on_writable = self._sink = self._stream = None
+        self.source = self.trailers = self.on_disconnect = self.on_writable = self._sink = self._stream = None
 
     @property
     def peer(self) -> str:

@@ -113,7 +113,7 @@ class RequestParser:
         "_expects",
         "_fed",
         "_flow",
-        "_handed_on",
+        "_handed",
         "_headers",
         "_http",
         "_http10",
@@ -132,6 +132,7 @@ class RequestParser:
         "_special",
         "_streaming",
         "_target",
+        "_trailers",
         "_url",
         "finished",
         "reading",
@@ -153,7 +154,10 @@ class RequestParser:
         """Requests that the last input completed."""
         self._special = False
         """Whether the request ends otherwise than by being handed on whole."""
-        self._streaming = self._handed_on = False
+        self._streaming = False
+        self._handed: Exchange | None = None
+        """The request whose streamed body is being read, once it has been handed on."""
+        self._trailers: RawHeaders = []
         self._length: int | None = None
         self._expects = False
         self._mark = 0
@@ -215,7 +219,7 @@ class RequestParser:
 
     def close(self) -> None:
         """Break the reference cycles with llhttp's wrapper and the sink, so that nothing waits for the collector."""
-        self._http = self._flow = None
+        self._http = self._flow = self._handed = None
         self._sink = _GONE
 
     def _explain(self, error: Exception) -> Refusal | None:
@@ -249,15 +253,15 @@ class RequestParser:
         piece, self._body = bytes(self._body), b""
         if self._completed:
             self._fed = 0
-        if piece or not self._handed_on:
+        if piece or self._handed is None:
             self._mark = self._fed
         bound = self._limits.header_bytes + _SLACK
         if self._fed - self._mark > bound or self._fed - self.size > bound + _OVERHEAD_FACTOR * self.size:
             return _BARREN
         flow = cast(StreamSink, self._flow)
-        if not self._handed_on:
-            self._handed_on = True
-            flow.streamed(self._exchange(piece), self._length, self._expects)
+        if self._handed is None:
+            exchange = self._handed = self._exchange(piece)
+            flow.streamed(exchange, self._length, self._expects)
         elif piece:
             flow.arrived(piece, False)
         return None
@@ -289,6 +293,10 @@ class RequestParser:
             self._raw.append((name, value))
             if len(self._raw) > self._limits.header_count:
                 self._refuse(Refusal(431, f"The request has more than {self._limits.header_count} header fields."))
+        elif self._streaming:
+            self._trailers.append((name, value))
+            if len(self._trailers) > self._limits.header_count:
+                self._refuse(Refusal(400, f"The request has more than {self._limits.header_count} trailer fields."))
 
     def on_headers_complete(self) -> None:
         http, raw, limits = self._http, self._raw, self._limits
@@ -333,12 +341,19 @@ class RequestParser:
         if not self._streaming:
             return True
         self._special = self._streaming = False
-        if not self._handed_on:  # all of it came at once: a request like any other
-            return False
         self.reading = Reading.BETWEEN
         self._completed += 1
         self.finished = not self._keep_alive
-        cast(StreamSink, self._flow).arrived(bytes(self._body), True)
+        body, handed = bytes(self._body), self._handed
+        self._body = b""
+        exchange = self._exchange(body) if handed is None else handed
+        if self._trailers:
+            exchange.trailers = Headers(self._trailers)
+        if handed is None:  # all of it came at once: a request like any other
+            self._sink.received(exchange)
+        else:
+            self._handed = None
+            cast(StreamSink, self._flow).arrived(body, True)
         return True
 
     def _exchange(self, body: bytes) -> Exchange:
@@ -377,7 +392,7 @@ class RequestParser:
     def _begin_body(self, length: int, chunked: bool, expects: bool) -> None:
         if self._flow is not None and self._flow.streams(self._method, self._target.partition("?")[0], self._headers):
             self._special = self._streaming = True
-            self._handed_on = False
+            self._handed, self._trailers = None, []
             self._body_limit = sys.maxsize
             self._length, self._expects = None if chunked else length, expects
             self.reading = Reading.BODY

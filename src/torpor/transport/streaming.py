@@ -32,6 +32,14 @@ class StreamingConnection(Connection):
     def _new_parser(self) -> RequestParser:
         return RequestParser(self._host.limits, self, self)
 
+    def eof_received(self) -> bool:
+        """Whoever ends within a body may still read why that is no request."""
+        intake = self._intake
+        if intake is None or intake.discarding or self._current is None or self._phase in ENDING:
+            return super().eof_received()
+        self._break(Refusal(400, "The request ends within its body."))
+        return False
+
     # Told by the parser.
 
     def streams(self, method: str, path: str, headers: Headers) -> bool:

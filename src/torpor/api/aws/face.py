@@ -21,15 +21,20 @@ from torpor.api.aws.objects import ObjectSource
 from torpor.api.aws.packages import PackageSource
 from torpor.api.aws.permissions import LayerPermissionOperations, PermissionOperations
 from torpor.api.aws.resources import ResourceOperations
+from torpor.api.aws.streams import Caller
+from torpor.api.aws.url_registry import UrlRegistry
+from torpor.api.aws.url_traffic import UrlParts, UrlTraffic
+from torpor.api.aws.urls import UrlOperations
 from torpor.api.aws.versions import VersionOperations
 from torpor.contracts.lambda_ import limits
 from torpor.contracts.lambda_.failures_api import ApiFailure, not_built, render_failure
 from torpor.contracts.lambda_.identifiers import new_request_id
-from torpor.contracts.lambda_.invoking import parse_invoke
+from torpor.contracts.lambda_.invoking import parse_invoke, parse_streaming_invoke
 from torpor.contracts.lambda_.names import Place
 from torpor.contracts.lambda_.operations import Route, api_model
 from torpor.contracts.lambda_.reading import read_input
 from torpor.contracts.lambda_.signature import region_of, verify
+from torpor.contracts.lambda_.streaming import SUFFIX as STREAMING
 from torpor.contracts.lambda_.validation import check
 from torpor.contracts.lambda_.wire import ApiRequest, ApiResponse
 from torpor.model.clock import Clock
@@ -56,6 +61,8 @@ class AwsSettings:
     """Secrets by access key id; with none, signatures are not verified."""
     public_url: str = ""
     """How callers reach the server, for links; by default what the request's Host field says."""
+    url_domain: str = ""
+    """The address below which function URLs have names, as in `https://HOST`; by default this machine's own."""
     secret: bytes = field(default_factory=lambda: secrets.token_bytes(32))
     """Signs links to packages."""
     objects: ObjectSource = field(default_factory=ObjectSource)
@@ -95,6 +102,20 @@ class AwsFace:
         lookup = Lookup(functions, states, version_states)
         capacity = CapacityOperations(resources, functions, lookup, clock)
         attachments = Attachments(resources, KINDS)
+        urls = UrlRegistry(attachments)
+        self.urls = UrlTraffic(
+            UrlParts(
+                urls=urls,
+                functions=functions,
+                attachments=attachments,
+                invocations=self._invocations,
+                dispatcher=dispatcher,
+                clock=clock,
+                account=settings.account,
+                keys=settings.keys,
+            )
+        )
+        """Answers requests by function URL."""
         signing = SigningOperations(resources, attachments, lookup, clock)
         beside = Beside(
             lookup=lookup,
@@ -115,14 +136,16 @@ class AwsFace:
             EventOperations(functions, lookup, attachments, clock),
             ManagementOperations(lookup, attachments),
             PermissionOperations(lookup, attachments),
+            UrlOperations(functions, urls, clock, settings.url_domain),
             LayerPermissionOperations(layers, resources),
             self._layers,
             capacity,
         )
         self._handlers = {name: handler for each in operations for name, handler in each.handlers().items()}
 
-    def answer(self, request: ApiRequest, reply: Reply) -> None:
-        """Answer one request through `reply`, called once and from the event loop's thread; never raises.
+    def answer(self, request: ApiRequest, reply: Reply, caller: Caller) -> None:
+        """Answer one request through `reply`, called once and from the event loop's thread; never raises. An answer
+        that is a stream goes to `caller` instead.
 
         An invocation goes to the dispatcher before this returns. A caller that goes away does not stop its function
         (9.8), so nothing here is ever cancelled."""
@@ -140,9 +163,27 @@ class AwsFace:
                 report(error, f"request {request_id} ({request.method} {request.path})")
                 reply(render_failure(error, request_id))
                 return
-        task = asyncio.get_running_loop().create_task(self._answer_later(request, reply))
+        streams = request.path.endswith(STREAMING)
+        work = self._stream(request, reply, caller) if streams else self._answer_later(request, reply)
+        task = asyncio.get_running_loop().create_task(work)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
+
+    async def _stream(self, request: ApiRequest, reply: Reply, caller: Caller) -> None:
+        request_id = new_request_id()
+        try:
+            if self._settings.keys:
+                await self._verify(request)
+            place = self._place(request)
+            invoke = parse_streaming_invoke(
+                request.method, request.path, request.query, request.headers, request.body, place
+            )
+            if invoke is None:
+                raise self._unknown(request)
+            self._invocations.begin_streamed(invoke, place, request_id, reply, caller)
+        except Exception as error:
+            report(error, f"request {request_id} ({request.method} {request.path})")
+            reply(render_failure(error, request_id))
 
     async def _answer_later(self, request: ApiRequest, reply: Reply) -> None:
         reply(await self.handle(request))

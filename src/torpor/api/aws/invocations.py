@@ -6,7 +6,8 @@ from typing import Protocol, TypeAlias
 
 from torpor.api import exchanges
 from torpor.api.aws.lookup import States
-from torpor.contracts.lambda_ import capacity
+from torpor.api.aws.streams import Caller, EventStream
+from torpor.contracts.lambda_ import capacity, streaming
 from torpor.contracts.lambda_.failures_api import (
     function_not_found,
     is_expected,
@@ -16,7 +17,7 @@ from torpor.contracts.lambda_.failures_api import (
 )
 from torpor.contracts.lambda_.invoke_request import InvokeRequest
 from torpor.contracts.lambda_.invoking import invocation_of, render_outcome
-from torpor.contracts.lambda_.names import Place
+from torpor.contracts.lambda_.names import FunctionName, Place
 from torpor.contracts.lambda_.tenancy import for_tenant
 from torpor.contracts.lambda_.tracing import ACTIVE, Sampling, new_trace
 from torpor.contracts.lambda_.wire import ApiResponse
@@ -64,8 +65,7 @@ class Invocations:
         """Start what is asked; `reply` is called once. Raises what refuses the call before it has begun."""
         record, version = self._invoked(request, place)
         if request.kind == "DryRun":
-            trace = request.trace or new_trace(self._clock.wall())
-            reply(ApiResponse(status=204, headers=(("x-amzn-RequestId", request_id), ("X-Amzn-Trace-Id", trace))))
+            reply(self._would_run(request, request_id))
             return
         if request.kind == "Event":
             raise not_built("Asynchronous invocation (invocation type Event)")
@@ -77,6 +77,34 @@ class Invocations:
 
         invocation = invocation_of(request, request_id, version.resource, trace, upstream)
         self._dispatcher.submit(version, invocation, record.reserved_concurrency, done)
+
+    def begin_streamed(
+        self, request: InvokeRequest, place: Place, request_id: str, reply: Reply, caller: Caller
+    ) -> None:
+        """As `begin`, but the answer goes to `caller` as a stream of events, from its first byte on."""
+        record, version = self._invoked(request, place)
+        if request.kind == "DryRun":
+            reply(self._would_run(request, request_id))
+            return
+        trace, upstream = self._trace(request, version)
+        fields = streaming.head(version.version, request_id, trace)
+        sink = EventStream(caller, fields, request_id, report, wants_log=request.wants_log)
+        invocation = invocation_of(request, request_id, version.resource, trace, upstream, sink)
+        self._dispatcher.submit(version, invocation, record.reserved_concurrency, sink.done)
+
+    def resolve(
+        self, named: FunctionName, place: Place, given: str
+    ) -> tuple[FunctionRecord, FunctionVersion, str, str]:
+        """What runs if the function is called another way, and the trace headers as for Invoke: the one to hand on, and
+        the one before it; `given` is the caller's, or empty. Raises ApiFailure."""
+        request = InvokeRequest(function=named, kind="RequestResponse", payload=b"", trace=given)
+        record, version = self._invoked(request, place)
+        trace, upstream = self._trace(request, version)
+        return record, version, trace, upstream
+
+    def _would_run(self, request: InvokeRequest, request_id: str) -> ApiResponse:
+        trace = request.trace or new_trace(self._clock.wall())
+        return ApiResponse(status=204, headers=(("x-amzn-RequestId", request_id), ("X-Amzn-Trace-Id", trace)))
 
     def _trace(self, request: InvokeRequest, version: FunctionVersion) -> tuple[str, str]:
         """The trace header to hand on, and the one before it if the invocation's trace is recorded."""

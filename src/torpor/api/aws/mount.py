@@ -8,6 +8,7 @@ from uuid import uuid4
 from torpor.api.aws.face import AwsFace
 from torpor.api.exchanges import request_of
 from torpor.contracts.lambda_ import limits
+from torpor.contracts.lambda_.streaming import SUFFIX as STREAMING
 from torpor.contracts.lambda_.wire import JSON, ApiResponse
 from torpor.transport import Application, Exchange
 
@@ -20,7 +21,7 @@ def mount(face: AwsFace) -> Application:
 
     def application(exchange: Exchange) -> None:
         request = request_of(exchange)
-        face.answer(request, partial(_reply, exchange))
+        face.answer(request, partial(_reply, exchange), exchange)
 
     return application
 
@@ -31,7 +32,7 @@ def _reply(exchange: Exchange, response: ApiResponse) -> None:
 
 def body_limit(_method: str, path: str) -> int:
     """The largest body the server reads for a path, in bytes: enough for the API to word its own refusal."""
-    if path.endswith("/invocations"):
+    if path.endswith(("/invocations", STREAMING)):
         return 2 * limits.REQUEST_MAX
     if path.rstrip("/").endswith(("/functions", "/code")) or "/layers/" in path:
         return limits.CREATE_REQUEST_MAX + _SLACK

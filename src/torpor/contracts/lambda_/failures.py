@@ -102,7 +102,8 @@ def posted(failure: Failure) -> bytes:
     if body and len(body) <= limits.RESPONSE_MAX:
         return body
     if body or failure.kind is FailureKind.OVERSIZE:
-        message = f"Response payload size exceeded maximum allowed payload size ({limits.RESPONSE_MAX} bytes)."
+        limit = int(failure.limit) if failure.kind is FailureKind.OVERSIZE and failure.limit else limits.RESPONSE_MAX
+        message = f"Response payload size exceeded maximum allowed payload size ({limit} bytes)."
         return _encode({"errorMessage": message, "errorType": RESPONSE_TOO_LARGE})
     return b""
 

@@ -21,7 +21,7 @@ from torpor.contracts.lambda_.validation import check
 from torpor.contracts.lambda_.wire import JSON, ApiRequest, ApiResponse, RequestHeaders
 from torpor.model.errors import PlatformError
 from torpor.model.function import LATEST
-from torpor.model.invocation import Invocation, Outcome, OutcomeStatus
+from torpor.model.invocation import AnswerSink, Invocation, Outcome, OutcomeStatus
 
 _PREFIX = "/2015-03-31/functions/"
 _USUAL = re.compile(r"/2015-03-31/functions/([a-zA-Z0-9_-]{1,64})/invocations")
@@ -45,7 +45,7 @@ def parse_invoke(
     tenant = field("x-amz-tenant-id")
     usual, qualified = _USUAL.fullmatch(path), _USUAL_QUALIFIER.fullmatch(query)
     if usual is None or qualified is None or tenant or kind not in _TYPES or log not in _LOG_TYPES:
-        function = _checked(method, path, query, headers, place)
+        function = _checked("Invoke", method, path, query, headers, place)
         if function is None:
             return None
     else:
@@ -63,10 +63,33 @@ def parse_invoke(
     )
 
 
-def _checked(method: str, path: str, query: str, headers: RequestHeaders, place: Place) -> FunctionName | None:
+def parse_streaming_invoke(
+    method: str, path: str, query: str, headers: RequestHeaders, body: bytes, place: Place
+) -> InvokeRequest | None:
+    """As `parse_invoke`, of InvokeWithResponseStream (9.9)."""
+    function = _checked("InvokeWithResponseStream", method, path, query, headers, place)
+    if function is None:
+        return None
+    check_payload(body)
+    field = headers.get
+    context = field("x-amz-client-context")
+    return InvokeRequest(
+        function=function,
+        kind=field("x-amz-invocation-type") or "RequestResponse",
+        payload=body or b"{}",
+        wants_log=field("x-amz-log-type") == "Tail",
+        client_context=decode_client_context(context) if context else "",
+        trace=field("x-amzn-trace-id"),
+        tenant=field("x-amz-tenant-id"),
+    )
+
+
+def _checked(
+    operation: str, method: str, path: str, query: str, headers: RequestHeaders, place: Place
+) -> FunctionName | None:
     model = api_model()
     route = model.find(method, path, query)
-    if route is None or route.operation.name != "Invoke":
+    if route is None or route.operation.name != operation:
         return None
     request = ApiRequest(method=method, path=path, query=query, headers=headers, body=b"")
     values = read_input(model, route, request)
@@ -126,9 +149,14 @@ def _bad_context() -> ApiFailure:
 
 
 def invocation_of(
-    request: InvokeRequest, request_id: str, resource: str, trace: str, upstream_trace: str = ""
+    request: InvokeRequest,
+    request_id: str,
+    resource: str,
+    trace: str,
+    upstream_trace: str = "",
+    sink: AnswerSink | None = None,
 ) -> Invocation:
-    """The unit of work; `resource` is the function's unqualified ARN."""
+    """The unit of work; `resource` is the function's unqualified ARN, `sink` takes a streamed answer."""
     qualifier = request.function.qualifier
     return Invocation(
         id=request_id,
@@ -140,6 +168,7 @@ def invocation_of(
         tenant=request.tenant,
         wants_log=request.wants_log,
         qualifier=qualifier,
+        sink=sink,
     )
 
 

@@ -23,6 +23,16 @@ TAIL_LOG = 4 * 1024
 ERROR_BODY_MAX = MIB
 XRAY_CAUSE_MAX = 64 * 1024
 
+# Streamed responses (2.7, 2.9)
+STREAMED_MAX = 200 * MIB
+STREAM_BURST = 6 * MIB
+"""Bytes of a streamed response that go out at full speed."""
+STREAM_RATE = 2 * MIB
+"""Bytes a second after that."""
+STREAM_ERROR_TYPE_MAX = 256
+PRELUDE_MAX = 64 * 1024
+"""The JSON in front of a response that is made for HTTP; the contract page names no bound."""
+
 # Function configuration (7, 9.7)
 MEMORY_MIN_MB = 128
 MEMORY_MAX_MB = 10_240
@@ -63,6 +73,8 @@ CODE_STORAGE_MAX = 80_530_636_800
 # Concurrency (8)
 ACCOUNT_CONCURRENCY = 1_000
 UNRESERVED_MINIMUM = 100
+RATE_PER_CONCURRENCY = 10
+"""Requests a second by URL to a function with reserved concurrency, for each unit of it."""
 
 # Lists (9.1)
 PAGE_DEFAULT = 50

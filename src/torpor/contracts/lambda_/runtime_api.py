@@ -1,5 +1,7 @@
 """The Runtime API's wire form: routes, headers, error bodies, checks on what runtimes send (contract 2)."""
 
+import base64
+import binascii
 import re
 
 import msgspec
@@ -19,8 +21,13 @@ ERROR_TYPE_HEADER = "Lambda-Runtime-Function-Error-Type"
 CAUSE_HEADER = "Lambda-Runtime-Function-XRay-Error-Cause"
 RESPONSE_MODE_HEADER = "Lambda-Runtime-Function-Response-Mode"
 
+ERROR_BODY_TRAILER = "Lambda-Runtime-Function-Error-Body"
+
 RESPONSE_MODES = frozenset({"streaming"})
 RESPONSE_MAX = limits.RESPONSE_MAX
+STREAMED_MAX = limits.STREAMED_MAX
+STREAM_BURST = limits.STREAM_BURST
+STREAM_RATE = limits.STREAM_RATE
 
 _ERROR_TYPE = re.compile(r"(Runtime|Function)\.[A-Z][a-zA-Z]+")
 
@@ -91,6 +98,7 @@ def error_body(message: str, kind: str) -> bytes:
 INVALID_REQUEST_ID = error_body("Invalid request ID", "InvalidRequestID")
 INVALID_MODE = error_body("Invalid function response mode", "InvalidFunctionResponseMode")
 TOO_LARGE = error_body(f"Exceeded maximum allowed payload size ({limits.RESPONSE_MAX} bytes).", "RequestEntityTooLarge")
+TRUNCATED = error_body("HTTP request detected as truncated", "TruncatedHTTPRequest")
 LATE = error_body("Invoke timeout", "InvokeTimeout")
 NOT_FOUND = error_body("The Runtime API has no such path", "InvalidRequest")
 
@@ -100,6 +108,20 @@ def checked_error_type(value: str) -> str:
     if _ERROR_TYPE.fullmatch(value):
         return value
     return "Function.Unknown" if value.startswith("Function.") else "Runtime.Unknown"
+
+
+def stream_error(kind: str, encoded: str) -> tuple[str, bytes]:
+    """Type and JSON of an error that the trailers of a streamed response tell (2.7): the JSON as Base64.
+
+    A type that is too long is cut; what is no Base64, too much of it or nothing leaves the type alone to tell."""
+    kind = kind[: limits.STREAM_ERROR_TYPE_MAX]
+    try:
+        body = base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError):
+        body = b""
+    if not body or len(body) > limits.ERROR_BODY_MAX:
+        body = msgspec.json.encode({"errorType": kind, "errorMessage": "The function told no more of this error."})
+    return kind, body
 
 
 def body_limit(method: str, path: str) -> int:

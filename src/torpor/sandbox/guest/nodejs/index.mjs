@@ -18,7 +18,7 @@ let idle = null;
 function crash(title, error, status) {
   logError(title, error);
   const spare = api.over(new Connection(env.AWS_LAMBDA_RUNTIME_API));
-  const posted = current === null ? spare.failInit(error) : spare.fail(current.id, error);
+  const posted = current === null ? spare.failInit(error) : (current.abort?.(error) ?? spare.fail(current.id, error));
   posted.catch(() => {}).finally(() => process.exit(status));
 }
 

@@ -9,6 +9,7 @@ const STREAMING = Symbol.for('aws.lambda.runtime.handler.streaming');
 const HIGH_WATER_MARK = Symbol.for('aws.lambda.runtime.handler.streaming.highWaterMark');
 const PRELUDE_TYPE = 'application/vnd.awslambda.http-integration-response';
 const PRELUDE_END = Buffer.alloc(8);
+const UNFINISHED = 'Response stream is not finished.';
 
 export const isStreaming = (handler) => handler[STREAMING] === 'response';
 
@@ -46,6 +47,10 @@ class ResponseStream extends Writable {
     this.#open = open;
   }
 
+  get begun() {
+    return this.#upload !== null;
+  }
+
   setContentType(type) {
     if (this.#upload) throw new InvalidStreamingOperation('Cannot set content-type, too late.');
     this.#type = type;
@@ -78,6 +83,9 @@ export class StreamingInvocation {
   #api;
   #headers;
   #whenIdle;
+  #stream = null;
+  #finished = null;
+  #told = null;
 
   constructor(api, headers, whenIdle) {
     this.#api = api;
@@ -102,30 +110,50 @@ export class StreamingInvocation {
   // Resolves when the last byte has been taken.
   async respond(handler, body, context) {
     const stream = new ResponseStream((type) => this.#api.stream(this.id, type), handler[HIGH_WATER_MARK]);
-    const finished = new Promise((resolve) => stream.once('close', resolve));
+    this.#stream = stream;
+    this.#finished = new Promise((resolve) => stream.once('close', resolve));
     stream.on('error', () => {});
-    this.#whenIdle(() => this.#fail(stream, new Error('Response stream is not finished.')));
+    const idle = new Promise((_, reject) => this.#whenIdle(() => reject(new Error(UNFINISHED))));
+    idle.catch(() => {});
     try {
       Object.assign(context, contextData(this.#headers));
       const result = handler(JSON.parse(body.toString()), stream, context);
       if (typeof result?.then !== 'function') throw new Error('Streaming does not support non-async handlers.');
-      if ((await result) !== undefined) console.warn('Streaming handlers ignore return values.');
-      if (!stream.writableEnded) throw new Error('Response stream is not finished.');
+      if ((await Promise.race([result, idle])) !== undefined) console.warn('Streaming handlers ignore return values.');
+      if (!stream.writableEnded) throw new Error(UNFINISHED);
     } catch (error) {
-      this.#fail(stream, error);
+      this.#fail(error);
     }
-    await finished;
+    await this.#finished;
+    await this.#told;
   }
 
-  // Bytes may be out already, so the failure travels in the trailers.
-  #fail(stream, error) {
+  // For a crash: ends a stream that has begun with the error behind it. Undefined if there is none to end.
+  abort(error) {
+    if (!this.#stream?.begun) return undefined;
+    this.#endWith(error);
+    return this.#finished;
+  }
+
+  // Once bytes are out, the failure travels in the trailers behind them.
+  #fail(error) {
     logError('Invoke Error', error);
-    if (stream.writableEnded) return;
+    if (this.#stream.begun) return this.#endWith(error);
+    if (this.#stream.writableEnded) return undefined;
+    this.#told = this.#api.fail(this.id, error);
+    this.#told.catch(() => {});
+    this.#stream.destroy();
+  }
+
+  #endWith(error) {
+    if (this.#stream.writableEnded) return;
     const told = errorBody(error);
-    stream.trailers = {
-      'Lambda-Runtime-Function-Error-Type': told.errorType,
+    this.#stream.trailers = {
+      'Lambda-Runtime-Function-Error-Type': headerText(told.errorType),
       'Lambda-Runtime-Function-Error-Body': Buffer.from(JSON.stringify(told)).toString('base64'),
     };
-    stream.end();
+    this.#stream.end();
   }
 }
+
+const headerText = (text) => String(text).replace(/[^\x20-\x7e]/g, '');
