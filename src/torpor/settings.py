@@ -286,6 +286,11 @@ class Settings:
         unit="host:port",
     )
     aws_endpoint_url: str = _setting("", "Where S3 (packages by bucket and key) and other AWS services answer.")
+    url_domain: str = _setting(
+        "", "Address below which function URLs have names of their own, such as https://example.com for "
+        "https://ID.lambda-url.REGION.example.com/; empty: names below localhost for callers of this machine, paths "
+        "for others.", pattern=r"|https?://[^\s/@]+",
+    )  # fmt: skip
     pass_endpoint_url: bool = _setting(False, "Give functions that address too, as AWS_ENDPOINT_URL.")
     host_ports: tuple[int, ...] = _setting(
         (), "Loopback ports of this host that functions may reach as host.torpor.internal.", minimum=1,

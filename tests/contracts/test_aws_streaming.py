@@ -158,7 +158,7 @@ def test_client_context_and_qualifier_reach_the_function(client: Any, server: Se
         ({"Payload": b"{nope"}, "InvalidRequestContentException", 400),
         ({"Payload": b'"' + b"x" * 6 * MIB + b'"'}, "RequestTooLargeException", 413),
         ({"ClientContext": "%%%"}, "InvalidRequestContentException", 400),
-        ({"TenantId": "one"}, "NotImplementedException", 501),
+        ({"TenantId": "one"}, "InvalidParameterValueException", 400),
         ({"InvocationType": "Event"}, "ValidationException", 400),
         ({"LogType": "Some"}, "ValidationException", 400),
     ],

@@ -271,6 +271,28 @@ async def test_body_that_is_none_is_refused_and_the_runtime_may_go_on_at_once(
         assert kind_of(await stage.outcome(name)) == "Runtime.TruncatedResponse"
 
 
+async def test_stream_that_is_wrong_from_its_first_byte_fails_its_invocation_and_no_other_request_does(
+    tmp_path: Path,
+) -> None:
+    async with staged(tmp_path) as stage:
+        taker = Taker()
+        name = await stage.invoke(taker)
+        for wrong in (b"GARBAGE\r\n\r\n", request("POST", "/x/response", {"Content-Length": "a"}), _chunked("nobody")):
+            async with await stage.peer() as peer:
+                peer.send(wrong + b"zz\r\n")
+                assert (await answered(peer))[0] == 400
+        assert not stage.outcomes
+        async with await stage.peer() as peer:
+            peer.send(_chunked(name) + b"zz\r\n")
+            assert await answered(peer) == (400, "TruncatedHTTPRequest")
+        assert kind_of(await stage.outcome(name)) == "Runtime.TruncatedResponse" and not taker.begun
+        await stage.asks_again()
+
+
+def _chunked(name: str) -> bytes:
+    return request("POST", f"/{name}/response", {**STREAMING, "Transfer-Encoding": "chunked"})
+
+
 async def test_while_a_runtime_streams_every_other_call_of_it_is_out_of_turn(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage, await stage.peer() as peer:
         taker = Taker()

@@ -166,6 +166,42 @@ def test_deploy_over_an_existing_function_changes_only_what_was_given(server: Fa
     }
 
 
+URL = "/2021-10-31/functions/hello/url"
+POLICY = f"{FUNCTIONS}/hello/policy"
+MADE = {"FunctionUrl": "http://id.lambda-url.us-east-1.localhost:1/", "AuthType": "NONE"}
+
+
+def test_deploy_with_a_url_makes_it_opens_it_and_shows_it(
+    server: FakeServer, code: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _new_function(server)
+    server.routes |= {f"POST {URL}": (201, {}, MADE), f"POST {POLICY}": (201, {}, {})}
+
+    assert run(["deploy", str(code), "--url"]) == 0
+
+    assert server.sent(f"POST {URL}") == {"AuthType": "NONE"}
+    statement = server.sent(f"POST {POLICY}")
+    assert (statement["Action"], statement["Principal"], statement["FunctionUrlAuthType"]) == (
+        "lambda:InvokeFunctionUrl", "*", "NONE",
+    )  # fmt: skip
+    assert MADE["FunctionUrl"] in capsys.readouterr().out
+    policy = {"Statement": [{"Sid": statement["StatementId"]}]}
+    server.routes |= {f"GET {URL}": (200, {}, MADE), f"GET {POLICY}": (200, {}, {"Policy": json.dumps(policy)})}
+    server.requests.clear()
+
+    assert run(["deploy", str(code), "--url", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["FunctionUrl"] == MADE["FunctionUrl"]
+    assert not [target for target, _, _ in server.requests if target in (f"POST {URL}", f"POST {POLICY}")]
+
+
+def test_deploy_leaves_a_url_for_signed_requests_as_it_is(server: FakeServer, code: Path) -> None:
+    _new_function(server)
+    server.routes |= {f"GET {URL}": (200, {}, MADE | {"AuthType": "AWS_IAM"})}
+
+    assert run(["deploy", str(code), "--url"]) == 0
+    assert run(["deploy", str(code), "--web", "--url"]) == 2
+
+
 def test_deploy_that_the_server_refuses_says_why(
     server: FakeServer, code: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

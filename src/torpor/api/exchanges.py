@@ -9,10 +9,14 @@ from torpor.transport import Exchange
 _LOG = logging.getLogger(__name__)
 
 
-def request_of(exchange: Exchange) -> ApiRequest:
-    """The request without its connection."""
+def request_of(exchange: Exchange, body: bytes | None = None) -> ApiRequest:
+    """The request without its connection; `body` is the whole one if the exchange has only its beginning."""
     return ApiRequest(
-        method=exchange.method, path=exchange.path, query=exchange.query, headers=exchange.headers, body=exchange.body
+        method=exchange.method,
+        path=exchange.path,
+        query=exchange.query,
+        headers=exchange.headers,
+        body=exchange.body if body is None else body,
     )
 
 

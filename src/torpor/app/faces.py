@@ -16,9 +16,12 @@ from torpor.api.web import ServicesFace, Traffic
 from torpor.api.web.operations import body_limit as services_limit
 from torpor.api.web.operations import is_services_path
 from torpor.api.web.traffic import is_traffic
+from torpor.api.web.traffic import streams as streams_service
 from torpor.contracts.function_compute.names import Generation
+from torpor.contracts.lambda_.url_routing import PREFIX as URL_PREFIX
+from torpor.contracts.lambda_.url_routing import names_url
 from torpor.settings import Settings
-from torpor.transport import Application, Exchange
+from torpor.transport import Application, Exchange, Headers
 
 _FC_PATHS = tuple(f"/{generation}/" for generation in Generation)
 _AWS_PATHS = ("/2", "/_torpor/")
@@ -43,6 +46,7 @@ def aws_settings(settings: Settings, prepare: Callable[[str], Awaitable[None]]) 
         prepare=prepare,
         max_inline=settings.max_package,
         objects=ObjectSource(endpoint=settings.aws_endpoint_url),
+        url_domain=settings.url_domain,
         secret=secrets.token_bytes(32),
     )
 
@@ -60,22 +64,44 @@ def fc_face(settings: Settings, parts: FcParts, prepare: Callable[[str], Awaitab
 
 
 def application(faces: Faces, settings: Settings) -> Application:
-    """Traffic to services and functions first, which is the most and may come from web pages; then the operator's
-    routes, then each cloud's API by its paths."""
+    """Traffic to services and functions first, which is the most and may come from web pages; then what only the
+    server's operators may ask."""
     pages = SameMachine(settings.host) if not settings.access_keys else None
-    admin, services = faces.admin.handle, faces.services.handle
-    cloud, functions, traffic = aws.mount(faces.aws), fc.mount(faces.fc), faces.traffic.handle
+    operated, traffic, urls = _operated(faces, pages), faces.traffic.handle, faces.aws.urls.handle
+
+    def misled(exchange: Exchange) -> bool:
+        """Was it meant for another host? Then it is refused: by path, pages of this server are its own."""
+        reason = "" if pages is None else pages.refuses_host(exchange)
+        if reason:
+            exchange.reply(403, *error_face(403, reason))
+        return bool(reason)
 
     def answer(exchange: Exchange) -> None:
         route = is_traffic(exchange)
-        if route is not None:
-            by_path = route[1] is not exchange.target
-            if by_path and pages is not None and (reason := pages.refuses_host(exchange)):
-                exchange.reply(403, *error_face(403, reason))
-            else:
-                traffic(exchange, *route)
+        if route is not None and route[1] is exchange.target:
+            traffic(exchange, *route)
             return
-        path, host = exchange.path, exchange.headers.get("host")
+        host = exchange.headers.get("host")
+        if names_url(host):
+            urls(exchange)
+        elif route is None and not exchange.path.startswith(URL_PREFIX):
+            operated(exchange, host)
+        elif not misled(exchange):
+            if route is not None:
+                traffic(exchange, *route)
+            else:
+                urls(exchange)
+
+    return answer
+
+
+def _operated(faces: Faces, pages: SameMachine | None) -> Callable[[Exchange, str], None]:
+    """The operator's routes, then each cloud's API by its paths."""
+    admin, services = faces.admin.handle, faces.services.handle
+    cloud, functions = aws.mount(faces.aws), fc.mount(faces.fc)
+
+    def answer(exchange: Exchange, host: str) -> None:
+        path = exchange.path
         if faces.fc.serves_host(host):
             functions(exchange)
         elif pages is not None and (reason := pages.refuses(exchange)):
@@ -90,6 +116,12 @@ def application(faces: Faces, settings: Settings) -> Application:
             cloud(exchange)
 
     return answer
+
+
+def streams(method: str, path: str, headers: Headers) -> bool:
+    """Is a request served while its body still arrives? Those to function URLs may have any path, and a limit of their
+    own."""
+    return streams_service(method, path, headers) or path.startswith(URL_PREFIX) or names_url(headers.get("host"))
 
 
 def body_limit(settings: Settings, method: str, path: str) -> int:

@@ -12,9 +12,8 @@ from torpor.api.aws import AwsFace
 from torpor.api.aws.guard import operator_guard
 from torpor.api.fc import FcParts
 from torpor.api.web import ServicesFace, Traffic
-from torpor.api.web.traffic import streams
 from torpor.app.contracts import contracts, pool_limits
-from torpor.app.faces import Faces, application, aws_settings, body_limit, error_face, fc_face
+from torpor.app.faces import Faces, application, aws_settings, body_limit, error_face, fc_face, streams
 from torpor.app.instances import Instances
 from torpor.app.sandboxes import ladder_of, runtimes
 from torpor.app.snapshots import SnapshotStates, made_for, require_snapshots

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from torpor.cli.client import ADMIN, FUNCTIONS, Client, client, function_path
+from torpor.cli.function_urls import open_url, url_of
 from torpor.cli.guessing import Guess, guess
 from torpor.cli.output import bytes_text, note, show, show_json, working
 from torpor.cli.packing import archive_of
@@ -32,6 +33,8 @@ class Wishes:
     memory: int | None = None
     timeout: int | None = None
     env: tuple[str, ...] = ()
+    url: bool = False
+    """Give it a URL that is open to everyone."""
 
 
 def deploy(path: Path, wishes: Wishes, *, endpoint: str | None, as_json: bool) -> int:
@@ -51,10 +54,13 @@ def deploy(path: Path, wishes: Wishes, *, endpoint: str | None, as_json: bool) -
     with working(f"Deploying {name}"):
         _put(server, name, archive, configuration, existing)
         function = _wait_until_ready(server, name)
+        url = open_url(server, name) if wishes.url else url_of(server, name)
     if as_json:
-        show_json(function)
+        show_json(function | {"FunctionUrl": url} if url else function)
     else:
         _tell(function, "Updated" if existing else "Created", time.monotonic() - began)
+        if url:
+            show(f"Its URL: {url}")
     return 0
 
 

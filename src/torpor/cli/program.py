@@ -65,6 +65,7 @@ def deploy(
     memory: Annotated[int | None, typer.Option("--memory", metavar="MB", help="Memory size.")] = None,
     timeout: Annotated[int | None, typer.Option("--timeout", metavar="SECONDS", help="Longest invocation.")] = None,
     env: Annotated[list[str] | None, typer.Option("--env", metavar="KEY=VALUE", help="Variable; may repeat.")] = None,
+    url: Annotated[bool | None, typer.Option("--url", help="Give the function a URL that is open to all.")] = None,
     web: Annotated[bool, typer.Option("--web", help="It is a web service: an HTTP server of any kind.")] = False,
     build: Annotated[str | None, typer.Option("--build", metavar="CMD", help="Build command (guessed).")] = None,
     start: Annotated[str | None, typer.Option("--start", metavar="CMD", help="Start command (guessed).")] = None,
@@ -80,10 +81,10 @@ def deploy(
 ) -> int:
     """Create a function or web service from a folder or zip archive, or update it.
 
-    The options from --build to --concurrency are for web services, --runtime and --handler for functions.
+    The options from --build to --concurrency are for web services, --runtime, --handler and --url for functions.
     """
     if web:
-        _refuse_given("cannot be used with --web", {"--runtime": runtime, "--handler": handler})
+        _refuse_given("cannot be used with --web", {"--runtime": runtime, "--handler": handler, "--url": url})
         from torpor.cli.web_deploying import WebWishes, deploy_web
 
         asked = WebWishes(
@@ -104,7 +105,15 @@ def deploy(
     )
     from torpor.cli.deploying import Wishes, deploy
 
-    wishes = Wishes(name=name, runtime=runtime, handler=handler, memory=memory, timeout=timeout, env=tuple(env or ()))
+    wishes = Wishes(
+        name=name,
+        runtime=runtime,
+        handler=handler,
+        memory=memory,
+        timeout=timeout,
+        env=tuple(env or ()),
+        url=bool(url),
+    )
     return deploy(path, wishes, endpoint=endpoint, as_json=json)
 
 

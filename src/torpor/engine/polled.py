@@ -153,6 +153,7 @@ class PolledInside:
         if status == _TOO_LARGE and len(running) == 1:
             self._host.feed(AnswerRefused(running[0], Failure(kind=FailureKind.OVERSIZE)))
         if status in _UNREADABLE:
+            self._endpoint.uploads.refuse(running)
             return (wire.JSON,), wire.TRUNCATED
         return (wire.JSON,), wire.TOO_LARGE if status == _TOO_LARGE else wire.NOT_FOUND
 

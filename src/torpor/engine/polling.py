@@ -119,11 +119,13 @@ class PollingEndpoint:
 
     def streams(self, method: str, path: str, headers: Headers) -> bool:
         """Is this request read while it arrives? The transport asks about those with a body."""
-        return (
-            headers.get(self._wire.RESPONSE_MODE_HEADER) in self._wire.RESPONSE_MODES
-            and self._wire.parse_call(method, path)[0] is RuntimeCall.RESPONSE
-            and not headers.get("upgrade")
-        )
+        if headers.get(self._wire.RESPONSE_MODE_HEADER) not in self._wire.RESPONSE_MODES or headers.get("upgrade"):
+            return False
+        call, invocation_id = self._wire.parse_call(method, path)
+        if call is not RuntimeCall.RESPONSE:
+            return False
+        self.uploads.announced = invocation_id
+        return True
 
     def deliver(self, invocation: Invocation, deadline: float) -> None:
         """Answer the oldest parked request with the event; if its peer has gone, the next request gets it again."""

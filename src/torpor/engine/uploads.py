@@ -69,13 +69,23 @@ class Uploads:
         self.reply = reply
         self.open: dict[str, Upload] = {}
         """Those whose invocations wait for them."""
+        self.announced = ""
+        """The invocation that the last streamed answer is for, as its head says."""
 
     def begin(self, exchange: Exchange, invocation_id: str) -> None:
         """Read the streamed answer to a running invocation. Raises TransitionRefused if the runtime may not answer."""
         sink = self.host.sink_of(invocation_id)
         self.host.feed(AnswerBegun(invocation_id))
+        self.announced = ""
         upload = self.open[invocation_id] = Upload(self, exchange, invocation_id, sink)
         upload.begin()
+
+    def refuse(self, delivered: tuple[str, ...]) -> None:
+        """A request could not be read. If it was a streamed answer whose first bytes were wrong already, nobody has
+        seen it, and its invocation has failed by it."""
+        if self.announced in delivered:
+            self.host.feed(AnswerRefused(self.announced, _broken_off()))
+        self.announced = ""
 
     def interrupt(self, invocation_id: str) -> int | None:
         """The runtime has an error to tell in place of what it still uploads; the bytes that have gone on."""
@@ -173,9 +183,12 @@ class Upload:
     def break_off(self) -> None:
         """No more will come, and no end of the process explains that."""
         host = self._uploads.host
-        if not self._over and (host.is_running(self._id) or host.has_expired(self._id)):
-            failure = Failure(kind=FailureKind.MALFORMED, error_type=_TRUNCATED, detail="The response was broken off")
-            self._refuse(failure)
+        if self._over:
+            return
+        if host.is_running(self._id) or host.has_expired(self._id):
+            self._refuse(_broken_off())
+        else:
+            self._leave()
 
     # What the connection tells.
 
@@ -271,3 +284,7 @@ class Upload:
             source.resume()
         else:
             source.pause()
+
+
+def _broken_off() -> Failure:
+    return Failure(kind=FailureKind.MALFORMED, error_type=_TRUNCATED, detail="The response was broken off")

@@ -13,6 +13,14 @@ class TokenBucket:
         self._rate = rate
         self._seen = now
 
+    def admits(self, amount: float, now: float) -> bool:
+        """Let this much pass if it need not wait; else nothing passes."""
+        saved = self._left + (now - self._seen) * self._rate
+        if amount > (saved if saved < self._burst else self._burst):
+            return False
+        self.take(amount, now)
+        return True
+
     def take(self, amount: float, now: float) -> float:
         """Let this much pass; the seconds to wait before anything more does."""
         saved = self._left + (now - self._seen) * self._rate

@@ -10,6 +10,7 @@ from enum import StrEnum
 class ThrottleReason(StrEnum):
     ACCOUNT = "ConcurrentInvocationLimitExceeded"
     RESERVED = "ReservedFunctionConcurrentInvocationLimitExceeded"
+    RESERVED_RATE = "ReservedFunctionInvocationRateLimitExceeded"
 
 
 class Placement(StrEnum):

@@ -22,6 +22,9 @@ from torpor.api.aws.packages import PackageSource
 from torpor.api.aws.permissions import LayerPermissionOperations, PermissionOperations
 from torpor.api.aws.resources import ResourceOperations
 from torpor.api.aws.streams import Caller
+from torpor.api.aws.url_registry import UrlRegistry
+from torpor.api.aws.url_traffic import UrlParts, UrlTraffic
+from torpor.api.aws.urls import UrlOperations
 from torpor.api.aws.versions import VersionOperations
 from torpor.contracts.lambda_ import limits
 from torpor.contracts.lambda_.failures_api import ApiFailure, not_built, render_failure
@@ -58,6 +61,8 @@ class AwsSettings:
     """Secrets by access key id; with none, signatures are not verified."""
     public_url: str = ""
     """How callers reach the server, for links; by default what the request's Host field says."""
+    url_domain: str = ""
+    """The address below which function URLs have names, as in `https://HOST`; by default this machine's own."""
     secret: bytes = field(default_factory=lambda: secrets.token_bytes(32))
     """Signs links to packages."""
     objects: ObjectSource = field(default_factory=ObjectSource)
@@ -97,6 +102,20 @@ class AwsFace:
         lookup = Lookup(functions, states, version_states)
         capacity = CapacityOperations(resources, functions, lookup, clock)
         attachments = Attachments(resources, KINDS)
+        urls = UrlRegistry(attachments)
+        self.urls = UrlTraffic(
+            UrlParts(
+                urls=urls,
+                functions=functions,
+                attachments=attachments,
+                invocations=self._invocations,
+                dispatcher=dispatcher,
+                clock=clock,
+                account=settings.account,
+                keys=settings.keys,
+            )
+        )
+        """Answers requests by function URL."""
         signing = SigningOperations(resources, attachments, lookup, clock)
         beside = Beside(
             lookup=lookup,
@@ -117,6 +136,7 @@ class AwsFace:
             EventOperations(functions, lookup, attachments, clock),
             ManagementOperations(lookup, attachments),
             PermissionOperations(lookup, attachments),
+            UrlOperations(functions, urls, clock, settings.url_domain),
             LayerPermissionOperations(layers, resources),
             self._layers,
             capacity,

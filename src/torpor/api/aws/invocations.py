@@ -18,7 +18,7 @@ from torpor.contracts.lambda_.failures_api import (
 )
 from torpor.contracts.lambda_.invoke_request import InvokeRequest
 from torpor.contracts.lambda_.invoking import invocation_of, render_outcome
-from torpor.contracts.lambda_.names import Place
+from torpor.contracts.lambda_.names import FunctionName, Place
 from torpor.contracts.lambda_.tenancy import for_tenant
 from torpor.contracts.lambda_.tracing import ACTIVE, Sampling, new_trace
 from torpor.contracts.lambda_.wire import ApiResponse
@@ -92,6 +92,16 @@ class Invocations:
         sink = EventStream(caller, fields, request_id, report, wants_log=request.wants_log)
         invocation = invocation_of(request, request_id, version.resource, trace, upstream, sink)
         self._dispatcher.submit(version, invocation, record.reserved_concurrency, sink.done)
+
+    def resolve(
+        self, named: FunctionName, place: Place, given: str
+    ) -> tuple[FunctionRecord, FunctionVersion, str, str]:
+        """What runs if the function is called another way, and the trace headers as for Invoke: the one to hand on, and
+        the one before it; `given` is the caller's, or empty. Raises ApiFailure."""
+        request = InvokeRequest(function=named, kind="RequestResponse", payload=b"", trace=given)
+        record, version = self._invoked(request, place)
+        trace, upstream = self._trace(request, version)
+        return record, version, trace, upstream
 
     def _would_run(self, request: InvokeRequest, request_id: str) -> ApiResponse:
         trace = request.trace or new_trace(self._clock.wall())

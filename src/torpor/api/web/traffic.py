@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
+from torpor.api.bodies import BoundedSource
 from torpor.api.relay import CallerRelay
-from torpor.api.web.bodies import BoundedSource
 from torpor.contracts.lambda_.identifiers import new_request_id
 from torpor.contracts.web import failures
 from torpor.contracts.web.failures import ServiceError

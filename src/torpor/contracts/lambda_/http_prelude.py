@@ -65,6 +65,11 @@ def _read(text: bytes) -> Prelude:
         raise MalformedPrelude(f"The response's prelude is no JSON: {error}") from error
     if not isinstance(told, dict):
         raise MalformedPrelude("The response's prelude is no JSON object.")
+    return head_of(told)
+
+
+def head_of(told: Mapping[str, object]) -> Prelude:
+    """The head that a JSON object tells. Raises MalformedPrelude."""
     return Prelude(
         status=_status(told.get("statusCode")),
         headers=_headers(told.get("headers")),

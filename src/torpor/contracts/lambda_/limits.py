@@ -74,6 +74,8 @@ CODE_STORAGE_MAX = 80_530_636_800
 # Concurrency (8)
 ACCOUNT_CONCURRENCY = 1_000
 UNRESERVED_MINIMUM = 100
+RATE_PER_CONCURRENCY = 10
+"""Requests a second by URL to a function with reserved concurrency, for each unit of it."""
 
 # Lists (9.1)
 PAGE_DEFAULT = 50

@@ -75,6 +75,18 @@ def verify(request: ApiRequest, keys: Mapping[str, str], now: float) -> str:
     return signed.access_key
 
 
+def signer_of(request: ApiRequest) -> str:
+    """The access key id that a request says has signed it, believed as it stands: for servers without keys.
+
+    Raises ApiFailure when a signature is missing or malformed."""
+    return _read(request).access_key
+
+
+def is_signed(request: ApiRequest) -> bool:
+    """Does the request carry a signature, good or not?"""
+    return bool(request.headers.get("authorization", "")) or "X-Amz-Signature=" in request.query
+
+
 def _read(request: ApiRequest) -> Signed:
     authorization = request.headers.get("authorization", "")
     if authorization:

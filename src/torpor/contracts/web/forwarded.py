@@ -10,13 +10,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+from torpor.contracts.forwarding import HOP_BY_HOP, LOCAL_PEERS, listed
+
 WEBSOCKET = "websocket"
 REQUEST_ID = "X-Request-Id"
-_LOCAL = frozenset({"127.0.0.1", "::1", ""})
-"""Whoever calls from this machine may be a proxy in front of the server, and says itself for whom it speaks."""
-_HOP_BY_HOP = frozenset(
-    {"connection", "content-length", "expect", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
-)
 _TOLD = frozenset(
     {"forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-prefix", "x-forwarded-proto", "x-request-id"}
 )
@@ -68,7 +65,7 @@ def request_lines(raw: _Raw, *, peer: str, scheme: str, host: str) -> Forwarded:
         lines.append(_introduction(peer, scheme, host) if short else _introduced(peer, scheme, host, {}))
         return Forwarded(b"".join(lines), b"", "")
     told = _told(special)
-    believed = told if peer in _LOCAL else {}
+    believed = told if peer in LOCAL_PEERS else {}
     lines = [*_without(lines, special), _introduced(peer, scheme, host, believed)]
     own = told.get("x-request-id", "")
     prefix = believed.get("x-forwarded-prefix", "").rstrip("/")
@@ -98,9 +95,9 @@ def _sorted(raw: _Raw, names: dict[bytes, bytes], told: frozenset[str]) -> tuple
 
 def wanted_upgrade(connection: str, upgrade: str) -> str:
     """The protocol that a caller wants to change to and a server may be asked for: `websocket` or none."""
-    if not upgrade or "upgrade" not in _listed(connection):
+    if not upgrade or "upgrade" not in listed(connection):
         return ""
-    return WEBSOCKET if WEBSOCKET in _listed(upgrade) else ""
+    return WEBSOCKET if WEBSOCKET in listed(upgrade) else ""
 
 
 def _learn(key: bytes, names: dict[bytes, bytes], told: frozenset[str]) -> bytes:
@@ -109,7 +106,7 @@ def _learn(key: bytes, names: dict[bytes, bytes], told: frozenset[str]) -> bytes
     if lower in told or lower == "connection":
         beginning = _LOOK
     else:
-        beginning = _DROP if lower in _HOP_BY_HOP or lower.startswith("proxy-") else key + b": "
+        beginning = _DROP if lower in HOP_BY_HOP or lower.startswith("proxy-") else key + b": "
     if len(names) < _NAMES_MAX:
         names[key] = beginning
     return beginning
@@ -120,14 +117,9 @@ def _without(lines: list[bytes], special: _Special) -> list[bytes]:
     named: set[bytes] = set()
     for name, value in special:
         if name == "connection" and value not in _PLAIN:
-            named |= {word.encode("latin-1") for word in _listed(value)}
+            named |= {word.encode("latin-1") for word in listed(value)}
     named.discard(b"host")  # without it the request would be none
     return [line for line in lines if line.partition(b":")[0].lower() not in named] if named else lines
-
-
-def _listed(value: str) -> set[str]:
-    """The words of a list, in lower case."""
-    return {word.strip().lower() for word in value.split(",")}
 
 
 def _told(special: _Special) -> dict[str, str]:
