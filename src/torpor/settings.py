@@ -253,6 +253,9 @@ class Settings:
     init_limit: float = _setting(
         limits.INIT_LIMIT, "Limit of the Init phase.", minimum=0.1, maximum=limits.EXTENDED_INIT_CEILING, unit="seconds"
     )
+    restore_limit: float = _setting(
+        limits.RESTORE_LIMIT, "Limit for going on from a snapshot.", minimum=0.1, maximum=60.0, unit="seconds"
+    )
     web_start_limit: float = _setting(
         web_limits.START_LIMIT,
         "Longest time that a web service may take from its start command to the first answer on its port.",

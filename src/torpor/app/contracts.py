@@ -41,6 +41,7 @@ def _lambda_contract(settings: Settings, isolation: Isolation, key: bytes) -> La
     return LambdaContract(
         credentials=_credentials(settings),
         init_limit=settings.init_limit,
+        restore_limit=settings.restore_limit,
         single_use=settings.single_use,
         clone=settings.clone,
         log=PlatformLog(style=LogStyle(settings.log_style), billing=Billing(settings.billing)),

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from functools import partial
 
@@ -143,17 +143,23 @@ class Server:
         self._opened.callback(self._http.close)
         self._opened.push_async_callback(self.pool.drain, 0.0)
         self._opened.push_async_callback(self._end_tasks)
-        for name in self.functions.names(None):
-            record = self.functions.get(name)
-            for kept in (record.latest, *record.versions.values()):
-                self._keep_up(kept.version)
-                if kept.version.is_restored:
-                    self.snapshots.prepare(kept.version)
+        for version in self._versions():
+            self._keep_up(version)
+        restored = [version for version in self._versions() if version.is_restored]
+        self.snapshots.keep_only(restored)
+        for version in restored:
+            self.snapshots.prepare(version)
         self._spawn(self._housekeeping())
         self._spawn(self.timers.run())
         latest = [self.functions.get(name).latest.version for name in self.functions.names(None)]
         for image in {self._contracts[version.contract].image(version.runtime) for version in latest}:
             self._spawn(self._warm(image))
+
+    def _versions(self) -> Iterator[FunctionVersion]:
+        """All there are, of whatever function."""
+        for name in self.functions.names(None):
+            record = self.functions.get(name)
+            yield from (kept.version for kept in (record.latest, *record.versions.values()))
 
     @property
     def url(self) -> str:

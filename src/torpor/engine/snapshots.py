@@ -6,7 +6,7 @@ One thread; what takes a moment is done in another.
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -86,6 +86,12 @@ class SnapshotShelf:
         """From now on snapshots can be made. Raises StoreUnavailable."""
         self._workshop = workshop
         self._stored = set(self._store.names())
+
+    def keep_only(self, versions: Iterable[FunctionVersion]) -> None:
+        """Remove the snapshots of all others from the disk. Raises StoreUnavailable."""
+        for name in self._stored - {_name(version) for version in versions}:
+            self._store.remove(name)
+            self._stored.discard(name)
 
     def prepare(self, version: FunctionVersion) -> None:
         """Make the version's snapshot unless there is one."""

@@ -39,6 +39,7 @@ class LambdaContract:
 
     credentials: Credentials
     init_limit: float = limits.INIT_LIMIT
+    restore_limit: float = limits.RESTORE_LIMIT
     single_use: bool = False
     clone: bool = True
     log: PlatformLog = field(default_factory=PlatformLog)
@@ -56,7 +57,9 @@ class LambdaContract:
 
     def policy(self, version: FunctionVersion, start: Start = Start.ON_DEMAND) -> LifecyclePolicy:
         limit = self.init_limit if start is Start.ON_DEMAND else policy.extended_init_limit(version)
-        return policy.standard_policy(start, init_limit=limit, single_use=self.single_use)
+        return policy.standard_policy(
+            start, init_limit=limit, restore_limit=self.restore_limit, single_use=self.single_use
+        )
 
     def scaling(self, version: FunctionVersion) -> ScalingPolicy:
         return ScalingPolicy(

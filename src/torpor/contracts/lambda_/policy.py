@@ -21,7 +21,11 @@ _SHUTDOWN = ShutdownBudget(
 
 
 def standard_policy(
-    start: Start = Start.ON_DEMAND, *, init_limit: float = limits.INIT_LIMIT, single_use: bool = False
+    start: Start = Start.ON_DEMAND,
+    *,
+    init_limit: float = limits.INIT_LIMIT,
+    restore_limit: float = limits.RESTORE_LIMIT,
+    single_use: bool = False,
 ) -> LifecyclePolicy:
     """One invocation at a time, frozen between invocations; reset after a failure, or made anew from the snapshot if
     there is one."""
@@ -38,7 +42,7 @@ def standard_policy(
         shutdown=_SHUTDOWN,
         single_use=single_use,
         is_saved=start is Start.SAVED,
-        restore_limit=limits.RESTORE_LIMIT if start is Start.RESTORED else 0.0,
+        restore_limit=restore_limit if start is Start.RESTORED else 0.0,
     )
 
 
