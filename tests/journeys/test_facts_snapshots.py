@@ -9,6 +9,7 @@ import pytest
 from botocore.exceptions import ClientError
 from tests.journeys.conftest import Deploy, MakeServer, require_sandbox
 from tests.support.functions import Package, python
+from tests.support.lives import Lives, lives
 from tests.support.server import ROLE, Function, TorporServer, eventually
 from tests.support.snapshots import NEEDED, ON, Version, publish, saved
 
@@ -40,30 +41,18 @@ def once(make_server: MakeServer) -> Iterator[TorporServer]:
 
 
 class Own:
-    """A server of the test's own, which can be stopped and started again, with one function."""
+    """Lives of a server of the test's own, with one function."""
 
-    def __init__(self, base: Path) -> None:
-        self._base = base
-        self._lives = 0
-        self.data = base / "data"
-        self.start()
+    def __init__(self, lives: Lives) -> None:
+        self.lives = lives
+        self.data = lives.data
+        self.server = lives.start()
 
-    def start(self) -> None:
-        self._lives += 1
-        self.server = TorporServer(self._base / f"life-{self._lives}", data=self.data)
-
-    def stop(self) -> None:
-        self.server.stop()
-
-    def restart(self, *, kill: bool = False, before: Callable[[], object] = tuple) -> None:
+    def restart(self, *, kill: bool = False, between: Callable[[], object] = tuple) -> None:
         """End it, well or not, do something, and start it anew."""
-        if kill:
-            self.server.process.kill()
-            self.server.process.wait()
-        else:
-            self.stop()
-        before()
-        self.start()
+        (self.lives.kill if kill else self.lives.terminate)(self.server)
+        between()
+        self.server = self.lives.start()
 
     def publish(self, package: Package) -> Version:
         require_sandbox(self.server)
@@ -85,9 +74,8 @@ class Own:
 
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[Own]:
-    made = Own(tmp_path)
-    yield made
-    made.stop()
+    with lives(tmp_path) as several:
+        yield Own(several)
 
 
 def _code_of(error: pytest.ExceptionInfo[ClientError]) -> tuple[str, int]:
@@ -171,7 +159,7 @@ def test_the_snapshot_is_stored_encrypted_and_worth_nothing_without_its_key(own:
     assert any("snapshots" in path.parts for path in files)
     assert not [path for path in files if bytes.fromhex(marker) in path.read_bytes()]
 
-    own.restart(before=lambda: (own.data / "snapshot.key").write_bytes(bytes(32)))
+    own.restart(between=lambda: (own.data / "snapshot.key").write_bytes(bytes(32)))
     with pytest.raises(ClientError) as refused:
         own.version.invoke()
     assert _code_of(refused)[1] == 500
@@ -224,10 +212,8 @@ def test_what_was_not_published_and_what_is_gone_has_no_snapshot(own: Own) -> No
 
 def test_what_is_kept_from_a_former_life_and_belongs_to_nothing_is_removed(own: Own) -> None:
     own.publish(python("def handler(event, context): return 1"))
-    own.stop()
     stray = own.data / "snapshots" / ("0" * 64 + ".snapshot")
-    stray.write_bytes(b"of a version that was deleted")
+    own.restart(between=lambda: stray.write_bytes(b"of a version that was deleted"))
 
-    own.start()
     assert not stray.exists()
     assert own.version.invoke().payload == 1
