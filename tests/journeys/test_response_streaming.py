@@ -13,13 +13,15 @@ from textwrap import dedent
 from typing import Any
 
 import pytest
-from tests.journeys.conftest import Deploy
+from tests.journeys.conftest import Deploy, MakeServer
 from tests.support.functions import PROVIDED, Package, archive, node, python
+from tests.support.managed import managed
 from tests.support.server import Function, eventually
 
 from torpor.contracts.lambda_.http_prelude import Prelude, PreludeReader
 
 MIB = 1 << 20
+MANAGED_NODE = "nodejs22.x"
 SYSTEM_PYTHON = Path("/usr/bin/python3")
 
 STREAMING = """
@@ -283,3 +285,17 @@ def test_runtime_that_breaks_its_stream_fails_that_invocation_alone(provided: Fu
     told = next(line for line in provided.lines() if line.startswith("told 400"))
     assert json.loads(told.removeprefix("told 400 ")) == body
     assert not [line for line in provided.lines() if line.startswith("INIT_REPORT")]
+
+
+def test_invocations_of_a_managed_environment_stream_side_by_side_and_time_out_alone(make_server: MakeServer) -> None:
+    server = make_server(any_node=True)
+    with managed(server, node(STREAMING, runtime=MANAGED_NODE), Timeout=2) as function:
+        one = {"scene": "steps", "steps": ["a", "b", "c"], "pause": 200, "Qualifier": function.version}
+        slow = {"scene": "steps", "steps": ["a", "b", "c"], "pause": 900, "Qualifier": function.version}
+        began = time.monotonic()
+        running = [server.submit(lambda event=event: streamed(function, **event)) for event in (one, one, slow)]  # type: ignore[misc]
+        first, second, cut = [each.result() for each in running]
+        assert [(reply.body, reply.code) for reply in (first, second)] == [(b"abc", "")] * 2
+        assert max(reply.pieces[0][0] for reply in (first, second)) - began < 0.6
+        assert (cut.body, cut.code) == (b"abc", "Sandbox.Timedout")
+        assert streamed(function, **one).body == b"abc"

@@ -290,12 +290,23 @@ async def test_body_that_is_none_breaks_an_answer_already_begun() -> None:
 
 @on_each_loop
 async def test_body_that_falls_silent_while_it_is_wanted_is_refused() -> None:
+    for limits in (HttpLimits(body_timeout=0.1), HttpLimits(stream_timeout=0.1)):
+        taking = Taking()
+        async with serving(taking, streams=always, limits=limits) as server, await Peer.connect(server.port) as peer:
+            peer.send(LARGE % 1000 + b"abc")
+            assert (await peer.answer()).status == 408 and taking.ends == [False] and taking.lost == 1
+            assert server.statistics().timeouts == 1
+
+
+@on_each_loop
+async def test_streamed_body_may_be_silent_for_longer_than_another() -> None:
     taking = Taking()
-    limits = HttpLimits(body_timeout=0.1)
+    limits = HttpLimits(body_timeout=0.05, stream_timeout=60.0)
     async with serving(taking, streams=always, limits=limits) as server, await Peer.connect(server.port) as peer:
-        peer.send(LARGE % 1000 + b"abc")
-        assert (await peer.answer()).status == 408 and taking.ends == [False] and taking.lost == 1
-        assert server.statistics().timeouts == 1
+        peer.send(LARGE % 6 + b"abc")
+        await asyncio.sleep(0.4)
+        peer.send(b"def")
+        assert (await peer.answer()).body == b"6"
 
 
 @on_each_loop

@@ -136,7 +136,7 @@ class PolledInside:
             body_bytes=self._wire.body_limit,
             connections=_CONNECTIONS + _CONNECTIONS_PER_WORKER * (self._workers - 1),
             head_timeout=60.0,
-            body_timeout=_DAY,
+            stream_timeout=_DAY,
             idle_timeout=_DAY,
         )
 

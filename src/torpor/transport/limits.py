@@ -22,6 +22,8 @@ class HttpLimits:
     """From the first byte of a request (or the accepted connection) to the end of its header fields."""
     body_timeout: float = 30.0
     """Longest silence inside a body."""
+    stream_timeout: float | None = None
+    """The same for bodies that are served before they are complete; None for `body_timeout`."""
     body_rate: int = 1024
     """Bytes a second a body must average once `body_timeout` has passed."""
     idle_timeout: float = 75.0
@@ -41,11 +43,12 @@ class HttpLimits:
 class Ticks:
     """A server's time-outs on the timer wheel; shared by its connections."""
 
-    __slots__ = ("body", "head", "idle", "linger", "write")
+    __slots__ = ("body", "head", "idle", "linger", "stream", "write")
 
     def __init__(self, limits: HttpLimits) -> None:
         self.head = ticks(limits.head_timeout)
         self.body = ticks(limits.body_timeout)
+        self.stream = ticks(limits.body_timeout if limits.stream_timeout is None else limits.stream_timeout)
         self.idle = ticks(limits.idle_timeout)
         self.linger = ticks(limits.linger_timeout)
         self.write = ticks(limits.write_timeout)

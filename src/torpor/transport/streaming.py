@@ -145,7 +145,7 @@ class StreamingConnection(Connection):
         """Silence within a body that is wanted is bounded until its request is being answered."""
         intake, exchange = self._intake, self._current
         if intake is not None and intake.wanted and exchange is not None and not exchange.begun:
-            self._host.wheel.arm(self, self._host.ticks.body)
+            self._host.wheel.arm(self, self._host.ticks.stream)
 
     def _pours(self) -> bool:
         intake = self._intake
