@@ -265,7 +265,7 @@ def decoded(data: bytes) -> list[LogEvent]:
     try:
         return _decoder.decode_lines(data)
     except msgspec.MsgspecError:
-        return list(_one_by_one(data.splitlines()))
+        return _one_by_one(data.splitlines())
 
 
 def stored_size(folder: str) -> int:
@@ -277,10 +277,12 @@ def stored_size(folder: str) -> int:
         return 0
 
 
-def _one_by_one(lines: Iterable[bytes]) -> Iterator[LogEvent]:
+def _one_by_one(lines: Iterable[bytes]) -> list[LogEvent]:
+    events: list[LogEvent] = []
     for line in lines:
         with contextlib.suppress(msgspec.MsgspecError):
-            yield _decoder.decode(line)
+            events.append(_decoder.decode(line))
+    return events
 
 
 def _closed_name(first: int) -> str:
