@@ -10,6 +10,7 @@ from torpor.model import errors
 CONTENT_TYPE = "application/x-amz-json-1.1"
 STATUSES: Mapping[str, int] = {
     "NotImplementedException": 501,
+    "RequestEntityTooLargeException": 413,
     "InternalFailure": 500,
     "ServiceUnavailableException": 503,
 }

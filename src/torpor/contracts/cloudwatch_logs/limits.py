@@ -11,8 +11,8 @@ BATCH_EVENT_OVERHEAD = 26
 BATCH_SPAN = 24 * 3600.0
 TOO_NEW = 2 * 3600.0
 TOO_OLD = 14 * 24 * 3600.0
-PUT_REQUEST_MAX = 8 * 1024 * 1024
-"""A request as JSON, in which a batch may be several times as long."""
+REQUEST_MAX = 8 * 1024 * 1024
+"""A request as JSON, in which a batch may be several times as long. Ours: the service tells none."""
 
 # Pages
 PAGE_DEFAULT = 50
