@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import subprocess
-import sys
 import threading
 import urllib.error
 import urllib.request
@@ -71,20 +69,6 @@ class Server:
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, error.headers, json.loads(error.read())
-
-
-def tool(url: str, *arguments: str) -> subprocess.Popen[str]:
-    """Start the official command line tool. It puts no name before the host: none such would be found."""
-    command = [str(Path(sys.executable).with_name("aws")), "logs", *arguments, "--endpoint-url", url]
-    environment = {
-        "AWS_ACCESS_KEY_ID": "AKIATEST",
-        "AWS_SECRET_ACCESS_KEY": KEYS["AKIATEST"],
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_DISABLE_HOST_PREFIX_INJECTION": "true",
-        "PATH": "/usr/bin:/bin",
-        "PYTHONUNBUFFERED": "1",
-    }
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @contextmanager

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, EventStreamError
 from tests.contracts.aws_support import refusal
-from tests.contracts.logs_support import ARN, GROUP, STREAM, Server, serving, tool
+from tests.contracts.logs_support import ARN, GROUP, STREAM, Server, serving
+from tests.support.aws_tool import logs_tool
 
 from torpor.contracts.cloudwatch_logs import limits
 
@@ -240,7 +241,7 @@ def test_what_is_not_there_or_no_token_is_refused(server: Server, client: Any) -
 
 def test_the_command_line_tool_searches(server: Server) -> None:
     server.log("an INFO", "an ERROR")
-    found = tool(
+    found = logs_tool(
         server.url, "filter-log-events", "--log-group-name", GROUP, "--filter-pattern", "ERROR",
         "--query", "events[].message", "--output", "text",
     )  # fmt: skip
@@ -371,7 +372,7 @@ def test_a_live_tail_of_what_is_not_there_is_refused_before_it_begins(server: Se
 
 def test_the_command_line_tool_follows_new_lines_until_it_is_ended(server: Server) -> None:
     server.log("before")
-    process = tool(server.url, "start-live-tail", "--log-group-identifiers", ARN)
+    process = logs_tool(server.url, "start-live-tail", "--log-group-identifiers", ARN)
     assert process.stdout is not None and process.stderr is not None
     lines: queue.Queue[str] = queue.Queue()
     reader = threading.Thread(target=lambda: [lines.put(line) for line in process.stdout or ()])

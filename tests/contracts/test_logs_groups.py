@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 from tests.contracts.aws_support import refusal
-from tests.contracts.logs_support import ARN, GROUP, STREAM, Server, serving, tool
+from tests.contracts.logs_support import ARN, GROUP, STREAM, Server, serving
+from tests.support.aws_tool import logs_tool
 
 from torpor.contracts.cloudwatch_logs import limits
 
 NO_GROUP = ("ResourceNotFoundException", "The specified log group does not exist.")
+TOOL_KEYS = {"access_key": "AKIATEST", "secret_key": KEYS["AKIATEST"]}
 NO_STREAM = ("ResourceNotFoundException", "The specified log stream does not exist.")
 
 
@@ -180,5 +182,6 @@ def test_a_group_may_be_named_by_its_arn_of_this_place_only(server: Server, clie
 
 def test_the_command_line_tool_lists_groups(server: Server) -> None:
     server.log("one")
-    listing = tool(server.url, "describe-log-groups", "--query", "logGroups[].logGroupName", "--output", "text")
+    asked = ("describe-log-groups", "--query", "logGroups[].logGroupName", "--output", "text")
+    listing = logs_tool(server.url, *asked, **TOOL_KEYS)
     assert listing.communicate(timeout=30) == (GROUP + "\n", "")
