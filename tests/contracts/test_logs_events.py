@@ -327,7 +327,7 @@ def test_a_live_tail_of_many_events_shows_a_sample(server: Server, client: Any) 
     tail.close()
 
 
-def test_a_live_tail_ends_after_three_hours_and_with_the_server(server: Server, client: Any, clock: Clock) -> None:
+def test_a_live_tail_ends_after_three_hours(server: Server, client: Any, clock: Clock) -> None:
     server.log("before")
     tail = Tailing(client)
     tail.next("sessionStart")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from tests.contracts.aws_support import refusal
+from tests.contracts.aws_support import KEYS, refusal
 from tests.contracts.logs_support import ARN, GROUP, STREAM, Server, serving
 from tests.support.aws_tool import logs_tool
 

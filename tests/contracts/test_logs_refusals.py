@@ -15,6 +15,7 @@ from tests.contracts.logs_support import ARN, GROUP, STREAM, Server, serving
 
 from torpor.contracts.cloudwatch_logs import limits
 from torpor.contracts.cloudwatch_logs.requests import model
+from torpor.telemetry import LogGroups
 
 PREFIX = "Logs_20140328."
 OPERATIONS = sorted(model().operations)
@@ -115,7 +116,7 @@ def test_an_error_that_nobody_expected_is_logged_and_told_without_detail(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with serving(tmp_path) as server, caplog.at_level(logging.ERROR):
-        monkeypatch.setattr(server.journal, "existing", lambda: {}["secret"])
+        monkeypatch.setattr(LogGroups, "all", lambda self: {}["secret"])
         status, headers, body = server.post(PREFIX + "DescribeLogGroups", b"{}")
     assert (status, body["__type"]) == (500, "InternalFailure")
     assert "secret" not in body["message"]

@@ -1,7 +1,10 @@
 """Log groups and streams: what is known of them, what is found of their events, what survives, expires and goes."""
 
 import asyncio
+import builtins
+import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -119,6 +122,19 @@ async def test_deleted_stream_is_gone_and_its_next_event_makes_it_anew(tmp_path:
         assert {entry.name: entry.first for entry in reader.streams(GROUP)} == {"kept": 2000.0, "gone": 4000.0}
     with pytest.raises(NotFound, match="log stream does not exist"):
         found.delete_stream(GROUP, "never")
+
+
+async def test_events_after_a_crash_are_not_taken_for_those_of_a_stream_deleted_before(tmp_path: Path) -> None:
+    journal, found = opened(tmp_path)
+    journal.append(GROUP, "s", 1.0, ["on disk"])
+    journal.flush()
+    journal.append(GROUP, "s", 2.0, ["lost"] * 5)
+    found.delete_stream(GROUP, "s")
+    journal, found = opened(tmp_path)
+    journal.append(GROUP, "s", 3.0, ["new"])
+    journal.flush()
+    assert await messages(found) == ["new"]
+    assert await messages(opened(tmp_path)[1]) == ["new"]
 
 
 async def test_deleted_group_is_gone_and_its_next_event_makes_it_anew(tmp_path: Path) -> None:
@@ -249,27 +265,45 @@ async def test_a_full_disk_leaves_events_readable_and_tells_of_a_change_that_was
 async def test_a_batch_of_which_only_a_part_fitted_on_the_disk_is_written_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import io
-
     journal, _ = opened(tmp_path)
     journal.append(GROUP, "s", 1.0, ["one"])
     journal.flush()
     journal.append(GROUP, "s", 2.0, ["two", "three"])
-    real = io.FileIO.write
+    whole = builtins.open
 
     class Short(io.FileIO):
         def write(self, data: bytes) -> int:  # type: ignore[override]
-            return real(self, data[: len(data) - 10])
+            return super().write(data[:-10])
 
-    def short(path: str, mode: str, buffering: int = -1) -> Short:
-        return Short(path, mode)
+    def full(path: str, mode: str = "r", *rest: Any, **more: Any) -> Any:
+        return Short(path, mode) if mode == "ab" else whole(path, mode, *rest, **more)
 
-    monkeypatch.setattr("torpor.telemetry.segments.open", short, raising=False)
+    monkeypatch.setattr(builtins, "open", full)
     with pytest.raises(StoreUnavailable, match="No space"):
         journal.flush()
     monkeypatch.undo()
     journal.flush()
     assert await messages(opened(tmp_path)[1]) == ["one", "two", "three"]
+
+
+async def test_a_file_that_cannot_be_closed_is_written_on_and_no_event_is_there_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal, found = opened(tmp_path, size=32 * 200)
+    found.create(GROUP, {})
+    journal.append(GROUP, "s", 1.0, ["one" * 100])
+    with monkeypatch.context() as broken:
+        broken.setattr("torpor.telemetry.segments.os.replace", _refuse)
+        journal.flush()
+    journal.append(GROUP, "s", 2.0, ["two" * 100])
+    journal.flush()
+    assert await messages(found) == ["one" * 100, "two" * 100]
+    assert await messages(opened(tmp_path)[1]) == ["one" * 100, "two" * 100]
+    assert len(list(tmp_path.rglob("events.*.jsonl"))) == 1
+
+
+def _refuse(*_: object) -> None:
+    raise OSError(5, "Input/output error")
 
 
 async def test_what_is_made_by_hand_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,7 +46,8 @@ class LogGroup:
             self.document = read_document(self.folder)
         deleted = self.document.deleted if self.document is not None else {}
         self.segments.load(deleted)
-        self.last = self.segments.last
+        # Numbers of events that never reached the disk may count among what was deleted.
+        self.last = max([self.segments.last, *deleted.values()])
         for event in self.segments.newest(MEMORY_EVENTS, MEMORY_SIZE):
             if event.number > deleted.get(event.stream, 0):
                 self.events.append(event)

@@ -178,7 +178,8 @@ class Segments:
         else:
             note(self.current, events)
         if self._size > self._limit // SEGMENTS:
-            self.close_current()
+            with contextlib.suppress(OSError):  # the events are written; the next ones try again
+                self.close_current()
 
     def close_current(self) -> None:
         """Begin a new file. Raises OSError."""

@@ -101,8 +101,9 @@ class EventOperations:
         if names is not None and prefix is not None:
             raise invalid_parameter("logStreamNames and logStreamNamePrefix cannot be given together.")
         if names is not None:
-            for name in names:
-                self._require_stream(group, name)
+            known = {entry.name for entry in self._groups.streams(group)}
+            if not known.issuperset(names):
+                raise ApiFailure("ResourceNotFoundException", NO_STREAM)
         return chooser(names, [prefix] if prefix is not None else None)
 
 

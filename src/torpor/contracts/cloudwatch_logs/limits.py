@@ -6,7 +6,7 @@ RETENTION_DAYS = (
 """The values of `retentionInDays`."""
 
 # PutLogEvents
-BATCH_MAX = 1_048_576
+BATCH_MAX = 1024 * 1024
 BATCH_EVENT_OVERHEAD = 26
 BATCH_SPAN = 24 * 3600.0
 TOO_NEW = 2 * 3600.0
