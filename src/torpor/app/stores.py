@@ -56,7 +56,7 @@ def open_stores(settings: Settings) -> Stores:
         folder=folder,
         metadata=SqlMetadataStore(str(folder / "torpor.db")),
         code=_code_store(settings),
-        journal=Journal(str(folder / "logs")),
+        journal=Journal(str(folder / "logs"), settings.log_group_mb * _MIB),
         lock=lock,
     )
 
