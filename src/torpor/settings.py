@@ -277,6 +277,9 @@ class Settings:
     clone: bool = _setting(True, "Clone environments from a warm interpreter; off: boot each by fork and exec.")
     cpu_limit: bool = _setting(True, "Hold each environment to the CPU share of its memory size.")
     log_style: LogStyle = _setting(LogStyle.NEW, "Platform lines in text logs: with a status field, or as before 2024.")
+    log_group_mb: int = _setting(
+        32, "Log events kept on the disk, each log group; the oldest go first.", minimum=1, maximum=1 << 20, unit="MB"
+    )
     billing: BillingRule = _setting(
         BillingRule.STANDARD,
         "Billed duration: standard rounds up and includes init, samples cuts to whole milliseconds without init.",

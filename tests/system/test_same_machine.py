@@ -20,14 +20,25 @@ def guard() -> Iterator[SameMachine]:
 
 
 @pytest.mark.parametrize(
-    "host", ["localhost:8700", "127.0.0.1", "127.0.0.1:8700", "[::1]:8700", "fn.lambda-url.localhost:8700", ""]
+    "host",
+    [
+        "localhost:8700",
+        "127.0.0.1",
+        "127.0.0.1:8700",
+        "[::1]:8700",
+        "fn.lambda-url.localhost:8700",
+        "stream-127.0.0.1:8700",
+        "streaming-localhost",
+        "",
+    ],
 )
 def test_request_of_a_local_program_is_taken(guard: SameMachine, host: str) -> None:
     assert guard.refuses(_exchange(host=host)) == ""
 
 
 def test_request_that_was_meant_for_another_host_is_refused(guard: SameMachine) -> None:
-    assert "evil.example" in guard.refuses(_exchange(host="evil.example:8700"))
+    for host in ("evil.example:8700", "stream-evil.example", "stream-"):
+        assert host in guard.refuses(_exchange(host=host))
 
 
 def test_request_of_a_web_page_is_refused(guard: SameMachine) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from torpor.telemetry import Journal
-from torpor.telemetry.journal import MEMORY_EVENTS
+from torpor.telemetry.log_group import MEMORY_EVENTS
 
 
 def _messages(journal: Journal) -> list[str]:

@@ -46,6 +46,7 @@ def test_throttle_reasons_are_the_api_s_words() -> None:
     assert {str(reason) for reason in ThrottleReason} == {
         "ConcurrentInvocationLimitExceeded",
         "ReservedFunctionConcurrentInvocationLimitExceeded",
+        "ReservedFunctionInvocationRateLimitExceeded",
     }
 
 

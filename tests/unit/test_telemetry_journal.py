@@ -1,13 +1,13 @@
 """The journal on disk: restart, rotation, a full disk, and readers that follow it."""
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from torpor.model.errors import StoreUnavailable
 from torpor.telemetry import journal as journal_module
+from torpor.telemetry import log_group
 from torpor.telemetry.journal import Journal
 
 GROUP = "/aws/lambda/f"
@@ -21,12 +21,6 @@ def filled(folder: Path, *messages: str) -> Journal:
     journal = Journal(str(folder))
     journal.append(GROUP, "stream", 1.5, messages)
     return journal
-
-
-@pytest.fixture
-def small_files(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(journal_module, "FILE_MAX", 500)
-    yield
 
 
 def test_events_are_numbered_stamped_and_read_in_order(tmp_path: Path) -> None:
@@ -58,17 +52,24 @@ def test_line_cut_off_by_a_crash_is_left_out_and_the_rest_is_there(tmp_path: Pat
     assert texts(Journal(str(tmp_path))) == ["one", "two"]
 
 
-def test_full_file_is_kept_once_and_both_are_read_after_a_restart(tmp_path: Path, small_files: None) -> None:
-    journal = Journal(str(tmp_path))
-    for number in range(30):
+def test_files_beyond_the_bound_go_oldest_first_and_the_rest_is_read_after_a_restart(tmp_path: Path) -> None:
+    journal = Journal(str(tmp_path), group_size=3200)
+    for number in range(200):
         journal.append(GROUP, "stream", 1.0, [f"message {number}"])
         journal.flush()
-    files = sorted(path.name for path in tmp_path.rglob("*.jsonl"))
-    assert files == ["events.jsonl", "events.old.jsonl"]
-    assert sum(path.stat().st_size for path in tmp_path.rglob("*.jsonl")) < 3 * 500
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*.jsonl")) < 3200 + 200
     found = texts(Journal(str(tmp_path)))
-    assert found == [f"message {number}" for number in range(30 - len(found), 30)]
-    assert len(found) >= 5
+    assert found == [f"message {number}" for number in range(200 - len(found), 200)]
+    assert len(found) >= 30
+
+
+def test_files_of_an_earlier_version_are_read_before_those_of_this_one(tmp_path: Path) -> None:
+    filled(tmp_path, "one", "two").flush()
+    file = next(tmp_path.rglob("events.jsonl"))
+    file.rename(file.with_name("events.old.jsonl"))
+    file.with_name("group.json").unlink()
+    filled(tmp_path, "three").flush()
+    assert texts(Journal(str(tmp_path))) == ["one", "two", "three"]
 
 
 def test_groups_are_kept_apart_and_none_leaves_the_folder(tmp_path: Path) -> None:
@@ -98,7 +99,7 @@ def test_folder_that_cannot_be_written_is_told_and_events_stay_readable(tmp_path
 def test_many_events_on_a_disk_that_fails_never_disturb_who_writes_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal_module, "MEMORY_EVENTS", 20)
+    monkeypatch.setattr(log_group, "MEMORY_EVENTS", 20)
     (tmp_path / "logs").write_text("in the way")
     journal = Journal(str(tmp_path / "logs"))
     for number in range(100):

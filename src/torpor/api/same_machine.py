@@ -8,6 +8,8 @@ shows below this server's address is not the operator's.
 from torpor.transport import Exchange
 
 _LOCAL = frozenset({"localhost", "127.0.0.1", "[::1]", "host.torpor.internal", "169.254.100.2"})
+_PREFIXES = ("stream-", "streaming-")
+"""What clients put before the host for calls whose answer is a stream of events; such names belong to nobody."""
 
 
 class SameMachine:
@@ -39,4 +41,7 @@ class SameMachine:
         name = host.lower()
         if name.rpartition(":")[2].isdigit() and not name.endswith("]"):
             name = name.rpartition(":")[0]
+        for prefix in _PREFIXES:
+            if name.startswith(prefix) and name[len(prefix) :] in _LOCAL:
+                return True
         return not name or name in self._names or name.endswith(".localhost")

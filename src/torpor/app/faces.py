@@ -4,13 +4,14 @@ import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from torpor.api import aws, fc
+from torpor.api import aws, fc, logs
 from torpor.api.admin import PREFIX as ADMIN_PREFIX
 from torpor.api.admin import AdminFace
 from torpor.api.aws import AwsFace, AwsSettings, ObjectSource
 from torpor.api.aws.code_links import PREFIX as AWS_CODE
 from torpor.api.fc import FcFace, FcParts, FcSettings
 from torpor.api.fc.face import CODE_PREFIX as FC_CODE
+from torpor.api.logs import LogsFace, LogsSettings
 from torpor.api.same_machine import SameMachine
 from torpor.api.web import ServicesFace, Traffic
 from torpor.api.web.operations import body_limit as services_limit
@@ -36,6 +37,7 @@ class Faces:
     admin: AdminFace
     services: ServicesFace
     traffic: Traffic
+    logs: LogsFace
 
 
 def aws_settings(settings: Settings, prepare: Callable[[str], Awaitable[None]]) -> AwsSettings:
@@ -61,6 +63,10 @@ def fc_face(settings: Settings, parts: FcParts, prepare: Callable[[str], Awaitab
         max_inline=settings.fc_max_package,
     )
     return FcFace(parts, own)
+
+
+def logs_settings(settings: Settings) -> LogsSettings:
+    return LogsSettings(account=settings.account, region=settings.region, keys=settings.access_keys)
 
 
 def application(faces: Faces, settings: Settings) -> Application:
@@ -106,6 +112,8 @@ def _operated(faces: Faces, pages: SameMachine | None) -> Callable[[Exchange, st
             functions(exchange)
         elif pages is not None and (reason := pages.refuses(exchange)):
             exchange.reply(403, *error_face(403, reason))
+        elif path == "/" and logs.claims(exchange):
+            faces.logs.handle(exchange)
         elif is_services_path(path):
             services(exchange)
         elif path.startswith(ADMIN_PREFIX) and not path.startswith((AWS_CODE, FC_CODE)):

@@ -11,9 +11,19 @@ from torpor.api.admin import AdminFace, AdminParts
 from torpor.api.aws import AwsFace
 from torpor.api.aws.guard import operator_guard
 from torpor.api.fc import FcParts
+from torpor.api.logs import LogsFace
 from torpor.api.web import ServicesFace, Traffic
 from torpor.app.contracts import contracts, pool_limits
-from torpor.app.faces import Faces, application, aws_settings, body_limit, error_face, fc_face, streams
+from torpor.app.faces import (
+    Faces,
+    application,
+    aws_settings,
+    body_limit,
+    error_face,
+    fc_face,
+    logs_settings,
+    streams,
+)
 from torpor.app.instances import Instances
 from torpor.app.sandboxes import ladder_of, runtimes
 from torpor.app.snapshots import SnapshotStates, made_for, require_snapshots
@@ -41,7 +51,7 @@ from torpor.service.services import Services
 from torpor.service.states import VersionStates
 from torpor.service.timers import Timers
 from torpor.settings import Settings
-from torpor.telemetry import History, Traces
+from torpor.telemetry import History, LogGroups, Traces
 from torpor.transport import Attention, HttpLimits, HttpServer, listen
 
 log = logging.getLogger("torpor")
@@ -130,6 +140,7 @@ class Server:
         self.handover = Handover(self.pool, self.scaler)
         self.timers = Timers(self._clock)
         builder = SandboxBuilder(self.provider, self.images, str(self._stores.folder / "code" / "builds"))
+        self.logs = LogsFace(LogGroups(self._stores.journal, self._clock), logs_settings(settings), self._clock)
         self.services = Services(self.functions, builder, settings.web_build_limit)
         self._http = await listen(
             application(self._faces(), settings),
@@ -181,6 +192,7 @@ class Server:
         timeout = self.settings.drain_timeout
         await self.services.close()
         await self.pool.drain(timeout)
+        self.logs.close()
         if self._http is not None:
             await self._http.drain(2.0)
         await self.abandon()
@@ -235,6 +247,7 @@ class Server:
             admin=AdminFace(admin),
             services=ServicesFace(self.services, allowed),
             traffic=Traffic(self.functions, dispatcher),
+            logs=self.logs,
         )
 
     def _preparing(self, contract: str) -> Callable[[str], Awaitable[None]]:
@@ -316,7 +329,10 @@ class Server:
                 if self._clock.monotonic() - swept > _CODE_SWEEP_EVERY:
                     swept = self._clock.monotonic()
                     self._spawn(self._sweep_code())
-                self._stores.journal.flush()
+                try:
+                    self._stores.journal.flush()
+                finally:
+                    self._stores.journal.expire(self._clock.wall())
             except TorporError as error:
                 log.warning("%s", error)
             except Exception:  # the next round may do better; no round at all would be worse

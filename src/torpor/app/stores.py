@@ -63,7 +63,7 @@ def open_stores(settings: Settings) -> Stores:
         key=key,
         metadata=SqlMetadataStore(str(folder / "torpor.db")),
         code=_code_store(settings),
-        journal=Journal(str(folder / "logs")),
+        journal=Journal(str(folder / "logs"), settings.log_group_mb * _MIB),
         lock=lock,
     )
 

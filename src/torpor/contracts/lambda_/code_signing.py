@@ -7,8 +7,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from torpor.contracts.arns import partition_of
 from torpor.contracts.lambda_.failures_api import ApiFailure
-from torpor.contracts.lambda_.names import Place, partition_of
+from torpor.contracts.lambda_.names import Place
 
 WARN, ENFORCE = "Warn", "Enforce"
 _POLICY = "UntrustedArtifactOnDeployment"

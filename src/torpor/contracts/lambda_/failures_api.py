@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from torpor.contracts.api_failure import ApiFailure as ApiFailure
 from torpor.contracts.lambda_ import failures
 from torpor.contracts.lambda_.wire import JSON, ApiResponse
 from torpor.model import errors
@@ -80,14 +81,6 @@ _CODES: tuple[tuple[type[Exception], str], ...] = (
     (errors.RuntimeMissing, "InvalidParameterValueException"),
     (errors.TorporError, "ServiceException"),
 )
-
-
-class ApiFailure(errors.CallerError):
-    """The API answers this call with a code of its own; `code` is one of `KINDS`."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 def invalid_parameter(message: str) -> ApiFailure:

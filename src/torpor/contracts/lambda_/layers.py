@@ -3,8 +3,9 @@
 import re
 from typing import Any
 
+from torpor.contracts.arns import partition_of
 from torpor.contracts.lambda_.failures_api import ApiFailure, invalid_parameter
-from torpor.contracts.lambda_.names import Place, partition_of
+from torpor.contracts.lambda_.names import Place
 from torpor.contracts.lambda_.rendering import date_text, sha256_text
 from torpor.model.layer import LayerVersion
 

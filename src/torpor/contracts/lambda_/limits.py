@@ -80,9 +80,7 @@ RATE_PER_CONCURRENCY = 10
 # Lists (9.1)
 PAGE_DEFAULT = 50
 
-# Signatures (9.2)
-CLOCK_SKEW = 300.0
-PRESIGNED_MAX = 604_800.0
+# Links to code (9.7)
 CODE_LINK_LIFETIME = 600.0
 
 # Credentials inside (2.8)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from torpor.contracts.arns import partition_of
 from torpor.contracts.lambda_ import limits
 from torpor.contracts.lambda_.failures_api import ApiFailure, function_not_found, invalid_parameter
 
@@ -41,13 +42,6 @@ class FunctionName(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     qualifier: str = ""
-
-
-def partition_of(region: str) -> str:
-    """The ARN partition a region belongs to."""
-    if region.startswith("cn-"):
-        return "aws-cn"
-    return "aws-us-gov" if region.startswith("us-gov-") else "aws"
 
 
 def function_name(text: str, qualifier: str, place: Place) -> FunctionName:

@@ -3,19 +3,14 @@
 Members nobody knows are ignored, as the service does. Types are checked here, values in `validation`.
 """
 
-import base64
-import binascii
-import json
-from collections.abc import Callable, Mapping
-from datetime import datetime
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl
 
-from torpor.contracts.lambda_.failures_api import ApiFailure
+from torpor.contracts import api_input
+from torpor.contracts.api_input import Converter
 from torpor.contracts.lambda_.operations import ApiModel, Member, Route, Shape
 from torpor.contracts.lambda_.wire import ApiRequest
-
-_NAMES = {"integer": "an Integer", "long": "a Long", "double": "a Double", "boolean": "a Boolean", "string": "a String"}
 
 
 def read_input(model: ApiModel, route: Route, request: ApiRequest) -> dict[str, Any]:
@@ -24,27 +19,18 @@ def read_input(model: ApiModel, route: Route, request: ApiRequest) -> dict[str, 
     members = route.operation.members
     has_body = any(member.location == "body" for member in members)
     body = parse_object(request.body) if has_body else {}
-    convert = _Converter(model.shapes)
+    convert = Converter(model.shapes)
     values: dict[str, Any] = {}
     for member in members:
         raw = _raw(member, route.path_values, query, body, request)
         if raw is not None:
-            values[member.name] = raw if member.location == "payload" else convert.member(member, raw)
+            values[member.name] = raw if member.location == "payload" else _member(convert, model.shapes, member, raw)
     return values
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
     """A JSON object; no body at all counts as an empty one. Raises ApiFailure."""
-    if not body:
-        return {}
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        message = f"Could not parse request body into json: {error}"
-        raise ApiFailure("InvalidRequestContentException", message) from error
-    if not isinstance(value, dict):
-        raise _wrong("Unexpected value type in payload")
-    return value
+    return api_input.parse_object(body, "InvalidRequestContentException")
 
 
 def _raw(
@@ -67,52 +53,13 @@ def _raw(
             return body.get(member.wire_name)
 
 
-class _Converter:
-    def __init__(self, shapes: Mapping[str, Shape]) -> None:
-        self._shapes = shapes
-        self._scalars: Mapping[str, Callable[[Any], Any]] = {
-            "string": _text, "boolean": _boolean, "integer": _integer, "long": _long,
-            "double": _double, "blob": _blob, "timestamp": _timestamp,
-        }  # fmt: skip
-
-    def member(self, member: Member, raw: Any) -> Any:
-        kind = self._shapes[member.shape]["type"]
-        if member.location == "querystring" and kind != "list":
-            raw = raw[-1]
-        if member.location != "body":
-            raw = _from_text(kind, raw)
-        return self.value(member.shape, raw)
-
-    def value(self, shape_name: str, raw: Any) -> Any:
-        shape = self._shapes[shape_name]
-        match shape["type"]:
-            case "structure":
-                return self._structure(shape, raw)
-            case "list":
-                return self._list(shape, raw)
-            case "map":
-                return self._map(shape, raw)
-            case scalar:
-                return self._scalars[scalar](raw)
-
-    def _structure(self, shape: Shape, raw: Any) -> dict[str, Any]:
-        if not isinstance(raw, dict):
-            raise _wrong(f"{_kind(raw)} can not be converted to a structure")
-        return {
-            name: self.value(spec["shape"], raw[name])
-            for name, spec in shape["members"].items()
-            if raw.get(name) is not None
-        }
-
-    def _list(self, shape: Shape, raw: Any) -> list[Any]:
-        if not isinstance(raw, list):
-            raise _wrong("Expected list or null")
-        return [None if item is None else self.value(shape["member"]["shape"], item) for item in raw]
-
-    def _map(self, shape: Shape, raw: Any) -> dict[str, Any]:
-        if not isinstance(raw, dict):
-            raise _wrong("Expected map or null")
-        return {_text(key): self.value(shape["value"]["shape"], item) for key, item in raw.items() if item is not None}
+def _member(convert: Converter, shapes: Mapping[str, Shape], member: Member, raw: Any) -> Any:
+    kind = shapes[member.shape]["type"]
+    if member.location == "querystring" and kind != "list":
+        raw = raw[-1]
+    if member.location != "body":
+        raw = _from_text(kind, raw)
+    return convert.value(member.shape, raw)
 
 
 def _from_text(kind: str, raw: Any) -> Any:
@@ -124,77 +71,3 @@ def _from_text(kind: str, raw: Any) -> Any:
     if kind == "boolean":
         return {"true": True, "false": False}.get(str(raw).lower(), raw)
     return raw
-
-
-def _text(raw: Any) -> str:
-    if not isinstance(raw, str):
-        raise _mismatch(raw, "string")
-    try:
-        raw.encode()
-    except UnicodeEncodeError as error:
-        raise _wrong("A text value holds half of a surrogate pair") from error
-    return raw
-
-
-def _boolean(raw: Any) -> bool:
-    if isinstance(raw, bool):
-        return raw
-    raise _mismatch(raw, "boolean")
-
-
-def _integer(raw: Any) -> int:
-    return _whole(raw, "integer")
-
-
-def _long(raw: Any) -> int:
-    return _whole(raw, "long")
-
-
-def _whole(raw: Any, kind: str) -> int:
-    if isinstance(raw, float) and raw.is_integer():
-        return int(raw)
-    if isinstance(raw, int) and not isinstance(raw, bool):
-        return raw
-    raise _mismatch(raw, kind)
-
-
-def _double(raw: Any) -> float:
-    if isinstance(raw, (int, float)) and not isinstance(raw, bool):
-        return float(raw)
-    raise _mismatch(raw, "double")
-
-
-def _blob(raw: Any) -> bytes:
-    try:
-        return base64.b64decode(_text(raw), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise _wrong("Invalid base64 in a blob value") from error
-
-
-def _timestamp(raw: Any) -> float:
-    if isinstance(raw, str):
-        try:
-            return datetime.fromisoformat(raw).timestamp()
-        except ValueError as error:
-            raise _wrong(f"Unable to parse date as ISO 8601: {raw}") from error
-    return _double(raw)
-
-
-def _mismatch(raw: Any, wanted: str) -> ApiFailure:
-    if isinstance(raw, dict):
-        return _wrong("Start of structure or map found where not expected.")
-    if isinstance(raw, list):
-        return _wrong("Start of list found where not expected.")
-    return _wrong(f"{_kind(raw)} can not be converted to {_NAMES[wanted]}")
-
-
-def _kind(raw: Any) -> str:
-    if isinstance(raw, bool):
-        return "TRUE_VALUE" if raw else "FALSE_VALUE"
-    if isinstance(raw, (int, float)):
-        return "NUMBER_VALUE"
-    return "STRING_VALUE" if isinstance(raw, str) else "LIST_VALUE"
-
-
-def _wrong(message: str) -> ApiFailure:
-    return ApiFailure("SerializationException", message)

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
+from torpor.contracts.arns import partition_of
 from torpor.contracts.lambda_ import capacity, limits, snap_start, tenancy
-from torpor.contracts.lambda_.names import partition_of
 from torpor.model.function import FunctionRecord, FunctionVersion, VersionRecord
 
 _IN_PROGRESS = "The function is being created."

@@ -8,9 +8,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from torpor.contracts.arns import partition_of
 from torpor.contracts.lambda_ import limits
 from torpor.contracts.lambda_.failures_api import ApiFailure, invalid_parameter
-from torpor.contracts.lambda_.names import Place, partition_of
+from torpor.contracts.lambda_.names import Place
 
 INVOKE_URL = "lambda:InvokeFunctionUrl"
 AUTH_TYPE = "lambda:FunctionUrlAuthType"

@@ -9,9 +9,9 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from torpor.contracts.arns import partition_of
 from torpor.contracts.forwarding import HOP_BY_HOP, listed
 from torpor.contracts.http import RequestHeaders
-from torpor.contracts.lambda_.names import partition_of
 from torpor.contracts.lambda_.url_source import TOLD, Source
 
 ANONYMOUS = "anonymous"

@@ -1,163 +1,27 @@
-"""Checks of a request against the API's model, in the service's own words (9.1)."""
+"""Checks of a request against this API's model (9.1)."""
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+from torpor.contracts import api_checks
+from torpor.contracts.api_checks import compiled
 from torpor.contracts.lambda_ import limits
-from torpor.contracts.lambda_.failures_api import ApiFailure
-from torpor.contracts.lambda_.operations import Shape
+from torpor.contracts.lambda_.operations import Shape, api_model
 
-NOT_NULL = "Member must not be null"
-_UNICODE_CLASSES = {
-    r"\p{L}": r"\w",
-    r"\p{N}": r"\w",
-    r"\p{Z}": " \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000",
-}
-_SERVICE_MAXIMUM = {"EphemeralStorageSize": limits.TMP_MAX_MB}
-"""Shapes whose bound in the model belongs to another serving mode."""
-_SERVICE_RULE = frozenset({"Runtime"})
-"""Enumerations the service itself checks, with a code and a text of its own."""
+__all__ = ["check", "compiled"]
 
 
 def check(shape_name: str, value: Mapping[str, Any], shapes: Mapping[str, Shape]) -> None:
     """Check an operation's whole input. Raises ApiFailure (ValidationException) that names every violation."""
-    found = list(_Checker(shapes).structure(shape_name, value, ""))
-    if found:
-        noun = "error" if len(found) == 1 else "errors"
-        raise ApiFailure("ValidationException", f"{len(found)} validation {noun} detected: {'; '.join(found)}")
-
-
-class _Checker:
-    def __init__(self, shapes: Mapping[str, Shape]) -> None:
-        self._shapes = shapes
-
-    def structure(self, shape_name: str, value: Mapping[str, Any], path: str) -> Iterator[str]:
-        shape = self._shapes[shape_name]
-        for name in shape.get("required", ()):
-            if value.get(name) is None:
-                yield f"Value null at '{_joined(path, name)}' failed to satisfy constraint: {NOT_NULL}"
-        for name, spec in shape["members"].items():
-            if value.get(name) is not None:
-                yield from self._value(spec["shape"], value[name], _joined(path, name))
-
-    def _value(self, shape_name: str, value: Any, path: str) -> Iterator[str]:
-        shape = self._shapes[shape_name]
-        for constraint in _broken(shape_name, shape, value):
-            yield self._violation(shape, value, path, constraint)
-        match shape["type"]:
-            case "structure":
-                yield from self.structure(shape_name, value, path)
-            case "list":
-                yield from self._list(shape, value, path)
-            case "map":
-                yield from self._map(shape, value, path)
-
-    def _list(self, shape: Shape, value: list[Any], path: str) -> Iterator[str]:
-        member = shape["member"]["shape"]
-        if self._shapes[member]["type"] in ("structure", "list", "map"):
-            for index, item in enumerate(value, start=1):
-                place = f"{path}.{index}.member"
-                if item is None:
-                    yield f"Value null at '{place}' failed to satisfy constraint: {NOT_NULL}"
-                else:
-                    yield from self._value(member, item, place)
-        elif self._any_broken(member, value):
-            yield self._violation(shape, value, path, f"Member must satisfy constraint: [{self._all(member)}]")
-
-    def _map(self, shape: Shape, value: Mapping[str, Any], path: str) -> Iterator[str]:
-        for part, what, items in (("key", "keys", value.keys()), ("value", "value", value.values())):
-            member = shape[part]["shape"]
-            if self._shapes[member]["type"] == "structure":
-                continue
-            if self._any_broken(member, list(items)):
-                constraints = ", ".join(_constraints(member, self._shapes[member]))
-                yield self._violation(shape, value, path, f"Map {what} must satisfy constraint: [{constraints}]")
-
-    def _any_broken(self, member: str, items: list[Any]) -> bool:
-        return any(item is None or any(_broken(member, self._shapes[member], item)) for item in items)
-
-    def _all(self, member: str) -> str:
-        return ", ".join([*_constraints(member, self._shapes[member]), NOT_NULL])
-
-    def _violation(self, shape: Shape, value: Any, path: str, constraint: str) -> str:
-        shown = "Value" if shape.get("sensitive") else f"Value '{_shown(value)}'"
-        return f"{shown} at '{path}' failed to satisfy constraint: {constraint}"
-
-
-def _broken(shape_name: str, shape: Shape, value: Any) -> Iterator[str]:
-    kind = shape["type"]
-    if kind == "string":
-        yield from _broken_text(shape_name, shape, value)
-    elif kind in ("integer", "long", "double"):
-        yield from _out_of_range(value, shape.get("min"), _maximum(shape_name, shape), "value")
-    elif kind in ("list", "map", "blob"):
-        yield from _out_of_range(len(value), shape.get("min"), shape.get("max"), "length")
-
-
-def _broken_text(shape_name: str, shape: Shape, value: str) -> Iterator[str]:
-    if "enum" in shape and shape_name not in _SERVICE_RULE and value not in shape["enum"]:
-        yield _enum_text(shape)
-    longest = shape.get("max")
-    # A text over its maximum is refused for that alone, so no pattern ever runs over a text of any length.
-    fits = longest is None or len(value) <= longest
-    if fits and "pattern" in shape and compiled(shape["pattern"]).fullmatch(value) is None:
-        yield _pattern_text(shape)
-    yield from _out_of_range(len(value), shape.get("min"), longest, "length")
-
-
-def _out_of_range(number: float, low: float | None, high: float | None, what: str) -> Iterator[str]:
-    if high is not None and number > high:
-        yield f"Member must have {what} less than or equal to {high}"
-    if low is not None and number < low:
-        yield f"Member must have {what} greater than or equal to {low}"
-
-
-def _constraints(shape_name: str, shape: Shape) -> Iterator[str]:
-    what = "length" if shape["type"] == "string" else "value"
-    maximum = _maximum(shape_name, shape)
-    if maximum is not None:
-        yield f"Member must have {what} less than or equal to {maximum}"
-    if "min" in shape:
-        yield f"Member must have {what} greater than or equal to {shape['min']}"
-    if "pattern" in shape:
-        yield _pattern_text(shape)
-    if "enum" in shape:
-        yield _enum_text(shape)
-
-
-def _maximum(shape_name: str, shape: Shape) -> Any:
-    return _SERVICE_MAXIMUM.get(shape_name, shape.get("max"))
-
-
-def _pattern_text(shape: Shape) -> str:
-    return f"Member must satisfy regular expression pattern: {shape['pattern']}"
-
-
-def _enum_text(shape: Shape) -> str:
-    return f"Member must satisfy enum value set: [{', '.join(shape['enum'])}]"
+    api_checks.check(shape_name, value, {**shapes, **_served()}, "ValidationException")
 
 
 @cache
-def compiled(pattern: str) -> re.Pattern[str]:
-    """A pattern of the model as Python understands it."""
-    flags = re.NOFLAG if r"\p{" in pattern else re.ASCII
-    for java, python in _UNICODE_CLASSES.items():
-        pattern = pattern.replace(java, python)
-    return re.compile(pattern, flags)
-
-
-def _joined(path: str, name: str) -> str:
-    camel = name[:1].lower() + name[1:]
-    return f"{path}.{camel}" if path else camel
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return f"[{', '.join(_shown(item) for item in value)}]"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}={_shown(item)}" for key, item in value.items()) + "}"
-    return str(value)
+def _served() -> dict[str, Shape]:
+    """Shapes in which the service differs from its model."""
+    shapes = api_model().shapes
+    storage = {**shapes["EphemeralStorageSize"], "max": limits.TMP_MAX_MB}  # the model's is that of another mode
+    runtime = {key: value for key, value in shapes["Runtime"].items() if key != "enum"}
+    # An unknown runtime is told with a code and a text of its own.
+    return {"EphemeralStorageSize": storage, "Runtime": runtime}
