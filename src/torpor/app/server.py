@@ -108,23 +108,7 @@ class Server:
             limits_cpu=settings.cpu_limit,
             attention=Attention(settings.busy_poll),
         )
-        self.functions = Functions(
-            self._stores.metadata,
-            self._stores.code,
-            clock=self._clock,
-            packages=PackageLimits(zipped=settings.max_unpacked, unpacked=settings.max_unpacked),
-            reservations=ReservationLimits(
-                account=settings.account_concurrency, unreserved_minimum=settings.unreserved_minimum
-            ),
-            other_packages={
-                web_settings.CONTRACT: PackageLimits(zipped=web_limits.PACKAGE_MAX, unpacked=web_limits.BUILT_MAX)
-            },
-            code_in_use=lambda: self.pool.code_in_use(),
-            on_change=self._changed,
-            on_scale=self._keep_up,
-            require_runtime=self._require,
-            require_snapshots=partial(require_snapshots, self.provider),
-        )
+        self.functions = self._make_functions()
         self.resources = Resources(self._stores.metadata)
         self.layers = Layers(self._stores.metadata, self.functions.packages, self._clock)
         self._contracts = contracts(settings, self.provider.isolation, self._stores.key)
@@ -154,17 +138,42 @@ class Server:
         self._opened.callback(self._http.close)
         self._opened.push_async_callback(self.pool.drain, 0.0)
         self._opened.push_async_callback(self._end_tasks)
-        for version in self._versions():
-            self._keep_up(version)
-        restored = [version for version in self._versions() if version.is_restored]
-        self.snapshots.keep_only(restored)
-        for version in restored:
-            self.snapshots.prepare(version)
+        self._take_up_versions()
         self._spawn(self._housekeeping())
         self._spawn(self.timers.run())
         latest = [self.functions.get(name).latest.version for name in self.functions.names(None)]
         for image in {self._contracts[version.contract].image(version.runtime) for version in latest}:
             self._spawn(self._warm(image))
+
+    def _make_functions(self) -> Functions:
+        return Functions(
+            self._stores.metadata,
+            self._stores.code,
+            clock=self._clock,
+            packages=PackageLimits(zipped=self.settings.max_unpacked, unpacked=self.settings.max_unpacked),
+            reservations=ReservationLimits(
+                account=self.settings.account_concurrency, unreserved_minimum=self.settings.unreserved_minimum
+            ),
+            other_packages={
+                web_settings.CONTRACT: PackageLimits(zipped=web_limits.PACKAGE_MAX, unpacked=web_limits.BUILT_MAX)
+            },
+            code_in_use=lambda: self.pool.code_in_use(),
+            on_change=self._changed,
+            on_scale=self._keep_up,
+            require_runtime=self._require,
+            require_snapshots=partial(require_snapshots, self.provider),
+        )
+
+    def _take_up_versions(self) -> None:
+        """What an earlier life kept is kept up again."""
+        restored = []
+        for version in self._versions():
+            self._keep_up(version)
+            if version.is_restored:
+                restored.append(version)
+        self.snapshots.keep_only(restored)
+        for version in restored:
+            self.snapshots.prepare(version)
 
     def _versions(self) -> Iterator[FunctionVersion]:
         """All there are, of whatever function."""
