@@ -80,6 +80,19 @@ class ExtensionsEndpoint:
         else:
             self._identified(exchange, call)
 
+    def caller(self, exchange: Exchange) -> str:
+        """The agent that makes a call of another API; empty, and the call answered, if it is none or has failed."""
+        identifier = exchange.headers.get(self._wire.IDENTIFIER_HEADER)
+        extension = self._by_identifier.get(identifier.lower())
+        if extension is None:
+            _reply(exchange, 403, self._unidentified(identifier, ExtensionCall.UNKNOWN))
+            return ""
+        if extension.failed:
+            refused = TransitionRefused(extension.agent, AgentState.FAILED, AgentCall.NEXT)
+            _reply(exchange, 403, self._wire.refusal(refused, identifier))
+            return ""
+        return extension.agent
+
     def notify_invoke(self, agent: str, invocation: Invocation, deadline: float) -> None:
         """Tell an extension of an invocation; `deadline` is a monotonic time."""
         message = self._wire.invoke_event(invocation, self._deadline_ms(deadline), str(uuid.uuid4()))

@@ -8,9 +8,7 @@ from torpor.lifecycle.ground import IllegalEvent
 from torpor.lifecycle.phases import Frozen, Idle, PhaseName, Quiescing, Serving
 from torpor.lifecycle.slots import Slot, SlotCall, SlotState
 from torpor.model.failure import Answer, Failure, FailureKind
-from torpor.model.invocation import OutcomeStatus
 from torpor.model.policy import FailureScope, Freezing, RuntimeKind
-from torpor.model.records import RuntimeDone
 from torpor.model.server import PRE_FREEZE
 
 _IDLE, _SERVING, _FROZEN, _QUIESCING = Idle(), Serving(), Frozen(), Quiescing()
@@ -82,6 +80,7 @@ class InvokeRules(EndRules):
             return
         slot.move(SlotCall.ANSWER)
         slot.result = result
+        slot.answered = now
         self._runtime_answered(slot, now)
 
     def _runtime_answered(self, slot: Slot, now: float) -> None:
@@ -98,8 +97,7 @@ class InvokeRules(EndRules):
             return
         slot = next(iter(self.slots.values()))
         if agent is self.runtime:
-            duration = now - slot.started
-            self._emit(RuntimeDone(at=now, id=slot.invocation.id, status=OutcomeStatus.SUCCESS, duration=duration))
+            self._runtime_through(slot, slot.result if isinstance(slot.result, Failure) else None, now)
         if slot.state is SlotState.ANSWERED and self._all_ready():
             self._finish(slot, now)
 

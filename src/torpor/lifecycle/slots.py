@@ -48,7 +48,7 @@ INVOCATION: Mapping[SlotState, Mapping[SlotCall, SlotState]] = {
 class Slot:
     """One invocation in an environment. `started` and `deadline` are monotonic times, 0 while it waits."""
 
-    __slots__ = ("deadline", "invocation", "result", "started", "state", "timeout", "told")
+    __slots__ = ("answered", "deadline", "invocation", "result", "runtime_done", "started", "state", "timeout", "told")
 
     def __init__(self, invocation: Invocation, timeout: float) -> None:
         self.invocation = invocation
@@ -56,6 +56,10 @@ class Slot:
         self.state = SlotState.WAITING
         self.started = 0.0
         self.deadline = 0.0
+        self.answered = 0.0
+        """When its result came; a monotonic time, 0 before."""
+        self.runtime_done = 0.0
+        """When its runtime was through with it, as `answered`."""
         self.result: Answer | Failure | None = None
         self.told = False
         """The caller has its result already."""

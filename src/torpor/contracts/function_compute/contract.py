@@ -96,7 +96,15 @@ class FunctionComputeContract(ServersOnly):
         return names.instance_id(environment_id, classic=names.is_classic(version))
 
     def log_lines(
-        self, version: FunctionVersion, image: Image, record: Record, *, wall: float, memory_mb: int, trace: str = ""
+        self,
+        version: FunctionVersion,
+        image: Image,
+        record: Record,
+        *,
+        wall: float,
+        memory_mb: int,
+        trace: str = "",
+        stream: str = "",
     ) -> list[str]:
         """Runtimes print their own marks; the platform adds only what no runtime could (1.6)."""
         failure = record.failure if isinstance(record, InvocationEnded | InitEnded) else None

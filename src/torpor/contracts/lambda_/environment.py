@@ -49,6 +49,7 @@ _NOT_FOR_EXTENSIONS = frozenset(
         "AWS_EXECUTION_ENV",
         "AWS_LAMBDA_LOG_FORMAT",
         "AWS_LAMBDA_LOG_GROUP_NAME",
+        "AWS_LAMBDA_LOG_LEVEL",
         "AWS_LAMBDA_LOG_STREAM_NAME",
         "AWS_XRAY_CONTEXT_MISSING",
         "AWS_XRAY_DAEMON_ADDRESS",
@@ -70,6 +71,7 @@ MANAGED = "lambda-managed-instances"
 
 _INITIALIZATION_TYPE = "AWS_LAMBDA_INITIALIZATION_TYPE"
 _LOG_FORMAT = "AWS_LAMBDA_LOG_FORMAT"
+_LOG_LEVEL = "AWS_LAMBDA_LOG_LEVEL"
 _MAX_CONCURRENCY = "AWS_LAMBDA_MAX_CONCURRENCY"
 
 
@@ -120,6 +122,8 @@ def runtime_variables(
         variables["AWS_EXECUTION_ENV"] = f"AWS_Lambda_{version.runtime}"
     if version.log_format == "JSON":
         variables[_LOG_FORMAT] = "JSON"
+        if version.application_log_level:
+            variables[_LOG_LEVEL] = version.application_log_level
     if endpoint_url:
         variables.setdefault("AWS_ENDPOINT_URL", endpoint_url)
     return variables
@@ -150,7 +154,7 @@ def managed_extension_variables(version: FunctionVersion, runtime: Mapping[str, 
     """An external extension's variables in a managed instance: it knows the log format, but is no worker."""
     own = extension_variables(version, runtime)
     own.pop(_MAX_CONCURRENCY, None)
-    return own | {_LOG_FORMAT: runtime[_LOG_FORMAT]}
+    return own | {name: runtime[name] for name in (_LOG_FORMAT, _LOG_LEVEL) if name in runtime}
 
 
 def log_stream(version: FunctionVersion, environment_id: str, wall: float) -> str:

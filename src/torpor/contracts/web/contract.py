@@ -78,7 +78,15 @@ class WebContract(ServersOnly):
         return environment.log_stream(environment_id, wall)
 
     def log_lines(
-        self, version: FunctionVersion, image: Image, record: Record, *, wall: float, memory_mb: int, trace: str = ""
+        self,
+        version: FunctionVersion,
+        image: Image,
+        record: Record,
+        *,
+        wall: float,
+        memory_mb: int,
+        trace: str = "",
+        stream: str = "",
     ) -> list[str]:
         return platform_log.lines(version, record)
 
