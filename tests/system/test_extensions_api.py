@@ -141,7 +141,8 @@ async def _stage(folder: Path, *extensions: str) -> AsyncIterator[Stage]:
     environment = Environment(uuid.uuid4().hex, version, contract, image, around, NoPool())
     await environment.provision()
     yield Stage(environment, provider, journal)
-    provider.sandboxes[environment.id].kill_all()
+    if environment.id in provider.sandboxes:
+        provider.sandboxes[environment.id].kill_all()
     environment.stop("spindown")
     await asyncio.wait_for(environment.ended(), 5)
     await provider.close()
