@@ -65,6 +65,8 @@ class HttpChannel:
         if connection is None or not connection.idle:
             sock = await self._sandbox.open_socket()
             connection = await connect(sock, (LOOPBACK, self._subscription.port), ClientLimits())
+            if not connection.idle:
+                raise ConnectionError("the listener closed the connection at once, or spoke first")
         status = await self._asked(connection, body)
         return status in _SUCCESS
 
@@ -166,6 +168,21 @@ class Subscriber:
         self._closed = False
         self._on_empty: Callable[[], None] | None = None
 
+    def redirect(self, subscription: Subscription, channel: Channel, dropped: Callable[[int, int], bytes]) -> None:
+        """It has another subscription now: what waits goes there, what is on its way arrives where it was sent to."""
+        self.subscription = subscription
+        self.batches.limit(subscription.buffering)
+        self._dropped = dropped
+        earlier, self._channel = self._channel, channel
+        if self._attempt is None:
+            earlier.close()
+        else:
+            self._attempt.add_done_callback(lambda attempt: earlier.close())
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._schedule()
+
     def add(self, event: bytes) -> None:
         """Deliver an event, with others."""
         self.batches.add(event, self._loop.time())
@@ -209,7 +226,8 @@ class Subscriber:
         if self._attempt is None:
             self._channel.close()
         else:  # what it holds open is its own until it has noticed
-            self._attempt.add_done_callback(lambda attempt: self._channel.close())
+            channel = self._channel
+            self._attempt.add_done_callback(lambda attempt: channel.close())
             self._attempt.cancel()
         then, self._on_empty = self._on_empty, None
         if then is not None:

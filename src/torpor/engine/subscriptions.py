@@ -194,15 +194,13 @@ class Subscriptions:
 
     def _accept(self, exchange: Exchange, agent: str, wanted: Subscription, channel: Channel) -> None:
         name = agent.removeprefix(EXTENSIONS)
-        earlier = self.subscribers.pop(agent, None)
-        batches = Batches(wanted.buffering) if earlier is None else earlier.batches.handed_on(wanted.buffering)
         dropped = partial(self._dropped, name, wanted.schema)
-        subscriber = Subscriber(wanted, channel, batches, dropped)
-        self.subscribers[agent] = subscriber
-        if earlier is None:
-            self._catch_up(subscriber)
+        earlier = self.subscribers.get(agent)
+        if earlier is not None:
+            earlier.redirect(wanted, channel, dropped)
         else:
-            earlier.close()
+            self.subscribers[agent] = Subscriber(wanted, channel, Batches(wanted.buffering), dropped)
+            self._catch_up(self.subscribers[agent])
         _reply(exchange, 200, self._wire.OK)
         sources = tuple(str(source) for source in wanted.sources)
         self._note(Subscribed(at=self._clock.monotonic(), name=name, api=wanted.api, sources=sources))

@@ -94,7 +94,7 @@ class InitRules(InvokeRules):
             self._agents_ready(now)
 
     def _runtime_initialised(self, failure: Failure | None, now: float) -> None:
-        """The runtime is through with its part of Init, or never will be. Told once; a server has no part of its own."""
+        """The runtime is through with its part of Init, or never will be. Told once; a server has none."""
         if self._runtime_up or self.policy.runtime_kind is RuntimeKind.SERVER:
             return
         self._runtime_up = True

@@ -93,15 +93,10 @@ class Batches:
             self._drop(self._current)
             self._current = None
 
-    def handed_on(self, limits: BufferLimits) -> "Batches":
-        """What waits here, or is on its way, with other limits: for a subscription that replaces this one."""
-        heir = Batches(limits, self._waiting_max)
-        for batch in (self._current, *self._waiting, self._filling):
-            if batch is not None:
-                heir._waiting.append(batch)
-                heir._cost += batch.cost
-        heir._dropped_count, heir._dropped_size = self.take_dropped()
-        return heir
+    def limit(self, limits: BufferLimits) -> None:
+        """From now on gather by these."""
+        self._limits = limits
+        self._seconds = limits.seconds
 
     def take_dropped(self) -> tuple[int, int]:
         """How many events, of how many bytes, were dropped since this was last asked."""
