@@ -207,10 +207,19 @@ TAKES_NOTHING = SUBSCRIBES + dedent("""
         "peer.close()",
         'peer.recv(100); peer.sendall(b"garbage " * 10000); peer.close()',
         'peer.recv(100); peer.sendall(b"HTTP/1.1 200 OK\\r\\n\\r\\n" + b"z" * 1000); time.sleep(60)',
+        'peer.recv(100); peer.sendall(b"HTTP/1.1 200 OK\\r\\n\\r\\n")\n    while True: peer.sendall(b"z" * 60000)',
         'peer.recv(100); peer.sendall(b"HTTP/1.1 302 X\\r\\nLocation: http://1.2.3.4/\\r\\nContent-Length: 0" + END)',
         'peer.recv(100); peer.sendall(b"HTTP/1.1 100 X\\r\\n\\r\\n" * 10000); peer.close()',
     ],
-    ids=["never answers", "hangs up", "talks garbage", "answers without end", "redirects", "only interim answers"],
+    ids=[
+        "never answers",
+        "hangs up",
+        "talks garbage",
+        "answers for ever",
+        "answers without end",
+        "redirects",
+        "only interim answers",
+    ],
 )
 def test_listener_that_takes_nothing_harms_neither_function_nor_other_subscribers(
     server: TorporServer, behaves: str

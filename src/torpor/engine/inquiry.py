@@ -11,7 +11,10 @@ _ANSWER_MAX = 64 * 1024
 class Inquiry:
     """The sink of such a request; `answer` is status, fields and body, or a ConnectionError."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, read_max: int | None = None) -> None:
+        """A body is kept up to a bound, and read up to `read_max` bytes if there is such a limit."""
+        self._read_max = read_max
+        self._read = 0
         self.answer: asyncio.Future[tuple[int, RawFields, bytes]] = loop.create_future()
         self.reusable = False
         self._head: tuple[int, RawFields] = (0, ())
@@ -25,6 +28,9 @@ class Inquiry:
 
     def data(self, chunk: bytes) -> None:
         self._body += chunk[: _ANSWER_MAX - len(self._body)]
+        self._read += len(chunk)
+        if self._read_max is not None and self._read > self._read_max and not self.answer.done():
+            self.answer.set_exception(ConnectionError("the answer has no end"))
 
     def end(self, reusable: bool) -> None:
         self.reusable = reusable

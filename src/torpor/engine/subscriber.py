@@ -29,6 +29,8 @@ _ANSWER_WITHIN = 10.0
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
 _DISCARDED = 64 * 1024
+_READ_MAX = 1024 * 1024
+"""Bytes of a listener's answer, which mean nothing, after which it counts as none."""
 _SUCCESS = range(200, 300)
 
 
@@ -71,7 +73,7 @@ class HttpChannel:
         return status in _SUCCESS
 
     async def _asked(self, connection: ClientConnection, body: bytes) -> int:
-        inquiry = Inquiry(self._loop)
+        inquiry = Inquiry(self._loop, read_max=_READ_MAX)
         try:
             connection.send(self._head(body), body, inquiry)
             status, _, _ = await inquiry.answer

@@ -5,6 +5,7 @@ whoever subscribes then has missed nothing. An environment without subscribers i
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -28,6 +29,7 @@ from torpor.sandbox.port import Sandbox
 from torpor.telemetry import Batches
 from torpor.transport import Exchange, within
 
+log = logging.getLogger(__name__)
 FAREWELL = 1.0
 """Seconds in which a process that is to be killed may still take what was on its way to it."""
 _KEPT_EVENTS = 10_000
@@ -104,9 +106,12 @@ class Subscriptions:
         """Something happened at wall-clock time `wall`."""
         if type(record) is TelemetryDropped:
             return  # whoever it is about is told in its place
-        events = self._render(record, wall, memory_mb, trace)
-        if events:
-            self._tell(_Events(events, wall))
+        try:
+            events = self._render(record, wall, memory_mb, trace)
+            if events:
+                self._tell(_Events(events, wall))
+        except Exception:  # the function and its log have no part in it
+            log.exception("telemetry of a record is lost")
         if type(record) is InitEnded:
             self._forget_init()
         if _ends_processes(record):
@@ -115,7 +120,10 @@ class Subscriptions:
 
     def line(self, source: Source, wall: float, text: str) -> None:
         """A process of the function or of an extension wrote a line."""
-        self._tell(_Line(source, wall, text))
+        try:
+            self._tell(_Line(source, wall, text))
+        except Exception:
+            log.exception("telemetry of a line is lost")
 
     def _tell(self, news: _Line | _Events) -> None:
         if self._open:
