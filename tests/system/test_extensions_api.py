@@ -378,6 +378,11 @@ async def test_init_error_of_a_ready_extension_is_refused_but_it_may_give_up(tmp
             assert early.status == 403 and text in _refusal(early)[2]
             late = await stage.call("POST", "/2020-01-01/extension/exit/error", b"{}", **headers)
             assert late.status == 202
+            again = await stage.call("GET", "/2020-01-01/extension/event/next", **headers)
+            assert (
+                again.status == 403
+                and f"from ExitError to Ready failed for extension {identifier}." in _refusal(again)[2]
+            )
         assert stage.outcomes[0].error_type == "Extension.ExitError"
 
 

@@ -44,8 +44,8 @@ class _Extension:
     """Its open request for an event."""
     untold: _Message | None = None
     """The event that it has not been told because no request of it was open."""
-    failed: bool = False
-    """It has reported an error: nothing more is taken from it."""
+    failed: AgentState | None = None
+    """Set once it has reported an error: nothing more is taken from it."""
 
 
 class ExtensionsEndpoint:
@@ -87,8 +87,8 @@ class ExtensionsEndpoint:
         if extension is None:
             _reply(exchange, 403, self._unidentified(identifier, ExtensionCall.UNKNOWN))
             return ""
-        if extension.failed:
-            refused = TransitionRefused(extension.agent, AgentState.FAILED, AgentCall.NEXT)
+        if extension.failed is not None:
+            refused = TransitionRefused(extension.agent, extension.failed, AgentCall.NEXT)
             _reply(exchange, 403, self._wire.refusal(refused, identifier))
             return ""
         return extension.agent
@@ -189,7 +189,7 @@ class ExtensionsEndpoint:
             return
         kind = self._wire.INIT_ERROR if starting else self._wire.EXIT_ERROR
         self._host.feed(AgentFailed(extension.agent, kind, exchange.body, starting))
-        extension.failed = True
+        extension.failed = AgentState.FAILED if starting else AgentState.GAVE_UP
         _reply(exchange, 202, self._wire.ACCEPTED)
 
     def _tell(self, extension: _Extension, message: _Message) -> None:
@@ -212,8 +212,8 @@ def external_extensions(layers: Iterable[str], folder: str) -> tuple[str, ...]:
 
 
 def _check_alive(extension: _Extension, call: AgentCall) -> None:
-    if extension.failed:
-        raise TransitionRefused(extension.agent, AgentState.FAILED, call)
+    if extension.failed is not None:
+        raise TransitionRefused(extension.agent, extension.failed, call)
 
 
 def _reply(exchange: Exchange, status: int, body: bytes) -> None:
