@@ -20,7 +20,7 @@ def test_standard_cold_invocation_then_freeze_and_thaw() -> None:
     story = Story()
     assert story.assign() == []
     assert story.then(ev.SandboxReady()) == ["Emit", "ArmTimer", "StartAgents"]
-    assert story.ready() == ["Emit", "LimitCpu", "CancelTimer", "Deliver"]
+    assert story.ready() == ["Emit", "Emit", "LimitCpu", "CancelTimer", "Deliver"]
     assert story.phase is PhaseName.SERVING
     assert story.answer() == ["Complete"]
     assert story.ready() == ["Emit", "Conclude"]
@@ -40,7 +40,8 @@ def test_standard_init_timeout_is_made_again_inside_the_invocation_under_its_own
     story = Story()
     story.assign(timeout=30.0)
     story.then(ev.SandboxReady())
-    assert story.then(ev.DeadlineReached("init"), after=10.0) == ["Emit", "CancelTimer", "KillAgents", "ArmTimer"]
+    effects = story.then(ev.DeadlineReached("init"), after=10.0)
+    assert effects == ["Emit", "Emit", "CancelTimer", "KillAgents", "ArmTimer"]
     assert story.phase is PhaseName.RESETTING
     effects = story.then(ev.AgentExited(RUNTIME, signal=9))
     assert effects[-4:] == ["ArmTimer", "Emit", "LimitCpu", "StartAgents"]
@@ -61,7 +62,7 @@ def test_standard_reinit_that_outlasts_the_timeout_fails_the_invocation() -> Non
     story.then(ev.AgentExited(RUNTIME, signal=9))
     story.then(ev.DeadlineReached("i1"), after=5.0)
     assert _kind(story) is FailureKind.TIMEOUT
-    assert story.records()[-2:] == ["InvocationStarted", "InvocationEnded"]
+    assert story.records()[-3:] == ["InvocationStarted", "RuntimeDone", "InvocationEnded"]
 
 
 def test_standard_init_error_is_reported_once_it_fails_inside_the_invocation_too() -> None:
@@ -82,7 +83,7 @@ def test_standard_timeout_and_crash_reset_the_environment() -> None:
     story = Story().frozen()
     story.assign(timeout=3.0)
     effects = story.then(ev.DeadlineReached("i1"), after=3.0)
-    assert effects == ["Conclude", "Complete", "KillAgents", "ArmTimer"]
+    assert effects == ["Emit", "Conclude", "Complete", "KillAgents", "ArmTimer"]
     assert story.phase is PhaseName.RESETTING
     story.then(ev.AgentExited(RUNTIME, signal=9))
     assert story.phase is PhaseName.UNINITIALIZED and _kind(story) is FailureKind.TIMEOUT

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import signal as signals
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 from torpor.engine.contract import Contract
@@ -19,14 +20,14 @@ from torpor.engine.reports import Reports
 from torpor.engine.serving import ServingInside
 from torpor.engine.specs import Specifications, fetched_specifications
 from torpor.engine.surroundings import Surroundings
-from torpor.lifecycle import EnvironmentMachine, PhaseName, TransitionRefused
+from torpor.lifecycle import RUNTIME, EnvironmentMachine, PhaseName, TransitionRefused
 from torpor.lifecycle import effects as fx
 from torpor.lifecycle import events as ev
 from torpor.model.errors import TorporError
 from torpor.model.function import FunctionVersion
 from torpor.model.invocation import AnswerSink, Invocation, Outcome, OutcomeStatus
 from torpor.model.policy import RuntimeKind
-from torpor.model.records import CodeFetched, InitEnded, InvocationStarted, SandboxMade
+from torpor.model.records import CodeFetched, InitEnded, InvocationStarted, RuntimeDone, SandboxMade
 from torpor.model.start import Start
 from torpor.sandbox.images import RuntimeImage
 from torpor.sandbox.port import ProcessExit, Sandbox, SandboxStatistics, Stream
@@ -98,11 +99,11 @@ class Environment:
         self.settles = self.machine.policy.runtime_kind is not RuntimeKind.SERVER
         """Whether it may have answered without being free yet."""
         self.has_workers = self.machine.policy.runtime_kind is RuntimeKind.PARALLEL_POLLER
-        self._inside = self._make_inside(around)
         self._done: dict[str, Done] = {}
         self._deadlines = Deadlines(around.loop, around.clock, lambda timer: self.feed(ev.DeadlineReached(timer)))
         self._sandbox: Sandbox | None = None
         self._reports = Reports(identity, version, contract, image, around, start, has_workers=self.has_workers)
+        self._inside = self._make_inside(around)
         self.log_stream = self._reports.log_stream
         self._transcript = self._reports.transcript
         self._tracer = self._reports.tracer
@@ -141,6 +142,8 @@ class Environment:
             self._epoch_ms,
             around.attention,
             connection_is_worker=contract.is_connection_per_worker(version),
+            telemetry_wire=contract.telemetry_wire,
+            telemetry=self._reports.telemetry,
         )
 
     # -- what the pool asks ------------------------------------------------------------------------------------------
@@ -315,12 +318,15 @@ class Environment:
     # -- what the sandbox tells --------------------------------------------------------------------------------------
 
     def process_exited(self, exit: ProcessExit) -> None:
-        self._transcript.process_ended()
+        self._transcript.process_ended(exit.name)
         self._inside.exited(exit.name)
         self.feed(ev.AgentExited(exit.name, exit.code, exit.signal, exit.out_of_memory, exit.start_error))
 
     def output(self, stream: Stream, data: bytes) -> None:
         self._transcript.output(stream, data, self._clock.wall())
+
+    def process_output(self, name: str, data: bytes) -> None:
+        self._transcript.process_output(name, data, self._clock.wall())
 
     def worker_output(self, connection: int, data: bytes) -> None:
         self._inside.worker_log_opened()
@@ -361,11 +367,13 @@ class Environment:
 
     def _emit(self, effect: fx.Emit) -> None:
         record = effect.record
-        if type(record) is not InitEnded:
-            self._reports.note(record)
-            return
-        self.was_ready = self.was_ready or record.failure is None
-        self.failure = self._reports.init_ended(record) or self.failure
+        if type(record) is RuntimeDone:
+            self._reports.runtime_done(record)
+        elif type(record) is InitEnded:
+            self.was_ready = self.was_ready or record.failure is None
+            self.failure = self._reports.init_ended(record) or self.failure
+        else:
+            self._reports.happened(record)
 
     def _conclude(self, effect: fx.Conclude) -> None:
         record = effect.record
@@ -406,8 +414,13 @@ class Environment:
             self._inside.started(agent)
 
     def _signal_agent(self, effect: fx.SignalAgent) -> None:
-        if self._sandbox is not None:
-            self._sandbox.signal(effect.agent, _SIGNALS[effect.signal])
+        sandbox = self._sandbox
+        if sandbox is None:
+            return
+        if effect.agent == RUNTIME or effect.signal is fx.SignalName.TERMINATE:
+            sandbox.signal(effect.agent, _SIGNALS[effect.signal])
+        else:
+            self._inside.farewell(effect.agent, partial(sandbox.signal, effect.agent, signals.SIGKILL))
 
     def _kill_agents(self, effect: fx.KillAgents) -> None:
         if self._sandbox is not None:
@@ -422,7 +435,7 @@ class Environment:
             self._inside.close()
             if self._sandbox is not None:
                 await self._sandbox.destroy()
-            self._transcript.process_ended()
+            self._transcript.all_ended()
         finally:
             self._ended.set()
             self._owner.settled(self)

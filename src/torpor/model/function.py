@@ -49,6 +49,10 @@ class FunctionVersion:
     environment: Mapping[str, str] = field(default_factory=dict)
     log_group: str = ""
     log_format: str = "Text"
+    application_log_level: str = ""
+    """Lines of the function below it are left out, where its log format has levels; empty for the default."""
+    system_log_level: str = ""
+    """As `application_log_level`, for the platform's own lines."""
     region: str = "us-east-1"
     account: str = "000000000000"
     role: str = ""

@@ -13,22 +13,26 @@ from torpor.contracts.lambda_ import (
     policy,
     runtime_api,
     segments,
+    telemetry_api,
     tracing,
 )
 from torpor.contracts.lambda_.environment import Credentials
 from torpor.contracts.lambda_.identifiers import random_digits
-from torpor.contracts.lambda_.json_log import render_json
+from torpor.contracts.lambda_.json_log import json_lines
 from torpor.contracts.lambda_.log_facts import LogFacts
+from torpor.contracts.lambda_.log_levels import is_wanted
+from torpor.contracts.lambda_.platform_events import EventRules, PlatformEvent, platform_events
 from torpor.contracts.lambda_.platform_log import LogStyle, PlatformLog, stamp
 from torpor.model.failure import Failure, FailureKind
 from torpor.model.function import FunctionVersion
 from torpor.model.image import STANDARD, Image, Layout
-from torpor.model.invocation import Invocation
+from torpor.model.invocation import Invocation, OutcomeStatus
 from torpor.model.policy import LifecyclePolicy, ScalingPolicy, WhenFull
 from torpor.model.records import InitStarted, Record, RuntimeDone
 from torpor.model.start import Start
 
 BOOTSTRAPS = ("/var/runtime/bootstrap", *failures.BOOTSTRAPS)
+_FILTER_THEMSELVES = ("python", "nodejs")
 WRAPPER = "AWS_LAMBDA_EXEC_WRAPPER"
 
 
@@ -46,6 +50,7 @@ class LambdaContract:
 
     wire = runtime_api
     extension_wire = extensions_api
+    telemetry_wire = telemetry_api
     server_wire = None
     logs_every_invocation = True
     files_max = limits.FILES_MAX
@@ -139,13 +144,42 @@ class LambdaContract:
         memory_mb: int,
         trace: str = "",
         start: Start = Start.ON_DEMAND,
+        stream: str = "",
     ) -> list[str]:
-        if type(record) is RuntimeDone:
-            return []
-        facts = log_facts(version, image, record, memory_mb, trace, environment.initialization(start))
-        if version.log_format == "JSON":
-            return render_json(record, facts, wall, self.log)
+        is_json = version.log_format == "JSON"
+        if type(record) is RuntimeDone and (not is_json or record.status is OutcomeStatus.SUCCESS):
+            return []  # the most frequent record: it has a line at the lowest level only
+        facts = log_facts(version, image, record, memory_mb, trace, stream, environment.initialization(start))
+        if is_json:
+            events = platform_events(record, facts, wall, self._rules)
+            return json_lines(events, wall, version.system_log_level)
         return self.log.render(record, facts, wall)
+
+    def platform_events(
+        self,
+        version: FunctionVersion,
+        image: Image,
+        record: Record,
+        *,
+        wall: float,
+        memory_mb: int,
+        trace: str = "",
+        start: Start = Start.ON_DEMAND,
+        stream: str = "",
+    ) -> list[PlatformEvent]:
+        facts = log_facts(version, image, record, memory_mb, trace, stream, environment.initialization(start))
+        return platform_events(record, facts, wall, self._rules)
+
+    def line_filter(self, version: FunctionVersion) -> Callable[[str], bool] | None:
+        """Runtimes of two families leave lines below the level out themselves."""
+        level = version.application_log_level
+        if version.log_format != "JSON" or version.runtime.startswith(_FILTER_THEMSELVES):
+            return None
+        return lambda text: is_wanted(text, level)
+
+    @property
+    def _rules(self) -> EventRules:
+        return EventRules(log=self.log)
 
     def is_traced(self, version: FunctionVersion) -> bool:
         return version.tracing == tracing.ACTIVE
@@ -171,7 +205,13 @@ class LambdaContract:
 
 
 def log_facts(
-    version: FunctionVersion, image: Image, record: Record, memory_mb: int, trace: str, initialization: str
+    version: FunctionVersion,
+    image: Image,
+    record: Record,
+    memory_mb: int,
+    trace: str,
+    stream: str,
+    initialization: str,
 ) -> LogFacts:
     """What the lines of a record say beside it; `memory_mb` is the most the environment has used."""
     name = resource = ""
@@ -188,4 +228,5 @@ def log_facts(
         trace=trace,
         initialization=initialization,
         tenant=version.tenant,
+        instance=stream,
     )

@@ -145,6 +145,8 @@ def _run(surroundings: Surroundings, channel: socket.socket) -> None:
         os._exit(0)
     message, descriptors = received
     argv, environment = message["argv"], message["environment"]
+    if message["own_output"]:
+        _replace_output(descriptors.pop(0))
     for descriptor in descriptors:
         os.set_inheritable(descriptor, True)
         environment[message["framed_variable"]] = str(descriptor)
@@ -158,6 +160,12 @@ def _run(surroundings: Surroundings, channel: socket.socket) -> None:
         title.show(argv, environment)
         raise clone.BecomeInterpreter(surroundings.clone_module, argv, environment)
     _execute(argv, environment)
+
+
+def _replace_output(descriptor: int) -> None:
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
 
 
 def _set_limits(message: wire.Message) -> None:
