@@ -81,6 +81,8 @@ class Environment:
         """Its Init has succeeded once."""
         self.failure = ""
         """Why its Init failed, for people."""
+        self.overran = False
+        """Its Init failed because it took too long."""
         self.listed = False
         """The pool has it among those with room."""
         self.charged_mb = 0
@@ -361,6 +363,7 @@ class Environment:
             self._reports.note(record)
             return
         self.was_ready = self.was_ready or record.failure is None
+        self.overran = record.status is OutcomeStatus.TIMEOUT
         self.failure = self._reports.init_ended(record) or self.failure
 
     def _conclude(self, effect: fx.Conclude) -> None:

@@ -16,6 +16,7 @@ from torpor.api.aws.layers import LayerOperations, is_layer_link
 from torpor.api.aws.lookup import Lookup, States, always_active
 from torpor.api.aws.objects import ObjectSource
 from torpor.api.aws.packages import PackageSource
+from torpor.api.aws.provisioned import ProvisionedOperations, StandingOf, none_standing
 from torpor.api.aws.resources import ResourceOperations
 from torpor.api.aws.versions import VersionOperations
 from torpor.contracts.lambda_ import limits
@@ -72,6 +73,7 @@ class AwsFace:
         *,
         resources: Resources,
         states: States = always_active,
+        standing: StandingOf = none_standing,
     ) -> None:
         self._functions = functions
         self._invocations = Invocations(functions, dispatcher, clock, states)
@@ -98,6 +100,7 @@ class AwsFace:
             FunctionOperations(functions, beside),
             VersionOperations(functions, lookup),
             ResourceOperations(functions, capacity),
+            ProvisionedOperations(functions, lookup, standing),
             self._layers,
             capacity,
         )

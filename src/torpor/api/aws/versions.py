@@ -6,10 +6,11 @@ from typing import Any
 from torpor.api.aws.call import Call, Handler, Reply, about
 from torpor.api.aws.lookup import Lookup, published
 from torpor.api.aws.paging import page
-from torpor.contracts.lambda_ import capacity, limits, rendering
+from torpor.contracts.lambda_ import capacity, limits, provisioned, rendering
 from torpor.contracts.lambda_.failures_api import ApiFailure, function_not_found, invalid_parameter
 from torpor.contracts.lambda_.names import FunctionName, require_unqualified
 from torpor.contracts.lambda_.rendering import Moment
+from torpor.model.errors import Conflict, InvalidRequest
 from torpor.model.function import LATEST, Alias, FunctionRecord, VersionRecord
 from torpor.service.functions import Functions
 
@@ -96,7 +97,10 @@ class VersionOperations:
             if version != LATEST and version not in record.versions:
                 raise function_not_found(call.place.function_arn(record.name, version))
         with about(call, FunctionName(name=record.name)):
-            kept = self._functions.put_alias(record.name, alias, expected_revision=call.values.get("RevisionId"))
+            try:
+                kept = self._functions.put_alias(record.name, alias, expected_revision=call.values.get("RevisionId"))
+            except (Conflict, InvalidRequest) as error:  # its provisioned concurrency cannot move along
+                raise provisioned.told(error) from error
         return _shown(record, kept)
 
 

@@ -32,6 +32,7 @@ KINDS: Mapping[str, Kind] = {
     "NoPublishedVersionException": Kind(400, "Message"),
     "NotImplementedException": Kind(501, "Message"),
     "PreconditionFailedException": Kind(412),
+    "ProvisionedConcurrencyConfigNotFoundException": Kind(404),
     "RequestEntityTooLargeException": Kind(413),
     "RequestTooLargeException": Kind(413),
     "ResourceConflictException": Kind(409),
