@@ -25,6 +25,7 @@ from botocore.exceptions import ClientError
 
 from torpor.api.aws import AwsFace, AwsSettings, body_limit, error_face, mount
 from torpor.api.aws.lookup import States, always_active
+from torpor.api.aws.provisioned import StandingOf, none_standing
 from torpor.contracts.lambda_ import limits
 from torpor.model.account import PackageLimits, ReservationLimits
 from torpor.model.errors import TorporError
@@ -148,7 +149,12 @@ def resources() -> Resources:
 
 
 @contextmanager
-def serving(folder: Path, settings: AwsSettings, states: States = always_active) -> Iterator[Server]:
+def serving(
+    folder: Path,
+    settings: AwsSettings,
+    states: States = always_active,
+    standing: StandingOf = none_standing,
+) -> Iterator[Server]:
     """A server until the block ends."""
     dispatcher = FakeDispatcher()
     loop = asyncio.new_event_loop()
@@ -165,6 +171,7 @@ def serving(folder: Path, settings: AwsSettings, states: States = always_active)
             SystemClock(),
             resources=resources(),
             states=states,
+            standing=standing,
         )
         return await listen(mount(face), limits=HttpLimits(body_bytes=body_limit), on_error=error_face)
 
