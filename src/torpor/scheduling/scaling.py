@@ -46,7 +46,7 @@ class Steps(msgspec.Struct, frozen=True, kw_only=True):
 
     start: int = 0
     end: int = 0
-    """Of those that are not aged."""
+    """Of those that are not aged, first of all of those that start."""
     replace: int = 0
     """Aged ones to end."""
 
