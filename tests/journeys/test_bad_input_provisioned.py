@@ -35,9 +35,9 @@ def _failed(function: ProvisionedFunction) -> str:
 
 @pytest.mark.parametrize("package", [CRASHES, RAISES], ids=["crashes", "raises"])
 def test_broken_init_fails_after_some_tries_and_callers_are_told_the_error(
-    server: TorporServer, package: object
+    server: TorporServer, package: Package
 ) -> None:
-    with published(server, package) as function:  # type: ignore[arg-type]
+    with published(server, package) as function:
         function.provision(1)
         assert _failed(function) == FAILURE
         reports = [line for line in function.lines() if line.startswith("INIT_REPORT")]
