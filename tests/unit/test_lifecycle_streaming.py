@@ -60,7 +60,13 @@ def test_second_stream_is_refused_and_the_first_answer_stands() -> None:
 
 def test_time_out_cuts_a_running_stream_and_resets() -> None:
     story = streaming()
-    assert story.then(ev.DeadlineReached("i1"), after=2.75) == ["Emit", "Conclude", "Complete", "KillAgents", "ArmTimer"]
+    assert story.then(ev.DeadlineReached("i1"), after=2.75) == [
+        "Emit",
+        "Conclude",
+        "Complete",
+        "KillAgents",
+        "ArmTimer",
+    ]
     result = story.told["i1"]
     assert isinstance(result, Failure) and result.kind is FailureKind.TIMEOUT
     assert story.phase is PhaseName.RESETTING and not story.machine.is_running("i1")

@@ -4,10 +4,13 @@ from dataclasses import replace
 
 from tests.support.lifecycle import FUNCTION_SERVER, MANAGED, WEB_SERVICE, Story
 
+from torpor.contracts.lambda_.policy import provisioned_policy
 from torpor.lifecycle import RUNTIME, PhaseName
 from torpor.lifecycle import events as ev
 from torpor.model.failure import Answer, Failure, FailureKind
 from torpor.model.policy import ShutdownBudget
+
+PROVISIONED = provisioned_policy(init_limit=130.0)
 
 
 def _kind(story: Story, name: str = "i1") -> FailureKind:
@@ -395,3 +398,36 @@ def test_caller_that_left_a_parallel_runtime_is_told_once_though_the_time_runs_o
     assert story.then(ev.DeadlineReached("i1"), after=3.0) == []
     story.answer()
     assert story.phase is PhaseName.IDLE
+
+
+def test_provisioned_environment_takes_nothing_before_it_is_ready_and_freezes_then() -> None:
+    story = Story(PROVISIONED)
+    assert story.machine.free_slots == 0
+    story.then(ev.SandboxReady())
+    assert story.machine.free_slots == 0
+    story.ready(after=100.0)
+    assert (story.phase, story.machine.free_slots) == (PhaseName.IDLE, 1)
+    assert story.then(ev.NothingPending()) == ["Freeze"]
+    assert story.assign() == ["Thaw", "Deliver"]
+    story.answer()
+    story.ready()
+    ended = [effect.record for effect in story.effects if type(effect).__name__ == "Conclude"][-1]
+    assert ended.init_duration is not None and ended.init_duration >= 100.0 > ended.duration
+
+
+def test_provisioned_environment_whose_start_fails_ends() -> None:
+    story = Story(PROVISIONED)
+    story.then(ev.SandboxReady())
+    story.then(ev.DeadlineReached("init"), after=130.0)
+    story.then(ev.AgentExited(RUNTIME, signal=9))
+    assert story.phase is PhaseName.GONE
+
+
+def test_provisioned_environment_that_crashes_or_times_out_ends_rather_than_start_again_in_an_invocation() -> None:
+    for event in (ev.AgentExited(RUNTIME, code=3), ev.DeadlineReached("i1")):
+        story = Story(PROVISIONED).frozen()
+        story.assign(timeout=3.0)
+        story.then(event, after=3.0)
+        if story.phase is not PhaseName.GONE:
+            story.then(ev.AgentExited(RUNTIME, signal=9))
+        assert story.phase is PhaseName.GONE and isinstance(story.told["i1"], Failure)

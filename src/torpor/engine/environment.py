@@ -82,6 +82,8 @@ class Environment:
         """Its Init has succeeded once."""
         self.failure = ""
         """Why its Init failed, for people."""
+        self.overran = False
+        """Its Init failed because it took too long."""
         self.listed = False
         """The pool has it among those with room."""
         self.charged_mb = 0
@@ -370,6 +372,7 @@ class Environment:
         if type(record) is RuntimeDone:
             self._reports.runtime_done(record)
         elif type(record) is InitEnded:
+            self.overran = record.status is OutcomeStatus.TIMEOUT
             self.was_ready = self.was_ready or record.failure is None
             self.failure = self._reports.init_ended(record) or self.failure
         else:

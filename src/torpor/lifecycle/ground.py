@@ -62,7 +62,7 @@ class Ground:
         """How many invocations could be assigned now: at once, or as one of those that wait for a start."""
         name = self.phase.name
         if name in _STARTING:
-            free = self.policy.slots - len(self.waiting)
+            free = self.policy.slots - len(self.waiting) if self.policy.early else 0
         elif name not in _CAN_TAKE or self.waiting or self.draining or not self.healthy:
             return 0
         else:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from torpor.model.provision import Provision
 from torpor.model.server import ServerSettings
 
 LATEST = "$LATEST"
@@ -96,6 +97,8 @@ class VersionRecord:
     """Seconds since the epoch of the last change."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Contract-specific settings that no environment depends on, as plain JSON values, returned as they were given."""
+    provision: Provision | None = None
+    """Environments kept initialised for this version itself; what counts is its `minimum`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +113,8 @@ class Alias:
     """By version: the part of invocations, 0 to 1, that goes to it instead; at most one entry."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Contract-specific settings, as plain JSON values."""
+    provision: Provision | None = None
+    """Environments kept initialised for whichever version it points at."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,8 @@ Each field is a row of the design's policy table. The numbers come from the cont
 from dataclasses import dataclass
 from enum import StrEnum
 
+from torpor.model.start import Start
+
 
 class RuntimeKind(StrEnum):
     POLLER = "poller"
@@ -79,6 +81,8 @@ class LifecyclePolicy:
     """Seconds for that hook."""
     single_use: bool = False
     """End the environment after its first invocation."""
+    early: bool = True
+    """Invocations may be assigned to it while it still starts."""
 
 
 class WhenFull(StrEnum):
@@ -98,6 +102,11 @@ class ScalingPolicy:
     when_full: WhenFull = WhenFull.REFUSE
     queue_limit: float = 10.0
     minimum: int = 0
+    kept_as: Start = Start.ON_DEMAND
+    """How the environments of the minimum start. If not on demand, they are a set of their own: exactly so many, beside
+    those that invocations start."""
+    ahead: int = 0
+    """Environments started for a new version before anything is asked of it; they are like any other on demand."""
     maximum: int | None = None
     together: int | None = None
     """Bound on the environments of all versions under this contract."""

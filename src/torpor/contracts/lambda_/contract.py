@@ -42,6 +42,10 @@ class LambdaContract:
 
     credentials: Credentials
     init_limit: float = limits.INIT_LIMIT
+    long_init_limit: float = limits.EXTENDED_INIT_FLOOR
+    """Of an Init that no invocation waits for, unless the function's timeout is longer."""
+    proactive_init: bool = False
+    """Initialise one environment of a new version ahead of its first invocation."""
     single_use: bool = False
     clone: bool = True
     log: PlatformLog = field(default_factory=PlatformLog)
@@ -57,12 +61,20 @@ class LambdaContract:
     processes_max = limits.PROCESSES_MAX
 
     def policy(self, version: FunctionVersion, start: Start = Start.ON_DEMAND) -> LifecyclePolicy:
-        limit = self.init_limit if start is Start.ON_DEMAND else policy.extended_init_limit(version)
-        return policy.standard_policy(init_limit=limit, single_use=self.single_use)
+        if start is Start.ON_DEMAND:
+            return policy.standard_policy(init_limit=self.init_limit, single_use=self.single_use)
+        limit = policy.extended_init_limit(version, self.long_init_limit)
+        make = policy.provisioned_policy if start is Start.PROVISIONED else policy.standard_policy
+        return make(init_limit=limit, single_use=self.single_use)
 
     def scaling(self, version: FunctionVersion) -> ScalingPolicy:
         return ScalingPolicy(
-            on_demand=True, when_full=WhenFull.REFUSE, minimum=version.minimum, maximum=version.maximum
+            on_demand=True,
+            when_full=WhenFull.REFUSE,
+            minimum=version.minimum,
+            kept_as=Start.PROVISIONED,
+            ahead=int(self.proactive_init and not version.minimum),
+            maximum=version.maximum,
         )
 
     def image(self, runtime: str) -> str:

@@ -43,7 +43,7 @@ class ManagedContract:
     """Each worker may be a process of its own."""
 
     def policy(self, version: FunctionVersion, start: Start = Start.ON_DEMAND) -> LifecyclePolicy:
-        return policy.managed_policy(version)
+        return policy.managed_policy(version, self.standard.long_init_limit)
 
     def scaling(self, version: FunctionVersion) -> ScalingPolicy:
         return ScalingPolicy(

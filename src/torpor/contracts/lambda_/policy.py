@@ -1,5 +1,7 @@
 """The standard Lambda environment and that of managed instances as policy values (contract 1.1 to 1.3, 1.6)."""
 
+from dataclasses import replace
+
 from torpor.contracts.lambda_ import limits
 from torpor.model.function import FunctionVersion
 from torpor.model.policy import (
@@ -35,16 +37,29 @@ def standard_policy(*, init_limit: float = limits.INIT_LIMIT, single_use: bool =
     )
 
 
-def extended_init_limit(version: FunctionVersion) -> float:
+def provisioned_policy(*, init_limit: float, single_use: bool = False) -> LifecyclePolicy:
+    """Environments that are kept initialised (1.4): as on demand, but nothing waits for their Init, and what fails is
+    replaced ahead of the next invocation rather than initialised again inside it."""
+    return replace(
+        standard_policy(init_limit=init_limit, single_use=single_use),
+        init_failure=InitFailure.REPLACE,
+        timeout_scope=FailureScope.REPLACE,
+        runtime_exit_scope=FailureScope.REPLACE,
+        extension_exit_scope=FailureScope.REPLACE,
+        early=False,
+    )
+
+
+def extended_init_limit(version: FunctionVersion, floor: float = limits.EXTENDED_INIT_FLOOR) -> float:
     """Of an Init that no invocation waits for (1.1)."""
-    return min(max(limits.EXTENDED_INIT_FLOOR, version.timeout_s), limits.EXTENDED_INIT_CEILING)
+    return min(max(floor, version.timeout_s), limits.EXTENDED_INIT_CEILING)
 
 
-def managed_policy(version: FunctionVersion) -> LifecyclePolicy:
+def managed_policy(version: FunctionVersion, floor: float = limits.EXTENDED_INIT_FLOOR) -> LifecyclePolicy:
     """Managed instances: as many invocations at once as the version says, never frozen, replaced after a failure."""
     return LifecyclePolicy(
         runtime_kind=RuntimeKind.PARALLEL_POLLER,
-        init_limit=extended_init_limit(version),
+        init_limit=extended_init_limit(version, floor),
         init_failure=InitFailure.REPLACE,
         slots=version.concurrency,
         timeout_scope=FailureScope.INVOCATION,
