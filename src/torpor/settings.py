@@ -256,6 +256,17 @@ class Settings:
     restore_limit: float = _setting(
         limits.RESTORE_LIMIT, "Limit for going on from a snapshot.", minimum=0.1, maximum=60.0, unit="seconds"
     )
+    long_init_limit: float = _setting(
+        limits.EXTENDED_INIT_FLOOR,
+        "Limit of an Init that no invocation waits for (provisioned concurrency, snapshots, managed instances), unless "
+        "the function's timeout is longer.",
+        minimum=0.1,
+        maximum=limits.EXTENDED_INIT_CEILING,
+        unit="seconds",
+    )
+    proactive_init: bool = _setting(
+        False, "Initialise one environment of a Lambda function ahead when it is created, changed or published."
+    )
     web_start_limit: float = _setting(
         web_limits.START_LIMIT,
         "Longest time that a web service may take from its start command to the first answer on its port.",

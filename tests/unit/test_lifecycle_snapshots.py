@@ -33,7 +33,7 @@ def test_a_runtime_that_waits_is_saved_and_the_environment_ends() -> None:
     story = Story(SAVED)
     story.then(ev.SandboxReady())
 
-    assert story.then(ev.RestoreAwaited(), after=12.0) == ["Emit", "CancelTimer", "SaveRuntime"]
+    assert story.then(ev.RestoreAwaited(), after=12.0) == ["Emit", "Emit", "CancelTimer", "SaveRuntime"]
     assert story.phase is PhaseName.SAVING
     (ended,) = [record for record in story.record_values() if isinstance(record, InitEnded)]
     assert (ended.duration, ended.failure) == (12.0, None)
@@ -48,7 +48,7 @@ def test_the_extensions_must_be_ready_before_the_runtime_is_saved() -> None:
     story.then(ev.SandboxReady())
     story.then(ev.AgentRegistered(WATCHER, True, True, False))
 
-    assert story.then(ev.RestoreAwaited()) == []
+    assert story.then(ev.RestoreAwaited()) == ["Emit"]
     assert "SaveRuntime" in story.then(ev.NextRequested(WATCHER))
 
 

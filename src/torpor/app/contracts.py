@@ -42,6 +42,8 @@ def _lambda_contract(settings: Settings, isolation: Isolation, key: bytes) -> La
         credentials=_credentials(settings),
         init_limit=settings.init_limit,
         restore_limit=settings.restore_limit,
+        long_init_limit=settings.long_init_limit,
+        proactive_init=settings.proactive_init,
         single_use=settings.single_use,
         clone=settings.clone,
         log=PlatformLog(style=LogStyle(settings.log_style), billing=Billing(settings.billing)),

@@ -228,6 +228,7 @@ class Server:
             resources=self.resources,
             states=self._state,
             version_states=self.version_states,
+            standing=self.scaler.standing,
         )
         parts = FcParts(
             functions=self.functions,
@@ -283,6 +284,8 @@ class Server:
             if new.is_restored:
                 self.version_states.pend(new)
                 self.snapshots.prepare(new)
+            elif ahead := self._scaling(new).ahead:
+                self.pool.start_ahead(new, ahead)
         if old is not None and new is not None and handover:
             self.handover.replace(old, new)
         if old is not None and new is not None and new.runtime != old.runtime:
@@ -301,6 +304,8 @@ class Server:
         scaling = self._scaling(version)
         if scaling.minimum or not (scaling.on_demand or version.version == LATEST):
             self.scaler.keep(version)
+        else:
+            self.scaler.release(version)
 
     def _scaling(self, version: FunctionVersion) -> ScalingPolicy:
         return self._contracts[version.contract].scaling(version)

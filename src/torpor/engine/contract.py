@@ -1,9 +1,10 @@
 """What the engine asks of a contract. Contracts satisfy this shape without knowing it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from torpor.lifecycle import TransitionRefused
+from torpor.model.errors import InvalidRequest
 from torpor.model.failure import Answer, Failure
 from torpor.model.function import FunctionVersion
 from torpor.model.image import Image, Layout
@@ -13,6 +14,7 @@ from torpor.model.records import Record
 from torpor.model.runtime_calls import ExtensionCall, RuntimeCall
 from torpor.model.server import Probe, ServerCall
 from torpor.model.start import Start
+from torpor.model.telemetry import Source, Subscription
 
 RawFields = Sequence[tuple[bytes, bytes]]
 """Header fields as they came over the wire."""
@@ -157,6 +159,34 @@ class ExtensionWire(Protocol):
     def error_body(self, message: str, kind: str) -> bytes: ...
 
 
+class TelemetryWire(Protocol):
+    """The wire form of subscriptions to telemetry, on the same address too. Events are the contract's own values."""
+
+    OK: bytes
+    SEQUENCE_HEADER: str
+    """Names the header with a batch's digest; empty if it has none."""
+
+    def api_of(self, method: str, path: str) -> str:
+        """By which API a request subscribes; empty if it does not."""
+        ...
+
+    def subscription(self, api: str, body: bytes) -> Subscription:
+        """Raises InvalidRequest."""
+        ...
+
+    def invalid(self, error: InvalidRequest) -> bytes: ...
+
+    def closed(self, api: str) -> bytes: ...
+
+    def other_api(self, api: str) -> bytes: ...
+
+    def unreachable(self, api: str, port: int) -> bytes: ...
+
+    def encode_events(self, schema: str, events: Sequence[Any], wall: float) -> list[bytes]: ...
+
+    def encode_line(self, schema: str, source: Source, wall: float, text: str, *, is_json: bool) -> bytes: ...
+
+
 class Contract(Protocol):
     """How one cloud's functions are run, worded and reported."""
 
@@ -168,6 +198,11 @@ class Contract(Protocol):
     @property
     def extension_wire(self) -> ExtensionWire | None:
         """None where there are no extensions."""
+        ...
+
+    @property
+    def telemetry_wire(self) -> TelemetryWire | None:
+        """None where nobody can subscribe to telemetry."""
         ...
 
     @property
@@ -260,8 +295,29 @@ class Contract(Protocol):
         memory_mb: int,
         trace: str,
         start: Start,
+        stream: str,
     ) -> list[str]:
-        """The platform's own log events; `trace` is the header of the invocation if its trace is recorded."""
+        """The platform's own log events; `trace` is the header of the invocation if its trace is recorded, `stream`
+        the environment's log stream."""
+        ...
+
+    def platform_events(
+        self,
+        version: FunctionVersion,
+        image: Image,
+        record: Record,
+        *,
+        wall: float,
+        memory_mb: int,
+        trace: str,
+        start: Start,
+        stream: str,
+    ) -> Sequence[Any]:
+        """What a record is in telemetry, for the wire to encode; see `log_lines`."""
+        ...
+
+    def line_filter(self, version: FunctionVersion) -> Callable[[str], bool] | None:
+        """Whether a line that the function wrote is kept; None if all are."""
         ...
 
     @property

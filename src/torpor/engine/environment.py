@@ -9,6 +9,7 @@ import asyncio
 import logging
 import signal as signals
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 from torpor.engine.contract import Contract
@@ -27,7 +28,7 @@ from torpor.model.failure import Failure
 from torpor.model.function import FunctionVersion
 from torpor.model.invocation import AnswerSink, Invocation, Outcome, OutcomeStatus
 from torpor.model.policy import RuntimeKind
-from torpor.model.records import CodeFetched, InitEnded, InvocationStarted, SandboxMade
+from torpor.model.records import CodeFetched, InitEnded, InvocationStarted, RuntimeDone, SandboxMade
 from torpor.model.start import Start
 from torpor.sandbox.images import RuntimeImage
 from torpor.sandbox.port import ProcessExit, ProcessImage, Sandbox, SandboxStatistics, Stream
@@ -86,6 +87,8 @@ class Environment:
         self._saved: ProcessImage | None = None
         """What its runtime goes on from, until it does."""
         self._saving: asyncio.Task[None] | None = None
+        self.overran = False
+        """Its Init failed because it took too long."""
         self.listed = False
         """The pool has it among those with room."""
         self.charged_mb = 0
@@ -103,11 +106,11 @@ class Environment:
         self.settles = self.machine.policy.runtime_kind is not RuntimeKind.SERVER
         """Whether it may have answered without being free yet."""
         self.has_workers = self.machine.policy.runtime_kind is RuntimeKind.PARALLEL_POLLER
-        self._inside = self._make_inside(around)
         self._done: dict[str, Done] = {}
         self._deadlines = Deadlines(around.loop, around.clock, lambda timer: self.feed(ev.DeadlineReached(timer)))
         self._sandbox: Sandbox | None = None
         self._reports = Reports(identity, version, contract, image, around, start, has_workers=self.has_workers)
+        self._inside = self._make_inside(around)
         self.log_stream = self._reports.log_stream
         self._transcript = self._reports.transcript
         self._tracer = self._reports.tracer
@@ -148,6 +151,8 @@ class Environment:
             self._epoch_ms,
             around.attention,
             connection_is_worker=contract.is_connection_per_worker(version),
+            telemetry_wire=contract.telemetry_wire,
+            telemetry=self._reports.telemetry,
         )
 
     # -- what the pool asks ------------------------------------------------------------------------------------------
@@ -333,7 +338,7 @@ class Environment:
     # -- what the sandbox tells --------------------------------------------------------------------------------------
 
     def process_exited(self, exit: ProcessExit) -> None:
-        self._transcript.process_ended()
+        self._transcript.process_ended(exit.name)
         self._inside.exited(exit.name)
         if exit.start_error and self.start is Start.RESTORED and exit.name == RUNTIME:
             self._around.snapshots.doubt(self.version, exit.start_error)
@@ -341,6 +346,9 @@ class Environment:
 
     def output(self, stream: Stream, data: bytes) -> None:
         self._transcript.output(stream, data, self._clock.wall())
+
+    def process_output(self, name: str, data: bytes) -> None:
+        self._transcript.process_output(name, data, self._clock.wall())
 
     def worker_output(self, connection: int, data: bytes) -> None:
         self._inside.worker_log_opened()
@@ -381,12 +389,15 @@ class Environment:
 
     def _emit(self, effect: fx.Emit) -> None:
         record = effect.record
-        if type(record) is not InitEnded:
-            self._reports.note(record)
-            return
-        self.was_ready = self.was_ready or record.failure is None
-        self.failure = self._reports.init_ended(record) or self.failure
-        self.init_failure = record.failure
+        if type(record) is RuntimeDone:
+            self._reports.runtime_done(record)
+        elif type(record) is InitEnded:
+            self.overran = record.status is OutcomeStatus.TIMEOUT
+            self.was_ready = self.was_ready or record.failure is None
+            self.failure = self._reports.init_ended(record) or self.failure
+            self.init_failure = record.failure
+        else:
+            self._reports.happened(record)
 
     def _conclude(self, effect: fx.Conclude) -> None:
         record = effect.record
@@ -453,8 +464,13 @@ class Environment:
         self._inside.wake()
 
     def _signal_agent(self, effect: fx.SignalAgent) -> None:
-        if self._sandbox is not None:
-            self._sandbox.signal(effect.agent, _SIGNALS[effect.signal])
+        sandbox = self._sandbox
+        if sandbox is None:
+            return
+        if effect.agent == RUNTIME or effect.signal is fx.SignalName.TERMINATE:
+            sandbox.signal(effect.agent, _SIGNALS[effect.signal])
+        else:
+            self._inside.farewell(effect.agent, partial(sandbox.signal, effect.agent, signals.SIGKILL))
 
     def _kill_agents(self, effect: fx.KillAgents) -> None:
         if self._sandbox is not None:
@@ -470,7 +486,7 @@ class Environment:
             self._let_go()
             if self._sandbox is not None:
                 await self._sandbox.destroy()
-            self._transcript.process_ended()
+            self._transcript.all_ended()
         finally:
             self._ended.set()
             self._owner.settled(self)

@@ -1,5 +1,6 @@
 """What the driver asks of the side that talks to the processes inside, be they pollers or a server."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 from torpor.model.invocation import Invocation
@@ -49,6 +50,10 @@ class Inside(Protocol):
     def notify_invoke(self, agent: str, invocation: Invocation, deadline: float) -> None: ...
 
     def notify_shutdown(self, agent: str, reason: str, deadline: float) -> None: ...
+
+    def farewell(self, agent: str, end: Callable[[], None]) -> None:
+        """This process is to be killed: call `end`, which does it, once it has got what is on its way to it."""
+        ...
 
     def worker_log_opened(self) -> None:
         """A worker writes to a log of its own."""

@@ -75,8 +75,11 @@ class PollingEndpoint:
         deadline_ms: Callable[[float], int],
         *,
         connection_is_worker: bool = False,
+        otherwise: Callable[[Exchange], None] | None = None,
     ) -> None:
+        """`otherwise` answers calls that are none of this API's."""
         self._host = host
+        self._otherwise = otherwise
         self._connection_is_worker = connection_is_worker
         self._wire = wire
         self._json = FixedHeaders((wire.JSON,))
@@ -109,6 +112,8 @@ class PollingEndpoint:
                 self._init_error(exchange)
             elif call is RuntimeCall.PING:
                 exchange.reply(200, (("Content-Type", "text/plain"),), b"pong")
+            elif self._otherwise is not None:
+                self._otherwise(exchange)
             else:
                 self._reply(exchange, 404, self._wire.NOT_FOUND)
         except TransitionRefused as refused:

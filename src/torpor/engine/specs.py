@@ -98,6 +98,7 @@ class Specifications:
         return ProcessSpec(
             name=agent,
             argv=(f"{paths['opt']}/{agent}",),
+            own_output=True,
             environment=self._contract.extension_variables(
                 self._version,
                 self._image.placed(paths),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from torpor.model.clock import Clock
+from torpor.model.errors import SandboxUnavailable
 from torpor.model.function import CodeRef, FunctionVersion
 from torpor.sandbox.port import ProcessImage, SandboxProvider
 from torpor.telemetry import History, Journal, Traces
@@ -28,6 +29,19 @@ class Snapshots(Protocol):
         ...
 
 
+class NoSnapshots:
+    """For servers whose environments are all initialised."""
+
+    async def take(self, version: FunctionVersion) -> ProcessImage:
+        raise SandboxUnavailable("This server keeps no snapshots.")
+
+    async def keep(self, version: FunctionVersion, image: ProcessImage) -> None:
+        image.close()
+
+    def doubt(self, version: FunctionVersion, reason: str) -> None:
+        """There are none."""
+
+
 FetchCode = Callable[[CodeRef], Awaitable[tuple[str, bool]]]
 """Brings code to this host: its folder, and whether it was not here yet. Raises StoreUnavailable."""
 
@@ -43,6 +57,6 @@ class Surroundings:
     clock: Clock
     loop: asyncio.AbstractEventLoop
     fetch_code: FetchCode
-    snapshots: Snapshots
     limits_cpu: bool = True
     attention: Attention = field(default_factory=Attention)
+    snapshots: Snapshots = field(default_factory=NoSnapshots)

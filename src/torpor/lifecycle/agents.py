@@ -12,7 +12,8 @@ extension's is that of contract 3.4.
     answered    (runtime) it has answered and not yet asked for more
     restorable  (runtime) it waits to go on from a snapshot
     restoring   (runtime) it goes on from a snapshot and has not asked for work yet
-    failed      it has reported an error; nothing more is accepted from it
+    failed      it has reported an error before it was ready; nothing more is accepted from it
+    gave up     (extensions) it has reported an error later, with the same effect
     exited      there is no such process
 """
 
@@ -36,6 +37,7 @@ class AgentState(StrEnum):
     RESTORABLE = "restorable"
     RESTORING = "restoring"
     FAILED = "failed"
+    GAVE_UP = "gave up"
     EXITED = "exited"
 
     __hash__ = str.__hash__  # the tables are keyed by it on every event
@@ -103,10 +105,11 @@ PARALLEL_RUNTIME: Table = {
 EXTENSION: Table = {
     _S.EXITED: {_C.START: _S.STARTED},
     _S.STARTED: {_C.REGISTER: _S.REGISTERED, _C.EXIT: _S.EXITED},
-    _S.REGISTERED: {_C.NEXT: _S.READY, _C.FAIL: _S.FAILED, _C.GIVE_UP: _S.FAILED, _C.EXIT: _S.EXITED},
-    _S.READY: {_C.NEXT: _S.READY, _C.DELIVER: _S.RUNNING, _C.GIVE_UP: _S.FAILED, _C.EXIT: _S.EXITED},
-    _S.RUNNING: {_C.NEXT: _S.READY, _C.GIVE_UP: _S.FAILED, _C.EXIT: _S.EXITED},
+    _S.REGISTERED: {_C.NEXT: _S.READY, _C.FAIL: _S.FAILED, _C.GIVE_UP: _S.GAVE_UP, _C.EXIT: _S.EXITED},
+    _S.READY: {_C.NEXT: _S.READY, _C.DELIVER: _S.RUNNING, _C.GIVE_UP: _S.GAVE_UP, _C.EXIT: _S.EXITED},
+    _S.RUNNING: {_C.NEXT: _S.READY, _C.GIVE_UP: _S.GAVE_UP, _C.EXIT: _S.EXITED},
     _S.FAILED: {_C.EXIT: _S.EXITED},
+    _S.GAVE_UP: {_C.EXIT: _S.EXITED},
 }
 """`fail` is an error before it was ever ready, `give up` one at any later time."""
 

@@ -23,6 +23,7 @@ class RestoreRules(InitRules):
     def _restore_awaited(self, event: ev.RestoreAwaited, now: float) -> None:
         """The runtime is initialised; it is saved once the extensions are too, which start anew beside each copy."""
         self.runtime.move(AgentCall.AWAIT_RESTORE)
+        self._runtime_initialised(None, now)
         self._save_if_ready(now)
 
     def _agent_ready(self, event: ev.NextRequested, now: float) -> None:
@@ -35,8 +36,8 @@ class RestoreRules(InitRules):
         phase = self.phase
         if waiting or self.runtime.state is not AgentState.RESTORABLE or not isinstance(phase, Initializing):
             return
+        self._tell_extensions(None, now)
         self._emit(InitEnded(at=now, duration=now - phase.started, status=OutcomeStatus.SUCCESS))
-        self._emit_extensions(now)
         self._out.append(fx.CancelTimer(INIT_TIMER))
         self.phase = Saving()
         self._out.append(fx.SaveRuntime())
@@ -67,8 +68,8 @@ class RestoreRules(InitRules):
         duration = now - phase.started
         hooks = now - phase.woken if phase.woken else 0.0
         self._restored = RestoreEnded(at=now, duration=duration, hooks=hooks, status=OutcomeStatus.SUCCESS)
+        self._tell_extensions(None, now)
         self._emit(self._restored)
-        self._emit_extensions(now)
         self._out.append(fx.CancelTimer(INIT_TIMER))
         self._out.append(fx.LimitCpu(True))
         self.phase = _IDLE

@@ -85,6 +85,8 @@ class LifecyclePolicy:
     """The environment is there to make a snapshot of its runtime, and ends with that."""
     restore_limit: float = 0.0
     """Seconds in which the runtime must have gone on from its snapshot; 0 if it is not made from one."""
+    early: bool = True
+    """Invocations may be assigned to it while it still starts."""
 
 
 class WhenFull(StrEnum):
@@ -104,6 +106,11 @@ class ScalingPolicy:
     when_full: WhenFull = WhenFull.REFUSE
     queue_limit: float = 10.0
     minimum: int = 0
+    kept_as: Start = Start.ON_DEMAND
+    """How the environments of the minimum start. If not on demand, they are a set of their own: exactly so many, beside
+    those that invocations start."""
+    ahead: int = 0
+    """Environments started for a new version before anything is asked of it; they are like any other on demand."""
     maximum: int | None = None
     together: int | None = None
     """Bound on the environments of all versions under this contract."""

@@ -68,8 +68,9 @@ class MemorySandbox:
         self._live: dict[int, MemoryProcess] = {}
         self._pids = 0
         self._peak = 0
-        self._written: deque[tuple[Stream | int, bytes]] = deque()
-        """To a stream, or to a worker's connection; no bytes mean its end."""
+        self._written: deque[tuple[Stream | str | int, bytes]] = deque()
+        """To a stream, to the output of the process with this name, or to a worker's connection; no bytes mean its
+        end."""
         self._connections = 0
         self._pending_signals: list[tuple[MemoryProcess, int]] = []
         self._gone = False
@@ -155,8 +156,9 @@ class MemorySandbox:
         if not self._gone:
             self._listener.process_exited(exit)
 
-    def write(self, stream: Stream | int, data: bytes) -> None:
-        """Take a program's output, to a stream or a worker's connection; delivered from the loop, in order."""
+    def write(self, stream: Stream | str | int, data: bytes) -> None:
+        """Take a program's output, to a stream, its own output or a worker's connection; delivered from the loop, in
+        order."""
         self._deliver_later([(stream, data[at : at + CHUNK]) for at in range(0, len(data), CHUNK)])
 
     def open_connection(self) -> int:
@@ -168,7 +170,7 @@ class MemorySandbox:
         """A worker's connection ends."""
         self._deliver_later([(connection, b"")])
 
-    def _deliver_later(self, pieces: list[tuple[Stream | int, bytes]]) -> None:
+    def _deliver_later(self, pieces: list[tuple[Stream | str | int, bytes]]) -> None:
         if not self._written:
             self._loop.call_soon(self.drain_output)
         self._written.extend(pieces)
@@ -179,6 +181,8 @@ class MemorySandbox:
             stream, data = self._written.popleft()
             if isinstance(stream, Stream):
                 self._listener.output(stream, data)
+            elif isinstance(stream, str):
+                self._listener.process_output(stream, data)
             elif data:
                 self._listener.worker_output(stream, data)
             else:

@@ -27,7 +27,7 @@ class Stream(StrEnum):
     """Where a piece of output came from."""
 
     OUTPUT = "output"
-    """stdout and stderr of all processes, in the order they were written."""
+    """stdout and stderr of all processes but those with an output of their own, in the order they were written."""
     FRAMED = "framed"
     """The framed log pipe, whose number the process finds in an environment variable."""
 
@@ -103,6 +103,9 @@ class ProcessSpec:
     cwd: str = ""
     """Empty for the place of the code."""
     clone: bool = False
+    own_output: bool = False
+    """Its stdout and stderr, and those of its children, are told by `SandboxListener.process_output`. What one process
+    writes keeps its order; what two processes write has none."""
     framed_log_variable: str = ""
     """If set, the process gets a pipe for framed logs and finds its number in this variable."""
     worker_log_variable: str = ""
@@ -137,6 +140,10 @@ class SandboxListener(Protocol):
 
     def output(self, stream: Stream, data: bytes) -> None:
         """Raw bytes as they were written, at most 64 KiB a call."""
+        ...
+
+    def process_output(self, name: str, data: bytes) -> None:
+        """Raw bytes that a process with `own_output` wrote, at most 64 KiB a call."""
         ...
 
     def worker_output(self, connection: int, data: bytes) -> None:

@@ -30,6 +30,8 @@ class Changes(TypedDict, total=False):
     environment: Mapping[str, str]
     log_group: str
     log_format: str
+    application_log_level: str
+    system_log_level: str
     region: str
     account: str
     role: str

@@ -14,22 +14,26 @@ from torpor.contracts.lambda_ import (
     runtime_api,
     segments,
     snap_start,
+    telemetry_api,
     tracing,
 )
 from torpor.contracts.lambda_.environment import Credentials
 from torpor.contracts.lambda_.identifiers import random_digits
-from torpor.contracts.lambda_.json_log import render_json
+from torpor.contracts.lambda_.json_log import json_lines
 from torpor.contracts.lambda_.log_facts import LogFacts
+from torpor.contracts.lambda_.log_levels import is_wanted
+from torpor.contracts.lambda_.platform_events import EventRules, PlatformEvent, platform_events
 from torpor.contracts.lambda_.platform_log import LogStyle, PlatformLog, stamp
 from torpor.model.failure import Failure, FailureKind
 from torpor.model.function import FunctionVersion
 from torpor.model.image import STANDARD, Image, Layout
-from torpor.model.invocation import Invocation
+from torpor.model.invocation import Invocation, OutcomeStatus
 from torpor.model.policy import LifecyclePolicy, ScalingPolicy, WhenFull
 from torpor.model.records import InitStarted, Record, RestoreStarted, RuntimeDone
 from torpor.model.start import Start
 
 BOOTSTRAPS = ("/var/runtime/bootstrap", *failures.BOOTSTRAPS)
+_FILTER_THEMSELVES = ("python", "nodejs")
 WRAPPER = "AWS_LAMBDA_EXEC_WRAPPER"
 
 
@@ -40,6 +44,10 @@ class LambdaContract:
     credentials: Credentials
     init_limit: float = limits.INIT_LIMIT
     restore_limit: float = limits.RESTORE_LIMIT
+    long_init_limit: float = limits.EXTENDED_INIT_FLOOR
+    """Of an Init that no invocation waits for, unless the function's timeout is longer."""
+    proactive_init: bool = False
+    """Initialise one environment of a new version ahead of its first invocation."""
     single_use: bool = False
     clone: bool = True
     log: PlatformLog = field(default_factory=PlatformLog)
@@ -50,14 +58,16 @@ class LambdaContract:
 
     wire = runtime_api
     extension_wire = extensions_api
+    telemetry_wire = telemetry_api
     server_wire = None
     logs_every_invocation = True
     files_max = limits.FILES_MAX
     processes_max = limits.PROCESSES_MAX
 
     def policy(self, version: FunctionVersion, start: Start = Start.ON_DEMAND) -> LifecyclePolicy:
-        limit = self.init_limit if start is Start.ON_DEMAND else policy.extended_init_limit(version)
-        return policy.standard_policy(
+        long = policy.extended_init_limit(version, self.long_init_limit)
+        limit = self.init_limit if start is Start.ON_DEMAND else long
+        return policy.lambda_policy(
             start, init_limit=limit, restore_limit=self.restore_limit, single_use=self.single_use
         )
 
@@ -66,8 +76,10 @@ class LambdaContract:
             on_demand=True,
             when_full=WhenFull.REFUSE,
             minimum=version.minimum,
-            maximum=version.maximum,
+            kept_as=Start.PROVISIONED,
             starts_as=Start.RESTORED if version.is_restored else Start.ON_DEMAND,
+            ahead=int(self.proactive_init and not version.minimum),
+            maximum=version.maximum,
         )
 
     def image(self, runtime: str) -> str:
@@ -164,13 +176,42 @@ class LambdaContract:
         memory_mb: int,
         trace: str = "",
         start: Start = Start.ON_DEMAND,
+        stream: str = "",
     ) -> list[str]:
-        if type(record) is RuntimeDone:
-            return []
-        facts = log_facts(version, image, record, memory_mb, trace, environment.initialization(start))
-        if version.log_format == "JSON":
-            return render_json(record, facts, wall, self.log)
+        is_json = version.log_format == "JSON"
+        if type(record) is RuntimeDone and (not is_json or record.status is OutcomeStatus.SUCCESS):
+            return []  # the most frequent record: it has a line at the lowest level only
+        facts = log_facts(version, image, record, memory_mb, trace, stream, environment.initialization(start))
+        if is_json:
+            events = platform_events(record, facts, wall, self._rules)
+            return json_lines(events, wall, version.system_log_level)
         return self.log.render(record, facts, wall)
+
+    def platform_events(
+        self,
+        version: FunctionVersion,
+        image: Image,
+        record: Record,
+        *,
+        wall: float,
+        memory_mb: int,
+        trace: str = "",
+        start: Start = Start.ON_DEMAND,
+        stream: str = "",
+    ) -> list[PlatformEvent]:
+        facts = log_facts(version, image, record, memory_mb, trace, stream, environment.initialization(start))
+        return platform_events(record, facts, wall, self._rules)
+
+    def line_filter(self, version: FunctionVersion) -> Callable[[str], bool] | None:
+        """Runtimes of two families leave lines below the level out themselves."""
+        level = version.application_log_level
+        if version.log_format != "JSON" or version.runtime.startswith(_FILTER_THEMSELVES):
+            return None
+        return lambda text: is_wanted(text, level)
+
+    @property
+    def _rules(self) -> EventRules:
+        return EventRules(log=self.log)
 
     def is_traced(self, version: FunctionVersion) -> bool:
         return version.tracing == tracing.ACTIVE
@@ -196,7 +237,13 @@ class LambdaContract:
 
 
 def log_facts(
-    version: FunctionVersion, image: Image, record: Record, memory_mb: int, trace: str, initialization: str
+    version: FunctionVersion,
+    image: Image,
+    record: Record,
+    memory_mb: int,
+    trace: str,
+    stream: str,
+    initialization: str,
 ) -> LogFacts:
     """What the lines of a record say beside it; `memory_mb` is the most the environment has used."""
     name = resource = ""
@@ -213,4 +260,5 @@ def log_facts(
         trace=trace,
         initialization=initialization,
         tenant=version.tenant,
+        instance=stream,
     )

@@ -132,6 +132,7 @@ _STATES = {
     AgentState.READY: "Ready",
     AgentState.RUNNING: "Running",
     AgentState.FAILED: "InitError",
+    AgentState.GAVE_UP: "ExitError",
     AgentState.EXITED: "Exited",
 }
 _TARGETS = {

@@ -64,6 +64,15 @@ def state_code(failure: Failure | None) -> str:
     return "FunctionError.RuntimeInitError"
 
 
+def extension_state(state: str, failure: Failure | None) -> str:
+    """The state of an extension in the contract's words (3.4); `failure` is its own, if it has one."""
+    if failure is not None and failure.kind is FailureKind.START:
+        return "LaunchError"
+    if failure is not None and failure.kind is FailureKind.INIT_ERROR:
+        return failure.error_type.rpartition(".")[2]
+    return state.capitalize()
+
+
 def exit_text(failure: Failure) -> str:
     """Why a runtime process ended, in the daemon's words."""
     if failure.signal is not None:

@@ -37,6 +37,7 @@ KINDS: Mapping[str, Kind] = {
     "NotImplementedException": Kind(501, "Message"),
     "PolicyLengthExceededException": Kind(400),
     "PreconditionFailedException": Kind(412),
+    "ProvisionedConcurrencyConfigNotFoundException": Kind(404),
     "RequestEntityTooLargeException": Kind(413),
     "RequestTooLargeException": Kind(413),
     "ResourceConflictException": Kind(409),

@@ -12,7 +12,7 @@ from torpor.contracts.lambda_.tracing import read_trace
 from torpor.model.failure import Failure, FailureKind
 from torpor.model.invocation import OutcomeStatus
 from torpor.model.records import (
-    ExtensionReady,
+    ExtensionStatus,
     InitEnded,
     InitStarted,
     InvocationEnded,
@@ -20,6 +20,7 @@ from torpor.model.records import (
     Record,
     RestoreEnded,
     RestoreStarted,
+    Subscribed,
 )
 
 
@@ -48,8 +49,11 @@ class PlatformLog:
             return [f"START RequestId: {record.id} Version: {facts.version}\n"]
         if isinstance(record, InvocationEnded):
             return [*self._failure_lines(record, wall), f"END RequestId: {record.id}\n", self._report(record, facts)]
-        if isinstance(record, ExtensionReady):
-            return [f"EXTENSION\tName: {record.name}\tState: Ready\tEvents: [{', '.join(record.events)}]\n"]
+        if isinstance(record, ExtensionStatus):
+            return [_extension_line(record)]
+        if isinstance(record, Subscribed):
+            sources = ", ".join(source.capitalize() for source in record.sources)
+            return [f"{record.api.upper()}\tName: {record.name}\tState: Subscribed\tTypes: [{sources}]\n"]
         if isinstance(record, InitStarted) and not record.within_invocation and facts.runtime_version:
             return [
                 f"INIT_START Runtime Version: {facts.runtime_version}\tRuntime Version ARN: {facts.runtime_resource}\n"
@@ -144,6 +148,12 @@ def _end(failure: Failure | None) -> str:
     if failure.kind is FailureKind.TIMEOUT:
         return "\tStatus: timeout"
     return f"\tStatus: error\tError Type: {failures.error_type(failure)}"
+
+
+def _extension_line(record: ExtensionStatus) -> str:
+    state = failures.extension_state(record.state, record.failure)
+    line = f"EXTENSION\tName: {record.name}\tState: {state}\tEvents: [{', '.join(record.events)}]"
+    return line + (f"\tError Type: {failures.error_type(record.failure)}\n" if record.failure else "\n")
 
 
 def stamp(wall: float) -> str:

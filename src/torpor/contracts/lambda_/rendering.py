@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Any
 
 from torpor.contracts.arns import partition_of
-from torpor.contracts.lambda_ import capacity, limits, snap_start, tenancy
+from torpor.contracts.lambda_ import capacity, limits, log_levels, snap_start, tenancy
 from torpor.model.function import FunctionRecord, FunctionVersion, VersionRecord
 
 _IN_PROGRESS = "The function is being created."
@@ -121,9 +121,8 @@ def _stored(record: VersionRecord) -> dict[str, Any]:
 def _logging(record: VersionRecord) -> dict[str, Any]:
     shown: dict[str, Any] = {"LogFormat": record.version.log_format, "LogGroup": record.version.log_group}
     if record.version.log_format == "JSON":
-        levels = record.settings.get("LogLevels", {})
-        shown["ApplicationLogLevel"] = levels.get("ApplicationLogLevel", "INFO")
-        shown["SystemLogLevel"] = levels.get("SystemLogLevel", "INFO")
+        shown["ApplicationLogLevel"] = record.version.application_log_level or log_levels.DEFAULT
+        shown["SystemLogLevel"] = record.version.system_log_level or log_levels.DEFAULT
     return shown
 
 

@@ -161,6 +161,8 @@ def _run(surroundings: Surroundings, channel: socket.socket) -> None:
         os._exit(0)
     message, descriptors = received
     argv, environment = message["argv"], message["environment"]
+    if message["own_output"]:
+        _replace_output(descriptors.pop(0))
     if message["framed_variable"]:
         os.set_inheritable(FRAMED, True)
         environment[message["framed_variable"]] = str(FRAMED)
@@ -187,6 +189,12 @@ def _lend(message: wire.Message, channel: socket.socket, descriptors: list[int])
         with contextlib.suppress(OSError):
             wire.send(channel, {"error": f"{error}"})
     os._exit(_START_FAILED)
+
+
+def _replace_output(descriptor: int) -> None:
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
 
 
 def _set_limits(message: wire.Message) -> None:

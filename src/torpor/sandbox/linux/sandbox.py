@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Protocol
 
 from torpor.model.errors import NotSavable, SandboxUnavailable
@@ -74,6 +75,8 @@ class LinuxSandbox:
         self._worker_limits: dict[str, int] = {}
         self._running: set[str] = set()
         self._framed: dict[str, OutputReader] = {}
+        self._own: dict[str, OutputReader] = {}
+        """The outputs of processes that have one of their own, by name."""
         self._by_signal = not {"cgroup.freeze", "freezer.state"} & set(self._controls.fds)
         self._gauge = None if self._controls.counts_memory else Gauge()
         limit = spec.memory_mb * _MIB
@@ -128,9 +131,7 @@ class LinuxSandbox:
         if self._dead:
             return
         message = self._start_message(process)
-        writers: tuple[int, ...] = ()
-        if process.framed_log_variable:
-            writers = (self._open_framed(process.name),)
+        writers = self._open_pipes(process)
         saved = process.image
         if saved is not None:
             writers += tuple(os.dup(part) for part in (saved.layout, saved.memory, saved.files))
@@ -188,7 +189,7 @@ class LinuxSandbox:
     def drain_output(self) -> None:
         if not self._dead:
             self._output.drain()
-            for reader in list(self._framed.values()):
+            for reader in (*self._own.values(), *self._framed.values()):
                 reader.drain()
             self._workers.drain()
 
@@ -282,19 +283,30 @@ class LinuxSandbox:
             "clone": self._prepared.launcher.plan.clone and may_clone(process, self._image),
             "saved": process.image is not None,
             "framed_variable": process.framed_log_variable,
+            "own_output": process.own_output,
             "worker_variable": process.worker_log_variable,
             "files": self._spec.files,
             "processes": self._spec.processes,
             "limit_processes": "pids.max" not in self._controls.fds,
         }
 
-    def _open_framed(self, name: str) -> int:
+    def _open_pipes(self, process: ProcessSpec) -> tuple[int, ...]:
+        """The writing ends of the pipes that this process gets beside the shared output, in the launcher's order."""
+        writers: list[int] = []
+        if process.own_output:
+            deliver = partial(self._listener.process_output, process.name)
+            writers.append(self._open_pipe(self._own, process.name, deliver))
+        if process.framed_log_variable:
+            writers.append(self._open_pipe(self._framed, process.name, self._deliver_framed))
+        return tuple(writers)
+
+    def _open_pipe(self, readers: dict[str, OutputReader], name: str, deliver: Callable[[bytes], None]) -> int:
         reader, writer = os.pipe2(os.O_CLOEXEC)
-        earlier = self._framed.pop(name, None)
+        earlier = readers.pop(name, None)
         if earlier is not None:
             earlier.drain()
             earlier.close()
-        self._framed[name] = OutputReader(self._loop, reader, self._deliver_framed)
+        readers[name] = OutputReader(self._loop, reader, deliver)
         return writer
 
     def _deliver_output(self, data: bytes) -> None:
@@ -376,8 +388,9 @@ class LinuxSandbox:
         if self._watch is not None:
             self._watch.stop()
         self._output.close()
-        for reader in self._framed.values():
+        for reader in (*self._own.values(), *self._framed.values()):
             reader.close()
+        self._own.clear()
         self._framed.clear()
         self._workers.close()
 
