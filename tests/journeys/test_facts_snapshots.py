@@ -1,5 +1,6 @@
 """Snapshots of versions: made when they are published, what they keep, what each environment has of its own."""
 
+import json
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from botocore.exceptions import ClientError
 from tests.journeys.conftest import Deploy, MakeServer, require_sandbox
+from tests.support.extensions import SUBSCRIBES, extended
 from tests.support.functions import Package, python
 from tests.support.lives import Lives, lives
 from tests.support.server import ROLE, Function, TorporServer, eventually
@@ -217,3 +219,45 @@ def test_what_is_kept_from_a_former_life_and_belongs_to_nothing_is_removed(own: 
 
     assert not stray.exists()
     assert own.version.invoke().payload == 1
+
+
+WATCHES = (
+    SUBSCRIBES
+    + """
+register("INVOKE", "SHUTDOWN")
+listen(4243)
+say("subscribed", *subscribe(4243, ["platform"]))
+while (event := next_event())["eventType"] == "INVOKE":
+    wait_for("platform.runtimeDone", event["requestId"])
+"""
+)
+
+
+@pytest.mark.fact("S-016")
+def test_after_the_restoration_the_handler_is_called_and_extensions_are_told(server: TorporServer) -> None:
+    """Extensions start anew beside each restored runtime."""
+    with extended(
+        server, python("def handler(event, context): return 1"), {"watch": WATCHES}, SnapStart=ON
+    ) as function:
+        version = publish(function)
+        assert version.invoke().payload == 1
+        assert version.invoke().payload == 1
+        eventually(lambda: _kinds(version).count("platform.report") >= 1, what="the first report")
+        found = _kinds(version)
+
+    steps = [kind for kind in found if kind not in ("platform.extension", "platform.telemetrySubscription")]
+    assert steps[:6] == [
+        "platform.restoreStart",
+        "platform.restoreRuntimeDone",
+        "platform.restoreReport",
+        "platform.start",
+        "platform.runtimeDone",
+        "platform.report",
+    ]
+
+
+def _kinds(version: Version) -> list[str]:
+    """The types of the events that the extension beside the restored runtime has printed, in order."""
+    streams = {entry.stream for entry in version.logs() if entry.message.startswith("START")}
+    lines = [entry.message.partition(" got ")[2] for entry in version.logs() if entry.stream in streams]
+    return [json.loads(line)["type"] for line in lines if line]

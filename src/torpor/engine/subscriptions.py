@@ -20,6 +20,7 @@ from torpor.model.records import (
     InitEnded,
     InvocationEnded,
     Record,
+    RestoreEnded,
     ShutdownStarted,
     Subscribed,
     TelemetryDropped,
@@ -112,7 +113,7 @@ class Subscriptions:
                 self._tell(_Events(events, wall))
         except Exception:  # the function and its log have no part in it
             log.exception("telemetry of a record is lost")
-        if type(record) is InitEnded:
+        if type(record) is InitEnded or type(record) is RestoreEnded:
             self._forget_init()
         if _ends_processes(record):
             for subscriber in self.subscribers.values():
