@@ -24,6 +24,8 @@ from .tracing import Caller, Thread, syscalls_of
 _SCRATCH_AT = 16 * PAGE
 """Where in the page of calls results of calls are left."""
 _STACK_SIZE = 24
+_CALLS_MOST = 1_536
+"""Of those that make a process again, less those that clear the one it is made of."""
 _PR_GET_TID_ADDRESS = 40
 _STAT_ADDRESSES = (22, 23, 24, 41, 42, 43, 44, 45, 46, 47)
 """Of code, stack, data, heap, arguments and environment in `/proc/*/stat`, counted behind the process's state."""
@@ -94,6 +96,9 @@ def _taken(pid: int, folder: str, threads: list[Thread], memory: int, given: Col
         "threads": [_described(state, scratch) for state in states],
         "data": data.content.hex(),
     }
+    if len(main) > _CALLS_MOST:
+        os.close(image)
+        raise Unfit(f"its memory lies in {len(maps)} pieces, more than can be made again")
     return Snapshot(description, tracing.pack(main), image)
 
 

@@ -230,7 +230,7 @@ class Keeper:
         made: list[int] = []
         try:
             made = self._checkpointed(message["name"], framed=message["framed"])
-        except (OSError, tarfile.TarError) as error:
+        except (OSError, ValueError, tarfile.TarError) as error:
             told["error"] = str(error)
         except Unfit as error:
             told.update(error=str(error), unfit=True)
@@ -244,7 +244,15 @@ class Keeper:
             raise OSError("it has ended")
         given = (0, 1, 2, process.FRAMED) if framed else (0, 1, 2)
         saved = checkpoint.take(pid, given, self._proc_path())
-        return [lending.write(saved), saved.memory, lending.pack()]
+        return [lending.write(saved), saved.memory, self._packed_files()]
+
+    def _packed_files(self) -> int:
+        """Nobody inside changes a file meanwhile, or what a name stands for."""
+        self._signal_everyone(signal.SIGSTOP)
+        try:
+            return lending.pack()
+        finally:
+            self._signal_everyone(signal.SIGCONT)
 
     def _open_workers(self, message: wire.Message) -> None:
         try:
@@ -275,9 +283,12 @@ class Keeper:
         for item in made:
             item.close()
 
-    def _do_everyone(self, message: wire.Message, descriptors: list[int]) -> None:
+    def _signal_everyone(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(_EVERYONE, message["number"])
+            os.kill(_EVERYONE, number)
+
+    def _do_everyone(self, message: wire.Message, descriptors: list[int]) -> None:
+        self._signal_everyone(message["number"])
         if message["number"] == signal.SIGKILL:
             self._killed = True
             if self._spare is not None:
