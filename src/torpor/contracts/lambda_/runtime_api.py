@@ -18,6 +18,7 @@ NEXT_PATH = _INVOCATION + "next"
 INIT_ERROR_PATH = PREFIX + "init/error"
 _RESTORE_NEXT_PATH = PREFIX + "restore/next"
 _RESTORE_ERROR_PATH = PREFIX + "restore/error"
+RESTORE_REQUEST = f"GET {_RESTORE_NEXT_PATH} HTTP/1.1\r\nHost: runtime\r\n\r\n"
 JSON = ("Content-Type", "application/json")
 ACCEPTED = b'{"status":"OK"}\n'
 ERROR_TYPE_HEADER = "Lambda-Runtime-Function-Error-Type"

@@ -183,8 +183,7 @@ def _run(surroundings: Surroundings, channel: socket.socket) -> None:
 def _lend(message: wire.Message, channel: socket.socket, descriptors: list[int]) -> None:
     try:
         _limit_processes(message)
-        saved = message["saved"]
-        lending.lend(channel, saved["files"], saved["memory"], *descriptors[-2:])
+        lending.lend(channel, message["saved"], *descriptors[-2:])
     except (OSError, ValueError, tarfile.TarError) as error:
         with contextlib.suppress(OSError):
             wire.send(channel, {"error": f"{error}"})
