@@ -4,11 +4,18 @@ import os
 import re
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from textwrap import dedent
 
+import botocore
+import dateutil
+import jmespath
 import pytest
+import six
+import urllib3
 from botocore.exceptions import ClientError
 from tests.journeys.conftest import Deploy, MakeServer, require_sandbox
-from tests.support.functions import python
+from tests.support.functions import PYTHON, Package, archive, python
 from tests.support.server import TorporServer
 from tests.support.snapshots import NEEDED, ON, publish, saved
 
@@ -296,3 +303,34 @@ def test_who_cannot_have_snapshots_is_told(
             SnapStart=ON,
             **settings,
         )
+
+
+def _sdk_parts() -> dict[str, bytes]:
+    """The part of the real SDK that looks for credentials, without its service models."""
+    found = {"six.py": Path(six.__file__).read_bytes()}
+    for package in (botocore, dateutil, jmespath, urllib3):
+        root = Path(package.__file__).parent
+        for path in (path for path in root.rglob("*") if path.suffix in (".py", ".json")):
+            place = path.relative_to(root.parent)
+            if place.parts[1] != "data" or len(place.parts) == 3:
+                found[str(place)] = path.read_bytes()
+    return found
+
+
+def test_the_sdk_finds_credentials_by_itself_before_and_after_the_snapshot(deploy: Deploy) -> None:
+    code = """
+    import os
+    import botocore.session
+    session = botocore.session.Session()
+    early = session.get_credentials().get_frozen_credentials()
+    def handler(event, context):
+        late = botocore.session.Session().get_credentials()
+        frozen = late.get_frozen_credentials()
+        return [late.method, early.access_key == frozen.access_key, early.token != frozen.token]
+    """
+    package = Package(
+        archive=archive(_sdk_parts() | {"app.py": dedent(code).encode()}), runtime=PYTHON, handler="app.handler"
+    )
+    version = publish(deploy(package, SnapStart=ON))
+
+    assert version.invoke().payload == ["container-role", True, True]

@@ -228,8 +228,12 @@ class Environment:
             began = self._clock.monotonic()
             if self.start is Start.RESTORED:
                 self._saved = await self._around.snapshots.take(self.version)
+                if self._is_gone():
+                    self._let_go()
+                    return
             sandbox = await self._around.provider.create(specs.sandbox(self.id), self)
             if self._is_gone():
+                self._let_go()
                 await sandbox.destroy()
                 return
             self._sandbox = sandbox
@@ -340,7 +344,7 @@ class Environment:
     def process_exited(self, exit: ProcessExit) -> None:
         self._transcript.process_ended(exit.name)
         self._inside.exited(exit.name)
-        if exit.start_error and self.start is Start.RESTORED and exit.name == RUNTIME:
+        if exit.stale:
             self._around.snapshots.doubt(self.version, exit.start_error)
         self.feed(ev.AgentExited(exit.name, exit.code, exit.signal, exit.out_of_memory, exit.start_error))
 

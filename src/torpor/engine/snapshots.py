@@ -6,12 +6,12 @@ One thread; what takes a moment is done in another.
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from torpor.engine.environment import Environment
-from torpor.model.errors import NotFound, SandboxUnavailable, TorporError
+from torpor.model.errors import SandboxUnavailable, TorporError
 from torpor.model.failure import Failure
 from torpor.model.function import FunctionVersion
 from torpor.sandbox.port import ProcessImage
@@ -77,7 +77,10 @@ class SnapshotShelf:
         self._workshop: Workshop | None = None
         self._images: dict[str, ProcessImage] = {}
         """Most recently used last."""
-        self._making: dict[str, asyncio.Task[None]] = {}
+        self._reading: dict[str, asyncio.Task[Any]] = {}
+        self._making: dict[str, asyncio.Task[Any]] = {}
+        self._wanted: set[str] = set()
+        """What is being made, unless its version has gone meanwhile."""
         self._stored: set[str] = set()
         self._unsaved: set[str] = set()
         """Snapshots that memory alone has, because the disk refused them."""
@@ -94,55 +97,73 @@ class SnapshotShelf:
             self._stored.discard(name)
 
     def prepare(self, version: FunctionVersion) -> None:
-        """Make the version's snapshot unless there is one."""
-        if _name(version) not in self._stored:
-            self._begin(version)
+        """Make the version's snapshot unless there is one that this host can go on from."""
+        name = _name(version)
+        if name in self._stored:
+            self._read(name, self._verify(version))
+        elif name not in self._making:
+            self._wanted.add(name)
+            self._making[name] = self._spawn(name, self._make(version), self._making)
 
     def forget(self, version: FunctionVersion) -> None:
         """The version is gone. Raises StoreUnavailable."""
         name = _name(version)
-        making = self._making.pop(name, None)
-        if making is not None:
-            making.cancel()
+        self._wanted.discard(name)
+        for tasks in (self._making, self._reading):
+            task = tasks.pop(name, None)
+            if task is not None:
+                task.cancel()
         self._drop(name)
         if name in self._stored:
             self._stored.discard(name)
             self._store.remove(name)
 
     async def take(self, version: FunctionVersion) -> ProcessImage:
+        """Who takes it has memory set aside, so it never waits for the environment that makes it."""
         name = _name(version)
         while (image := self._images.get(name)) is None:
-            making = self._making.get(name)
-            await asyncio.shield(self._begin(version) if making is None else making)
+            if name not in self._stored:
+                self.prepare(version)
+                raise SandboxUnavailable("The snapshot of this version is being made; its state says when it is ready.")
+            await _settled(self._reading.get(name) or self._read(name, self._load(version)))
         self._images[name] = self._images.pop(name)
         return image.copy()
 
     async def keep(self, version: FunctionVersion, image: ProcessImage) -> None:
         name = _name(version)
+        if name not in self._wanted:
+            image.close()
+            return
         self._put(name, image)
         parts = image.copy()
         try:
             about = self._shop.made_for(version)
             await asyncio.to_thread(self._store.save, name, _parts(parts), about)
-            self._stored.add(name)
+            self._saved(name)
         except TorporError as error:
             log.warning("The snapshot of %s is kept in memory only: %s", version.function, error)
             self._unsaved.add(name)
-        parts.close()
+        finally:
+            parts.close()
+
+    def _saved(self, name: str) -> None:
+        if name in self._wanted:
+            self._stored.add(name)
+        else:
+            self._store.remove(name)
 
     def doubt(self, version: FunctionVersion, reason: str) -> None:
         """It is made anew: what it was made on has changed."""
         name = _name(version)
         if name not in self._images or name in self._making:
             return
-        log.warning("The snapshot of %s %s is made anew: %s.", version.function, version.version, reason)
         self.forget(version)
-        self._begin(version)
+        self._replace(version, reason)
 
     def close(self) -> None:
         """Let go of the memory."""
-        for making in self._making.values():
-            making.cancel()
+        for task in (*self._making.values(), *self._reading.values()):
+            task.cancel()
         for name in list(self._images):
             self._drop(name)
 
@@ -151,31 +172,47 @@ class SnapshotShelf:
         assert self._workshop is not None, "open comes first"
         return self._workshop
 
-    def _begin(self, version: FunctionVersion) -> asyncio.Task[None]:
-        """Load it, or make it and tell the watcher."""
-        name = _name(version)
-        work = self._load(version) if name in self._stored else self._make(version)
-        task = self._making[name] = asyncio.get_running_loop().create_task(work)
-        task.add_done_callback(lambda done: self._made(name, done))
+    def _read(self, name: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = self._reading[name] = self._spawn(name, work, self._reading)
         return task
 
-    def _made(self, name: str, task: "asyncio.Task[None]") -> None:
-        if self._making.get(name) is task:
-            del self._making[name]
-        if not task.cancelled():
-            task.exception()  # whoever waits is told; nobody may be waiting
+    def _spawn(
+        self, name: str, work: Coroutine[Any, Any, Any], among: dict[str, asyncio.Task[Any]]
+    ) -> asyncio.Task[Any]:
+        def ended(task: asyncio.Task[Any]) -> None:
+            if among.get(name) is task:
+                del among[name]
+            if not task.cancelled():
+                task.exception()  # whoever waits is told; nobody may be waiting
+
+        task = asyncio.get_running_loop().create_task(work)
+        task.add_done_callback(ended)
+        return task
 
     async def _load(self, version: FunctionVersion) -> None:
-        name = _name(version)
+        if not await self._verify(version):
+            return
         try:
-            if await asyncio.to_thread(self._store.about, name) == self._shop.made_for(version):
-                parts = await asyncio.to_thread(self._store.load, name)
-                self._put(name, ProcessImage(**parts))
-                return
-        except NotFound:
-            pass
-        self._stored.discard(name)
-        await self._make(version)
+            self._put(_name(version), ProcessImage(**await asyncio.to_thread(self._store.load, _name(version))))
+        except TorporError as error:
+            self._replace(version, str(error))
+
+    async def _verify(self, version: FunctionVersion) -> bool:
+        """Have it made anew if this host cannot go on from what is kept."""
+        try:
+            if await asyncio.to_thread(self._store.about, _name(version)) == self._shop.made_for(version):
+                return True
+        except TorporError as error:
+            reason = str(error)
+        else:
+            reason = "the kernel, the runtime or Torpor is another one now"
+        self._replace(version, reason)
+        return False
+
+    def _replace(self, version: FunctionVersion, reason: str) -> None:
+        log.warning("The snapshot of %s %s is made anew: %s.", version.function, version.version, reason.rstrip("."))
+        self._stored.discard(_name(version))
+        self.prepare(version)
 
     async def _make(self, version: FunctionVersion) -> None:
         watcher = self._shop.watcher
@@ -214,6 +251,14 @@ class SnapshotShelf:
         self._unsaved.discard(name)
         if image is not None:
             image.close()
+
+
+async def _settled(task: asyncio.Task[Any]) -> None:
+    """Raises TorporError as the task did, or because it was given up."""
+    await asyncio.wait([task])
+    if task.cancelled():
+        raise SandboxUnavailable("The snapshot of this version is no longer kept.")
+    task.result()
 
 
 def _parts(image: ProcessImage) -> dict[str, int]:

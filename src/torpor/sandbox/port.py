@@ -132,6 +132,8 @@ class ProcessExit:
     out_of_memory: bool = False
     start_error: str = ""
     """Why the process never started (missing program, no permission); empty if it did run."""
+    stale: bool = False
+    """That is because its image does not fit this host any more."""
 
 
 class SandboxListener(Protocol):

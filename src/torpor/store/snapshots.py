@@ -1,9 +1,12 @@
 """Snapshots on disk, encrypted: what a process held in memory may be secrets.
 
 A file is a head and pieces of up to a MiB, each sealed with AES-GCM under one key and a nonce that stands for its
-place in the file; pieces of nothing but zeros are named in the head instead. Reading gives files in memory.
+place in the file, and bound to the snapshot's name; pieces of nothing but zeros are named in the head instead.
+Reading gives files in memory.
 """
 
+import contextlib
+import fcntl
 import json
 import os
 import secrets
@@ -24,6 +27,7 @@ _PREFIX = 8
 _SIZE = 4
 _ZEROS = bytes(_PIECE)
 _SUFFIX = ".snapshot"
+_UNCHANGING = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
 def read_key(path: str) -> bytes:
@@ -58,13 +62,14 @@ class SnapshotStore:
             making = f"{path}.{secrets.token_hex(8)}"
             try:
                 with open(os.open(making, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                    for piece in self._sealed(parts, about):
+                    for piece in self._sealed(name, parts, about):
                         file.write(piece)
                     file.flush()
                     os.fsync(file.fileno())
                 os.replace(making, path)
             except BaseException:
-                os.unlink(making)
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(making)
                 raise
 
     def about(self, name: str) -> dict[str, str]:
@@ -81,6 +86,7 @@ class SnapshotStore:
                 for part, size, zeros in self._head(file, nonces, name)["parts"]:
                     made[part] = os.memfd_create(part, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
                     self._unseal(file, nonces, name, made[part], size, frozenset(zeros))
+                    fcntl.fcntl(made[part], fcntl.F_ADD_SEALS, _UNCHANGING)
         except BaseException:
             for descriptor in made.values():
                 os.close(descriptor)
@@ -102,7 +108,7 @@ class SnapshotStore:
                 return []
             found = os.listdir(self._folder)
             for left in found:
-                if not left.endswith(_SUFFIX):
+                if f"{_SUFFIX}." in left:
                     os.unlink(os.path.join(self._folder, left))
         return [name.removesuffix(_SUFFIX) for name in found if name.endswith(_SUFFIX)]
 
@@ -119,7 +125,7 @@ class SnapshotStore:
             raise _damaged(name)
         return file
 
-    def _sealed(self, parts: Mapping[str, int], about: Mapping[str, str]) -> Iterator[bytes]:
+    def _sealed(self, name: str, parts: Mapping[str, int], about: Mapping[str, str]) -> Iterator[bytes]:
         prefix = secrets.token_bytes(_PREFIX)
         nonces = _Nonces(prefix)
         sizes = {part: os.fstat(descriptor).st_size for part, descriptor in parts.items()}
@@ -127,16 +133,16 @@ class SnapshotStore:
         described = [[part, sizes[part], empty[part]] for part in parts]
         head = json.dumps({"about": dict(about), "parts": described}).encode()
         yield _MAGIC + prefix
-        yield self._piece(nonces, head)
+        yield self._piece(nonces, name, head)
         for part, descriptor in parts.items():
             left_out = frozenset(empty[part])
             for number in range(_count(sizes[part])):
                 if number not in left_out:
-                    yield self._piece(nonces, os.pread(descriptor, _PIECE, number * _PIECE))
+                    yield self._piece(nonces, name, os.pread(descriptor, _PIECE, number * _PIECE))
 
-    def _piece(self, nonces: "_Nonces", data: bytes) -> bytes:
+    def _piece(self, nonces: "_Nonces", name: str, data: bytes) -> bytes:
         nonce = nonces.next()
-        sealed = self._cipher.encrypt(nonce, data, nonce)
+        sealed = self._cipher.encrypt(nonce, data, name.encode())
         return len(sealed).to_bytes(_SIZE, "big") + sealed
 
     def _head(self, file: BinaryIO, nonces: "_Nonces", name: str) -> dict[str, Any]:
@@ -157,13 +163,13 @@ class SnapshotStore:
         if not _TAG <= size <= most + _TAG:
             raise _damaged(name)
         try:
-            return self._cipher.decrypt(nonce, file.read(size), nonce)
+            return self._cipher.decrypt(nonce, file.read(size), name.encode())
         except InvalidTag:
             raise _damaged(name) from None
 
 
 class _Nonces:
-    """One for each piece of a file, in order: a piece that is moved, left out or of another file cannot be read."""
+    """One for each piece of a file, in order: a piece that is moved or left out cannot be read."""
 
     def __init__(self, prefix: bytes) -> None:
         self._prefix = prefix

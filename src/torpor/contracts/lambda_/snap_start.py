@@ -55,9 +55,10 @@ def token_of(key: bytes, version: FunctionVersion) -> str:
 
 
 def variables(api_address: str, token: str) -> dict[str, str]:
-    """In place of credentials, where to get them (6)."""
+    """In place of credentials, where to get them (6): on a loopback address, for SDKs take them from no other host."""
+    port = api_address.rpartition(":")[2]
     return {
-        "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"http://{api_address}{CREDENTIALS_PATH}",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"http://127.0.0.1:{port}{CREDENTIALS_PATH}",
         "AWS_CONTAINER_AUTHORIZATION_TOKEN": token,
     }
 

@@ -8,7 +8,6 @@ is elsewhere, so the restored process finds them closed by their peer.
 from __future__ import annotations
 
 import fcntl
-import mmap
 import os
 import signal
 import struct
@@ -24,6 +23,9 @@ from .tracing import Caller, Thread, syscalls_of
 _SCRATCH_AT = 16 * PAGE
 """Where in the page of calls results of calls are left."""
 _STACK_SIZE = 24
+_DELETED = " (deleted)"
+_PIECE = 64 * 1024
+_ZEROS = bytes(_PIECE)
 _RECEIVING = frozenset(map(syscalls_of, ("read", "recvfrom", "recvmsg")))
 _CALLS_MOST = 1_536
 """Of those that make a process again, less those that clear the one it is made of."""
@@ -45,11 +47,11 @@ class Snapshot:
     memory: int
 
 
-def take(pid: int, given: Collection[int], proc: str = "/proc") -> Snapshot:
+def take(pid: int, given: Collection[int], most: int, proc: str = "/proc") -> Snapshot:
     """Save a process. Raises Unfit, and OSError where the kernel refuses.
 
     The process is ended in any case. Descriptors in `given` are not described: the restored process has them of its
-    own. `proc` is a writable view of the kernel's process folders."""
+    own; `most` bounds the bytes that it may hold. `proc` is a writable view of the kernel's process folders."""
     threads: dict[int, Thread] = {}
     folder = f"{proc}/{pid}"
     try:
@@ -57,22 +59,26 @@ def take(pid: int, given: Collection[int], proc: str = "/proc") -> Snapshot:
         _seize_all(pid, folder, threads)
         memory = os.open(f"{folder}/mem", os.O_RDWR | os.O_CLOEXEC)
         try:
-            return _taken(pid, folder, list(threads.values()), memory, given)
+            return _taken(pid, folder, list(threads.values()), memory, given, most)
         finally:
             os.close(memory)
     finally:
         _end(pid, threads)
 
 
-def _taken(pid: int, folder: str, threads: list[Thread], memory: int, given: Collection[int]) -> Snapshot:
+def _taken(pid: int, folder: str, threads: list[Thread], memory: int, given: Collection[int], most: int) -> Snapshot:
     asking = _asking(threads[0].registers())
     states = [_thread_state(thread, f"{folder}/task/{thread.number}") for thread in threads]
     maps = [area for area in memory_map.areas(folder) if area.path != "[vsyscall]"]
     files = descriptors.describe(folder, given)
     number = max([0, *given, *(known["number"] for known in files)]) + 1
-    image, places = _dump(folder, maps)
+    if os.readlink(f"{folder}/cwd").endswith(_DELETED):
+        raise Unfit("its working folder was deleted")
+    image, places = _dump(folder, maps, most)
     scratch = memory_map.gap(maps, 2 * remaking.CALLS_SIZE, remaking.LOWEST)
-    caller = Caller(threads[0], memory, scratch, remaking.CALLS_SIZE)
+    kernels = next(area for area in maps if area.path == "[vdso]")
+    instruction = tracing.find_call(memory, kernels.start, kernels.size)
+    caller = Caller(threads[0], memory, scratch, remaking.CALLS_SIZE, instruction)
     for state, thread in zip(states, threads, strict=True):
         state.update(_kernel_state(caller, thread, memory))
     whole = {
@@ -142,18 +148,22 @@ def _seize_all(pid: int, folder: str, found: dict[int, Thread]) -> None:
     """Stop every thread, the first one first; threads may come while others are being stopped."""
     while missing := {int(task) for task in os.listdir(f"{folder}/task")} - found.keys():
         for number in sorted(missing, key=lambda number: (number != pid, number)):
-            found[number] = tracing.seize(number)
+            try:
+                found[number] = tracing.seize(number)
+            except tracing.Lost:
+                if number == pid:
+                    raise
 
 
 def _inner_number(folder: str) -> int:
-    with open(f"{folder}/status") as file:
+    with open(f"{folder}/status", errors="surrogateescape") as file:
         return next(int(line.split()[-1]) for line in file if line.startswith("NSpid:"))
 
 
 def _thread_state(thread: Thread, folder: str) -> dict[str, Any]:
     values = thread.registers()
     _settle_call(values)
-    with open(f"{folder}/status") as file:
+    with open(f"{folder}/status", errors="surrogateescape") as file:
         blocked = next(line.split()[1] for line in file if line.startswith("SigBlk:"))
     address, size, sign = thread.rseq()
     return {
@@ -223,7 +233,7 @@ def _title(folder: str) -> str:
         return file.read().rstrip("\n")
 
 
-def _dump(folder: str, maps: list[Area]) -> tuple[int, list[int]]:
+def _dump(folder: str, maps: list[Area], most: int) -> tuple[int, list[int]]:
     """A file with the content of each area that has any, and where in it that is; -1 for the others.
 
     What shows files is taken in too: what comes of the file afterwards is then of no matter."""
@@ -233,7 +243,7 @@ def _dump(folder: str, maps: list[Area]) -> tuple[int, list[int]]:
         end += area.size if _has_content(area) else 0
     image = os.memfd_create("snapshot", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(image, end)
-    _fill(folder, image, end, [(area, at) for area, at in zip(maps, places, strict=True) if at >= 0])
+    _fill(folder, image, most, [(area, at) for area, at in zip(maps, places, strict=True) if at >= 0])
     seal(image)
     return image, places
 
@@ -247,28 +257,32 @@ def _has_content(area: Area) -> bool:
     return bool(area.protection) and not area.is_kernels and not area.is_forgetful
 
 
-def _fill(folder: str, image: int, size: int, places: list[tuple[Area, int]]) -> None:
-    if not size:
-        return
+def _fill(folder: str, image: int, most: int, places: list[tuple[Area, int]]) -> None:
     pagemap = os.open(f"{folder}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
     source = os.open(f"{folder}/mem", os.O_RDONLY | os.O_CLOEXEC)
-    with mmap.mmap(image, size) as target, memoryview(target) as view:
+    try:
         for area, at in places:
             whole = [(area.start, area.end)] if area.is_file else memory_map.filled(pagemap, area)
             for start, end in whole:
-                _copy(source, view, at + start - area.start, start, end)
-    os.close(source)
-    os.close(pagemap)
+                most -= _copy(source, image, at + start - area.start, start, end, is_file=area.is_file)
+                if most < 0:
+                    raise Unfit("it holds more than the memory that it may have")
+    finally:
+        os.close(source)
+        os.close(pagemap)
 
 
-def _copy(source: int, view: memoryview, to: int, start: int, end: int) -> None:
-    """What lies behind the end of a file cannot be read, and nobody has."""
-    while start < end:
+def _copy(source: int, image: int, to: int, start: int, end: int, *, is_file: bool) -> int:
+    """How many bytes there were; zeros are left out. What lies behind the end of a file cannot be read, and nobody
+    has."""
+    held = 0
+    for position in range(start, end, _PIECE):
         try:
-            done = os.preadv(source, [view[to : to + end - start]], start)
+            piece = os.pread(source, min(_PIECE, end - position), position)
         except OSError:
-            return
-        if done <= 0:
-            return
-        start += done
-        to += done
+            if is_file:
+                return held
+            raise
+        if piece != _ZEROS[: len(piece)]:
+            held += os.pwrite(image, piece, to + position - start)
+    return held

@@ -11,6 +11,8 @@ import stat
 from collections.abc import Collection
 from typing import Any
 
+from . import syscalls
+
 _PIPE = re.compile(r"pipe:\[(\d+)\]")
 _TARGET = re.compile(r"tfd:\s*(\d+)\s+events:\s*([0-9a-f]+)\s+data:\s*([0-9a-f]+)")
 _COUNT = re.compile(r"eventfd-count:\s*([0-9a-f]+)")
@@ -117,13 +119,6 @@ def _place(descriptor: int, known: Description) -> None:
 
 
 def _watch(known: Description) -> None:
-    queue = select.epoll.fromfd(known["number"])
-    _queues.append(queue)  # closing it would close the descriptor
-    for number, events, _ in known["targets"]:
-        try:
-            queue.register(int(number), int(events, 16))
-        except OSError:
-            continue  # what it watched cannot be watched any more
-
-
-_queues: list[select.epoll] = []
+    for number, events, data in known["targets"]:
+        # What it watched and cannot watch any more is left out.
+        syscalls.watch(known["number"], int(number), int(events, 16), int(data, 16))

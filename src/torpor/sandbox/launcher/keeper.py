@@ -200,12 +200,12 @@ class Keeper:
         child = self._child_with(saved.description["pid"])
         self._children[child.pid] = (message["name"], child)
         message["saved"].update((name, saved.description[name]) for name in ("files", "memory", "asking"))
-        child.begin(message, [*descriptors[:-3], memory, files])
         try:
+            child.begin(message, [*descriptors[:-3], memory, files])
             child.await_lent(_LENT_WITHIN)
             resuming.resume(child.pid, saved, self._proc_path())
         except (OSError, ValueError, resuming.Changed) as error:
-            child.problem = str(error)
+            child.problem, child.stale = str(error), isinstance(error, resuming.Changed)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child.pid, signal.SIGKILL)
 
@@ -229,8 +229,8 @@ class Keeper:
         told: wire.Message = {"event": "checkpointed", "error": "", "unfit": False}
         made: list[int] = []
         try:
-            made = self._checkpointed(message["name"], framed=message["framed"])
-        except (OSError, ValueError, tarfile.TarError) as error:
+            made = self._checkpointed(message)
+        except (OSError, ValueError, RecursionError, MemoryError, tarfile.TarError) as error:
             told["error"] = str(error)
         except Unfit as error:
             told.update(error=str(error), unfit=True)
@@ -238,19 +238,20 @@ class Keeper:
             wire.send(self._control, told, tuple(made))
         wire.close_all(made)
 
-    def _checkpointed(self, name: str, *, framed: bool) -> list[int]:
+    def _checkpointed(self, message: wire.Message) -> list[int]:
+        name, framed, most, most_files = (message[key] for key in ("name", "framed", "most", "most_files"))
         pid = next((pid for pid, (known, _) in self._children.items() if known == name), None)
         if pid is None:
             raise OSError("it has ended")
         given = (0, 1, 2, process.FRAMED) if framed else (0, 1, 2)
-        saved = checkpoint.take(pid, given, self._proc_path())
-        return [lending.write(saved), saved.memory, self._packed_files()]
+        saved = checkpoint.take(pid, given, most, self._proc_path())
+        return [lending.write(saved), saved.memory, self._packed_files(most_files)]
 
-    def _packed_files(self) -> int:
+    def _packed_files(self, most: int) -> int:
         """Nobody inside changes a file meanwhile, or what a name stands for."""
         self._signal_everyone(signal.SIGSTOP)
         try:
-            return lending.pack()
+            return lending.pack(most)
         finally:
             self._signal_everyone(signal.SIGCONT)
 
@@ -325,7 +326,16 @@ class Keeper:
         if known is None:
             return
         name, child = known
-        self._tell({"event": "exit", "name": name, "status": status, "peak": peak, "error": child.start_error()})
+        self._tell(
+            {
+                "event": "exit",
+                "name": name,
+                "status": status,
+                "peak": peak,
+                "error": child.start_error(),
+                "stale": child.stale,
+            }
+        )
         child.close()
 
     def _tell(self, message: wire.Message) -> None:

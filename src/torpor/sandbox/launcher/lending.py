@@ -5,7 +5,6 @@ Also how a snapshot's description and files lie in files in memory.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import socket
@@ -13,15 +12,16 @@ import tarfile
 from typing import Any
 
 from . import checkpoint, descriptors, places, wire
+from .descriptors import Unfit
 
 _SIZE = 4
 _CONNECTS_WITHIN = 5.0
 
 
 def lend(channel: socket.socket, saved: dict[str, Any], memory: int, files: int) -> None:
-    """Open what the saved process had open and tell the keeper. `saved` has what is needed of its description, and the
-    request to send again where it was `asking`, with the address for that. Its memory is to have the number that says
-    so, above all of that. Returns only if something goes wrong."""
+    """Open what the saved process had open and tell the keeper, or why not. `saved` has what is needed of its
+    description, and the request to send again where it was `asking`, with the address for that. Its memory is to have
+    the number that says so, above all of that. Returns only if something goes wrong."""
     known, number = saved["files"], saved["memory"]
     content, image = descriptors.moved(files, number), descriptors.moved(memory, number)
     ours = socket.socket(fileno=descriptors.moved(channel.detach(), number))
@@ -31,10 +31,14 @@ def lend(channel: socket.socket, saved: dict[str, Any], memory: int, files: int)
         elif content == number:
             content = descriptors.moved(content, number + 1)
         os.dup2(image, number)
-    _unpack(content)
-    descriptors.open_again(known, number + 1)
-    if saved["request"] and any(each["number"] == saved["asking"] for each in known):
-        _ask_again(saved["asking"], saved["address"], saved["request"].encode())
+    try:
+        _unpack(content)
+        descriptors.open_again(known, number + 1)
+        if saved["request"] and any(each["number"] == saved["asking"] for each in known):
+            _ask_again(saved["asking"], saved["address"], saved["request"].encode())
+    except (OSError, ValueError, RecursionError, tarfile.TarError) as error:
+        wire.send(ours, {"error": f"{error}"})
+        return
     wire.send(ours, {"lent": True})
     wire.receive(ours)
 
@@ -55,6 +59,7 @@ def write(saved: checkpoint.Snapshot) -> int:
     description = json.dumps(saved.description).encode()
     layout = os.memfd_create("layout", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.write(layout, len(description).to_bytes(_SIZE, "big") + description + saved.calls)
+    checkpoint.seal(layout)
     return layout
 
 
@@ -65,21 +70,38 @@ def read(layout: int, memory: int) -> checkpoint.Snapshot:
     return checkpoint.Snapshot(json.loads(data[_SIZE:end]), data[end:], memory)
 
 
-def pack() -> int:
-    """A file in memory with the content of `/tmp`, connections left out. Raises OSError."""
+def pack(most: int) -> int:
+    """A file in memory with the content of `/tmp`, connections left out. Raises Unfit if its files have more than
+    `most` bytes, holes included, and OSError."""
+    size = 0
+    for folder, _, names in os.walk(places.TMP):
+        size += sum(os.lstat(f"{folder}/{name}").st_size for name in names)
+    if size > most:
+        raise Unfit(f"the files in {places.TMP} have {size} bytes")
     archive = os.memfd_create("files", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     if os.listdir(places.TMP):
         with open(archive, "wb", closefd=False) as file, tarfile.open(fileobj=file, mode="w") as packed:
             packed.add(places.TMP, arcname=".")
+    checkpoint.seal(archive)
     return archive
 
 
 def _unpack(archive: int) -> None:
-    """As the user of this sandbox, who may do no more than the function itself."""
+    """As the user of this sandbox, who may do no more than the function itself. What an extension has made here already
+    stays."""
     if not os.fstat(archive).st_size:
         return
-    os.lseek(archive, 0, os.SEEK_SET)
-    with open(archive, "rb", closefd=False) as file, tarfile.open(fileobj=io.BufferedReader(file.raw)) as packed:
+    folders = []
+    # Others read the same file at the same time: each needs a position of its own.
+    own = os.open(f"/proc/self/fd/{archive}", os.O_RDONLY | os.O_CLOEXEC)
+    with open(own, "rb") as file, tarfile.open(fileobj=file) as packed:
         for member in packed:
-            if member.name != ".":
-                packed.extract(member, places.TMP, set_attrs=True, filter="tar")
+            place = os.path.join(places.TMP, member.name)
+            if member.name == "." or (os.path.lexists(place) and not member.isdir()):
+                continue
+            if member.isdir():
+                folders.append((place, member.mode))
+                member.mode |= 0o700
+            packed.extract(member, places.TMP, filter="fully_trusted")
+    for place, mode in reversed(folders):
+        os.chmod(place, mode)

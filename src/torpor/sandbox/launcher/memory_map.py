@@ -13,6 +13,8 @@ _KERNELS = ("[vdso]", "[vvar]", "[vvar_vclock]", "[vsyscall]")
 _PROTECTIONS = {"r": 1, "w": 2, "x": 4}
 _ADVICE = {"dc": 10, "wf": 18, "dd": 16}
 """By the kernel's flag."""
+_LOOKED_AT = 128 * 1024
+"""Pages looked at in one go."""
 _RUN_GAP = 8
 """Pages: gaps up to this size are read along with what surrounds them."""
 
@@ -108,12 +110,8 @@ def kernels(folder: str) -> list[tuple[str, int, int]]:
 
 def filled(pagemap: int, area: Area) -> Iterator[tuple[int, int]]:
     """The runs of pages (first address, end) that hold anything; `pagemap` is the open `/proc/*/pagemap`."""
-    entries = array.array("Q")
-    entries.frombytes(os.pread(pagemap, area.size // PAGE * 8, area.start // PAGE * 8))
     start, last = -1, -1
-    for number, entry in enumerate(entries):
-        if not entry & _PRESENT:
-            continue
+    for number in _present(pagemap, area):
         if start >= 0 and number - last > _RUN_GAP:
             yield area.start + start * PAGE, area.start + (last + 1) * PAGE
             start = -1
@@ -122,6 +120,18 @@ def filled(pagemap: int, area: Area) -> Iterator[tuple[int, int]]:
         last = number
     if start >= 0:
         yield area.start + start * PAGE, area.start + (last + 1) * PAGE
+
+
+def _present(pagemap: int, area: Area) -> Iterator[int]:
+    """The numbers of an area's pages that are there."""
+    first, count = area.start // PAGE, area.size // PAGE
+    for begin in range(0, count, _LOOKED_AT):
+        data = os.pread(pagemap, min(_LOOKED_AT, count - begin) * 8, (first + begin) * 8)
+        if not data.strip(b"\0"):
+            continue
+        entries = array.array("Q")
+        entries.frombytes(data)
+        yield from (begin + number for number, entry in enumerate(entries) if entry & _PRESENT)
 
 
 def gap(maps: Sequence[Area], size: int, lowest: int = 0x10000000) -> int:

@@ -3,7 +3,8 @@
 The namespace has only its loopback device, so nothing outside can be reached directly and no cable to the host has to
 be made. Three sockets are the way out; whoever holds their descriptors serves them from the host's side:
 
-* `api` listens on 169.254.100.1:9001, for the runtime and the extensions;
+* `api` listens on 169.254.100.1:9001, for the runtime and the extensions, and on the loopback addresses, from where
+  alone SDKs take credentials;
 * `egress` accepts every outgoing IPv4 TCP connection. The default route says that all addresses are local, and a
   netfilter rule turns each connection that is not for the sandbox itself to this socket; the kernel keeps the original
   destination, which `original_destination` reads. So egress needs no device pair, no address translation on the host
@@ -64,7 +65,7 @@ def configure(egress: bool = True) -> NetworkSockets:
     """
     _raise_loopback()
     with contextlib.ExitStack() as undo:
-        api = undo.enter_context(_bound(socket.SOCK_STREAM, API_ADDRESS, API_PORT))
+        api = undo.enter_context(_bound(socket.SOCK_STREAM, "", API_PORT))
         api.listen(_BACKLOG)
         try:
             out, names = _open_egress() if egress else (None, None)

@@ -12,7 +12,6 @@ import os
 import resource
 import signal
 import socket
-import tarfile
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +52,8 @@ class Child:
     channel: socket.socket
     problem: str = ""
     """Why it could not be restored."""
+    stale: bool = False
+    """That is because its snapshot does not fit this host any more."""
 
     def begin(self, specification: wire.Message, descriptors: list[int]) -> None:
         with contextlib.suppress(OSError):
@@ -181,12 +182,9 @@ def _run(surroundings: Surroundings, channel: socket.socket) -> None:
 
 
 def _lend(message: wire.Message, channel: socket.socket, descriptors: list[int]) -> None:
-    try:
+    with contextlib.suppress(OSError, ValueError):
         _limit_processes(message)
         lending.lend(channel, message["saved"], *descriptors[-2:])
-    except (OSError, ValueError, tarfile.TarError) as error:
-        with contextlib.suppress(OSError):
-            wire.send(channel, {"error": f"{error}"})
     os._exit(_START_FAILED)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import mmap
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from . import checkpoint, memory_map, tracing
@@ -32,7 +32,7 @@ def resume(pid: int, saved: checkpoint.Snapshot, proc: str = "/proc") -> None:
     says, and let it run. `proc` is a writable view of the kernel's process folders.
 
     Raises Changed, and OSError where the kernel refuses: the process is killed then."""
-    thread = tracing.seize(pid)
+    thread = tracing.seize(pid, and_its_threads=True)
     memory = os.open(f"{proc}/{pid}/mem", os.O_RDWR | os.O_CLOEXEC)
     made: list[Thread] = []
     try:
@@ -60,7 +60,8 @@ class _Resumption:
         self._made = made
         description = saved.description
         self._own = memory_map.kernels(f"{proc}/{thread.number}")
-        self._caller = Caller(thread, memory, description["scratch"], CALLS_SIZE)
+        instruction = _instruction(memory, self._own)
+        self._caller = Caller(thread, memory, description["scratch"], CALLS_SIZE, instruction)
 
     def run(self) -> None:
         description = self._saved.description
@@ -70,7 +71,7 @@ class _Resumption:
         self._make(first + self._saved.calls, description["data"], thread)
         self._write_stacks()
         threads = [(main, thread), *((state, self._make_thread(state)) for state in others)]
-        instruction = self._kernel_instruction()
+        instruction = _instruction(self._memory, description["kernels"])
         single(thread, self._memory, (syscalls_of("munmap"), self._caller.at, CALLS_SIZE), instruction)
         for state, each in threads:
             each.set_extended(bytes.fromhex(state["extended"]))
@@ -123,12 +124,13 @@ class _Resumption:
         self._make(bytes.fromhex(state["calls"]), state["data"], thread)
         return thread
 
-    def _kernel_instruction(self) -> int:
-        """Where the kernel's own part of the memory makes a kernel call."""
-        start, size = next(
-            (start, size) for name, start, size in self._saved.description["kernels"] if name == "[vdso]"
-        )
-        return tracing.find_call(self._memory, start, size)
+
+def _instruction(memory: int, kernels: Sequence[Sequence[Any]]) -> int:
+    """Where the kernel's own part of the memory makes a kernel call. Raises Lost."""
+    for name, start, size in kernels:
+        if name == "[vdso]":
+            return tracing.find_call(memory, start, size)
+    raise tracing.Lost("the kernel has put nothing into a process")
 
 
 def _move(start: int, size: int, to: int) -> Call:

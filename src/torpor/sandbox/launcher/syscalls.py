@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import struct
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
@@ -201,6 +202,12 @@ def drop_capabilities(kept: frozenset[int] = frozenset()) -> None:
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
     low = sum(1 << capability for capability in kept)
     _check(_libc.capset(header, (ctypes.c_uint32 * 6)(low, low, 0, 0, 0, 0)), "capset")
+
+
+def watch(queue: int, descriptor: int, events: int, data: int) -> bool:
+    """Let an event queue tell of a descriptor, with these 64 bits for whoever waits; False if it cannot be watched."""
+    packed = struct.pack("=IQ" if not _ARM else "=I4xQ", events, data)
+    return bool(_libc.epoll_ctl(queue, 1, descriptor, packed) == 0)
 
 
 def close_from(first: int) -> None:

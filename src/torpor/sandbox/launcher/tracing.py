@@ -115,10 +115,17 @@ class Thread:
 
     def wait_stop(self, wanted: int) -> int:
         """Wait until it stops for this signal; the event that came with it. Raises Lost."""
+        number, event = self.wait_any_stop()
+        if number != wanted:
+            raise Lost(f"a traced process stopped for signal {number}")
+        return event
+
+    def wait_any_stop(self) -> tuple[int, int]:
+        """Wait until it stops: the signal, and the event that came with it. Raises Lost if it ends."""
         _, status = os.waitpid(self.number, _WAIT_ALL)
-        if not os.WIFSTOPPED(status) or os.WSTOPSIG(status) != wanted:
-            raise Lost(f"a traced process ended or stopped for something else ({status:#x})")
-        return status >> 16
+        if not os.WIFSTOPPED(status):
+            raise Lost(f"a traced process ended ({status:#x})")
+        return os.WSTOPSIG(status), status >> 16
 
     def wait_end(self) -> None:
         """Wait until it has ended, after it was killed."""
@@ -140,27 +147,35 @@ class Thread:
         _ptrace(_PUT_SET, self.number, kind, ctypes.addressof(vector))
 
 
-def seize(number: int) -> Thread:
-    """Take hold of a thread and stop it; the calls that it waits in are interrupted. If we end, it ends."""
-    _ptrace(_SEIZE, number, 0, _TRACE_CLONE | _EXIT_KILL)
-    _ptrace(_INTERRUPT, number)
+def seize(number: int, *, and_its_threads: bool = False) -> Thread:
+    """Take hold of a thread and stop it; the calls that it waits in are interrupted. If we end, it ends. With
+    `and_its_threads` those that it makes later are held too. Raises Lost if it has ended."""
+    try:
+        _ptrace(_SEIZE, number, 0, _EXIT_KILL | (_TRACE_CLONE if and_its_threads else 0))
+        _ptrace(_INTERRUPT, number)
+    except ProcessLookupError as error:
+        raise Lost("a thread ended while it was to be stopped") from error
     thread = Thread(number)
-    while thread.wait_stop(signal.SIGTRAP) != _EVENT_STOP:
-        thread.resume()
+    while (stopped := thread.wait_any_stop()) != (signal.SIGTRAP, _EVENT_STOP):
+        number, event = stopped
+        thread.resume(0 if event else number)  # a signal that was on its way is delivered
     return thread
 
 
 class Caller:
     """Makes kernel calls in a stopped process, through a page at `at` that nothing else of it uses."""
 
-    def __init__(self, thread: Thread, memory: int, at: int, size: int) -> None:
-        """`memory` is the process's, open for reading and writing; `size` is that of the page with its table."""
+    def __init__(self, thread: Thread, memory: int, at: int, size: int, instruction: int) -> None:
+        """`memory` is the process's, open for reading and writing; `size` is that of the page with its table; at
+        `instruction` it makes a kernel call."""
         self.thread = thread
         self._memory = memory
         self.at = at
         self.size = size
         first = (syscalls_of("mmap"), at, size, 7, _OWN_PLACE, 0xFFFFFFFFFFFFFFFF, 0)
-        _single(thread, memory, first)
+        result = single(thread, memory, first, instruction)
+        if result < 0:
+            raise OSError(-result, f"a page for calls: {os.strerror(-result)}")
         os.pwrite(memory, _LOOP, at)
 
     def run(self, calls: Sequence[Call], thread: Thread | None = None) -> list[int]:
@@ -241,13 +256,3 @@ def single(thread: Thread, memory: int, call: Call, instruction: int) -> int:
     thread.step()
     result = thread.registers()["rax"]
     return result - (1 << 64) if result >> 63 else result
-
-
-def _single(thread: Thread, memory: int, call: Call) -> None:
-    """The thread was stopped in a kernel call: the instruction that made it stands just before where it is."""
-    at = thread.registers()["rip"] - len(_SYSCALL)
-    if os.pread(memory, len(_SYSCALL), at) != _SYSCALL:
-        raise Lost("a traced process was not stopped in a kernel call")
-    result = single(thread, memory, call, at)
-    if result < 0:
-        raise OSError(-result, f"a page for calls: {os.strerror(-result)}")

@@ -38,6 +38,8 @@ PATHS = {
     "tmp": places.TMP,
 }
 _MIB = 1024 * 1024
+_BESIDE_MB = 512
+"""What a snapshot may hold beside a function's own memory: the files that its programs are made of."""
 
 
 class Egress(Protocol):
@@ -218,7 +220,9 @@ class LinuxSandbox:
             raise SandboxUnavailable(f"The process {name} is gone or is being saved already.")
         self._killed.add(name)
         taken = self._checkpoint = self._loop.create_future()
-        self._prepared.channel.send({"do": "checkpoint", "name": name, "framed": name in self._framed})
+        most, most_files = (self._spec.memory_mb + _BESIDE_MB) * _MIB, self._spec.tmp_mb * _MIB
+        order = {"name": name, "framed": name in self._framed, "most": most, "most_files": most_files}
+        self._prepared.channel.send({"do": "checkpoint", **order})
         return await asyncio.shield(taken)
 
     async def save(self, folder: str) -> None:
@@ -321,7 +325,7 @@ class LinuxSandbox:
         if self._gauge is not None:
             self._gauge.note(message["peak"])
         if error:
-            self._tell_exit(ProcessExit(name=name, start_error=error))
+            self._tell_exit(ProcessExit(name=name, start_error=error, stale=message["stale"]))
         elif os.WIFSIGNALED(status):
             number = os.WTERMSIG(status)
             exhausted = number == signal.SIGKILL and self._ran_out_of_memory() and name not in self._killed
