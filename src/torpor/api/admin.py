@@ -63,7 +63,7 @@ class AdminFace:
         if exchange.method != "GET":
             _answer(exchange, 405, {"message": "Only GET is answered here."})
         elif name == "health":
-            _answer(exchange, 200, {"status": "ok", "version": __version__, "runtimes": self._parts.runtimes})
+            self._health(exchange)
         elif not self._parts.allowed(exchange):
             _answer(exchange, 403, {"message": "Sign the request with one of the server's access keys."})
         elif name == "logs":
@@ -126,9 +126,15 @@ class AdminFace:
     def _doctor(self, exchange: Exchange, query: Mapping[str, str]) -> dict[str, Any]:
         return {"capabilities": [msgspec.to_builtins(item) for item in self._parts.capabilities()]}
 
+    def _health(self, exchange: Exchange) -> None:
+        """Whoever balances load sends nothing more to a server that ends."""
+        status, text = (503, "draining") if self._parts.pool.draining else (200, "ok")
+        _answer(exchange, status, {"status": text, "version": __version__, "runtimes": self._parts.runtimes})
+
     async def _logs(self, exchange: Exchange, query: Mapping[str, str]) -> None:
         try:
-            group = self._parts.functions.get(query.get("function", "")).latest.version.log_group
+            name, _, qualifier = query.get("function", "").partition(":")
+            version = self._parts.functions.resolve(name, qualifier).version
             after = int(query.get("after") or 0)
             limit = min(int(query.get("limit") or 1000), _EVENTS_MAX)
             wait = min(float(query.get("wait") or 0), _WAIT_MAX)
@@ -140,10 +146,15 @@ class AdminFace:
             return
         journal = self._parts.journal
         if wait > 0:
-            await journal.wait(group, after, wait)
-        events = journal.read(group, after, limit)
+            await journal.wait(version.log_group, after, wait)
+        events = journal.read(version.log_group, after, limit)
         cursor = events[-1].number if events else after
-        shown = [{"time": event.time, "stream": event.stream, "message": event.message} for event in events]
+        mark = f"[{version.version}]" if qualifier else ""
+        shown = [
+            {"time": event.time, "stream": event.stream, "message": event.message}
+            for event in events
+            if mark in event.stream
+        ]
         _answer(exchange, 200, {"events": shown, "cursor": str(cursor)})
 
 

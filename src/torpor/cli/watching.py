@@ -27,8 +27,8 @@ def logs(name: str, *, follow: bool, endpoint: str | None, as_json: bool) -> int
         for event in page["events"]:
             _show_event(event, as_json)
         shown += len(page["events"])
-        cursor = str(page["cursor"])
-        if not page["events"] and not follow:
+        before, cursor = cursor, str(page["cursor"])
+        if cursor == before and not follow:
             break
     if not shown:
         _require(server, name)

@@ -342,6 +342,11 @@ class Pool:
         """What is known of a version; None if it has no environment and nobody waits for one."""
         return self._groups.get(key)
 
+    @property
+    def draining(self) -> bool:
+        """Are new invocations refused because the server ends?"""
+        return self._closing
+
     def start_saved(self, version: FunctionVersion) -> Environment | None:
         """Start an environment that is to be saved; None if there is no memory. Raises RuntimeMissing."""
         if self._closing:

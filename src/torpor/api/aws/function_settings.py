@@ -84,7 +84,7 @@ class EventOperations:
         return Reply(200, wire.shown_settings(document, _qualified_arn(call, named)))
 
     def _existing(self, call: Call) -> FunctionName:
-        named = _plain(call.function)
+        named = plain(call.function)
         self._lookup.arn(call, named)
         return named
 
@@ -113,7 +113,7 @@ class ManagementOperations:
 
     async def put_runtime(self, call: Call) -> Reply:
         """PutRuntimeManagementConfig: a runtime is what this host has, so only that version can be asked for."""
-        named = _plain(call.function)
+        named = plain(call.function)
         present = runtime_arn(self._lookup.version(call, named).version)
         mode, arn = call.values["UpdateRuntimeOn"], call.values.get("RuntimeVersionArn")
         if (mode == "Manual") != (arn is not None):
@@ -126,7 +126,7 @@ class ManagementOperations:
 
     async def get_runtime(self, call: Call) -> Reply:
         """GetRuntimeManagementConfig: automatic unless it was set."""
-        named = _plain(call.function)
+        named = plain(call.function)
         self._lookup.version(call, named)
         kept = self._attachments.find(RUNTIME_UPDATES, named.name, named.qualifier) or {"UpdateRuntimeOn": "Auto"}
         return Reply(200, {**kept, "FunctionArn": _qualified_arn(call, named)})
@@ -149,7 +149,7 @@ class ManagementOperations:
         return named
 
 
-def _plain(named: FunctionName) -> FunctionName:
+def plain(named: FunctionName) -> FunctionName:
     """The newest version's settings are kept by the function's bare name, however it is called."""
     return FunctionName(name=named.name) if named.qualifier == LATEST else named
 

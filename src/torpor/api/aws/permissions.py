@@ -5,6 +5,7 @@ from typing import Any
 
 from torpor.api.aws.attached import POLICY
 from torpor.api.aws.call import Call, Handler, Reply
+from torpor.api.aws.function_settings import plain
 from torpor.api.aws.layers import LAYER_POLICY, found_version
 from torpor.api.aws.lookup import Lookup
 from torpor.contracts.lambda_ import layers as wire
@@ -61,7 +62,7 @@ class PermissionOperations:
         return Reply(200, {"Policy": resource_policy.text(kept), "RevisionId": kept["RevisionId"]})
 
     def _existing(self, call: Call) -> tuple[FunctionName, Mapping[str, Any]]:
-        named = call.function
+        named = plain(call.function)
         self._lookup.arn(call, named)
         kept = self._kept(named)
         if kept is None:

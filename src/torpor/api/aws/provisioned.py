@@ -10,6 +10,7 @@ from torpor.api.aws.paging import page
 from torpor.contracts.lambda_ import capacity, provisioned
 from torpor.contracts.lambda_.failures_api import ApiFailure, function_not_found, invalid_parameter
 from torpor.contracts.lambda_.names import FunctionName, require_unqualified
+from torpor.contracts.lambda_.tenancy import refuse_for
 from torpor.model.errors import NotFound, TorporError
 from torpor.model.function import LATEST, FunctionRecord, FunctionVersion
 from torpor.model.provision import Provision, Standing
@@ -52,6 +53,7 @@ class ProvisionedOperations:
                 raise invalid_parameter("A version on a capacity provider has a scaling configuration instead.")
             if version.version.snapshots:
                 raise invalid_parameter("Provisioned concurrency is not supported for a version with SnapStart.")
+            refuse_for(version.version, "provisioned concurrency")
             number = call.values["ProvisionedConcurrentExecutions"]
             provision = self._functions.provision(record.name, named.qualifier, number)
         return Reply(202, provisioned.accepted(provision, self._standing_of(record, named.qualifier)))

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
 from torpor.contracts.lambda_ import streaming
-from torpor.contracts.lambda_.failures_api import render_failure
+from torpor.contracts.lambda_.failures_api import not_restored, render_failure
 from torpor.contracts.lambda_.wire import ApiResponse
 from torpor.model.errors import PlatformError, TorporError
 from torpor.model.invocation import Fields, Outcome, OutcomeStatus
@@ -75,9 +75,14 @@ class EventStream:
     def _refusal(self, result: Outcome | TorporError) -> ApiResponse | None:
         """An answer like any other call's, if nothing has run; None if something has."""
         if isinstance(result, Outcome):
-            if result.status is not OutcomeStatus.FAILURE or result.error_type:
+            if result.failure is not None and result.failure.restoring:
+                result = not_restored(result.failure)
+            elif result.status is not OutcomeStatus.FAILURE or result.error_type:
                 return None
-            result = PlatformError("The function could not be run because the platform failed. Send the request again.")
+            else:
+                result = PlatformError(
+                    "The function could not be run because the platform failed. Send the request again."
+                )
         self._report(result, f"invocation {self._request_id}")
         return render_failure(result, self._request_id)
 

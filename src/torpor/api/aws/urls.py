@@ -5,6 +5,7 @@ from torpor.api.aws.paging import page
 from torpor.api.aws.url_registry import UrlRegistry
 from torpor.contracts.lambda_ import url_config
 from torpor.contracts.lambda_.names import FunctionName
+from torpor.contracts.lambda_.tenancy import refuse_for
 from torpor.contracts.lambda_.url_config import UrlConfig
 from torpor.contracts.lambda_.url_routing import address
 from torpor.model.clock import Clock
@@ -39,6 +40,7 @@ class UrlOperations:
         record = self._record(named)
         if self._urls.get(named.name, named.qualifier) is not None:
             raise url_config.url_exists(_arn(record, named.qualifier))
+        refuse_for(record.latest.version, "a function URL")
         config = url_config.new_config(call.values, self._urls.new_identity(), self._clock.wall())
         self._urls.keep(named.name, named.qualifier, config)
         shown = self._shown(call, record, named.qualifier, config)

@@ -179,8 +179,8 @@ class LambdaContract:
         stream: str = "",
     ) -> list[str]:
         is_json = version.log_format == "JSON"
-        if type(record) is RuntimeDone and (not is_json or record.status is OutcomeStatus.SUCCESS):
-            return []  # the most frequent record: it has a line at the lowest level only
+        if type(record) is RuntimeDone and not _has_line(record, version):
+            return []  # the most frequent record, so it is made for nothing as rarely as can be
         facts = log_facts(version, image, record, memory_mb, trace, stream, environment.initialization(start))
         if is_json:
             events = platform_events(record, facts, wall, self._rules)
@@ -248,7 +248,7 @@ def log_facts(
     """What the lines of a record say beside it; `memory_mb` is the most the environment has used."""
     name = resource = ""
     if isinstance(record, InitStarted | RestoreStarted):
-        name, resource = environment.runtime_version(version, image.version)
+        name, resource = environment.runtime_version(version)
     return LogFacts(
         function=version.function,
         version=version.version,
@@ -262,3 +262,9 @@ def log_facts(
         tenant=version.tenant,
         instance=stream,
     )
+
+
+def _has_line(record: RuntimeDone, version: FunctionVersion) -> bool:
+    if version.log_format != "JSON":
+        return False
+    return record.status is not OutcomeStatus.SUCCESS or version.system_log_level == "DEBUG"

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from torpor.contracts.arns import partition_of
 from torpor.model.function import FunctionVersion
 from torpor.model.start import Start
 
@@ -140,8 +141,7 @@ def runtime_variables(
         variables["AWS_EXECUTION_ENV"] = f"AWS_Lambda_{version.runtime}"
     if version.log_format == "JSON":
         variables[_LOG_FORMAT] = "JSON"
-        if version.application_log_level:
-            variables[_LOG_LEVEL] = version.application_log_level
+        variables[_LOG_LEVEL] = version.application_log_level or "INFO"
     if endpoint_url:
         variables.setdefault("AWS_ENDPOINT_URL", endpoint_url)
     return variables
@@ -185,10 +185,10 @@ def log_stream(version: FunctionVersion, environment_id: str, wall: float) -> st
     return f"{datetime.fromtimestamp(wall, UTC):%Y/%m/%d}/[{version.version}]{environment_id}"
 
 
-def runtime_version(version: FunctionVersion, build: str) -> tuple[str, str]:
-    """Name and ARN of the runtime's version; the digest stands for the interpreter's build."""
+def runtime_version(version: FunctionVersion) -> tuple[str, str]:
+    """Name and ARN of the runtime's version, as the log and the API tell them."""
     runtime = version.runtime
     family = runtime.rstrip("0123456789.x") if not runtime.startswith("provided") else "provided"
     number = runtime[len(family) :].lstrip(".").removesuffix(".x") or "al1"
-    digest = hashlib.sha256(f"{runtime} {build}".encode()).hexdigest()
-    return f"{family}:{number}.v1", f"arn:aws:lambda:{version.region}::runtime:{digest}"
+    digest = hashlib.sha256(runtime.encode()).hexdigest()
+    return f"{family}:{number}.v1", f"arn:{partition_of(version.region)}:lambda:{version.region}::runtime:{digest}"

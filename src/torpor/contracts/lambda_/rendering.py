@@ -1,14 +1,12 @@
 """Functions as the API shows them (9.7)."""
 
 import base64
-import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
-from torpor.contracts.arns import partition_of
-from torpor.contracts.lambda_ import capacity, limits, log_levels, snap_start, tenancy
+from torpor.contracts.lambda_ import capacity, environment, limits, log_levels, snap_start, tenancy
 from torpor.model.function import FunctionRecord, FunctionVersion, VersionRecord
 
 _IN_PROGRESS = "The function is being created."
@@ -161,8 +159,7 @@ def _told_state(state: str, reason: str, code: str) -> dict[str, Any]:
 
 def runtime_arn(version: FunctionVersion) -> str:
     """The name of the runtime version that serves it."""
-    digest = hashlib.sha256(version.runtime.encode()).hexdigest()
-    return f"arn:{partition_of(version.region)}:lambda:{version.region}::runtime:{digest}"
+    return environment.runtime_version(version)[1]
 
 
 def _without_empty(values: Mapping[str, Any]) -> dict[str, Any]:

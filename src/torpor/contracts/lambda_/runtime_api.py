@@ -136,6 +136,8 @@ def stream_error(kind: str, encoded: str) -> tuple[str, bytes]:
 
 def body_limit(method: str, path: str) -> int:
     """Bytes of a request's body that the in-sandbox server reads: more is refused unread."""
+    if method == "PUT":
+        return limits.ERROR_BODY_MAX
     if method != "POST":
         return 0 if path.startswith(PREFIX) else _SMALL_BODY
     if path.startswith(_INVOCATION):

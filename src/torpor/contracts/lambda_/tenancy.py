@@ -36,6 +36,12 @@ def check_tenancy(values: Mapping[str, Any], *, per_tenant: bool) -> None:
             raise invalid_parameter(f"A function with tenant isolation cannot have {what}.")
 
 
+def refuse_for(version: FunctionVersion, what: str) -> None:
+    """Functions with tenants cannot have this. Raises ApiFailure."""
+    if version.per_tenant:
+        raise invalid_parameter(f"A function with tenant isolation cannot have {what}.")
+
+
 def shown_config(version: FunctionVersion) -> dict[str, str] | None:
     """The function's TenancyConfig; None if it has none."""
     return {"TenantIsolationMode": "PER_TENANT"} if version.per_tenant else None
