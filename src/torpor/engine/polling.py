@@ -89,9 +89,9 @@ class PollingEndpoint:
             elif call is RuntimeCall.INIT_ERROR:
                 self._init_error(exchange)
             elif call is RuntimeCall.PING:
-                exchange.reply(200, (("Content-Type", "text/plain"),), b"pong")
+                exchange.reply(200, (("Content-Type", "text/plain; charset=utf-8"),), b"pong")
             else:
-                self._reply(exchange, 404, self._wire.NOT_FOUND)
+                exchange.reply(*self._wire.unrouted(exchange.method, exchange.path))
         except TransitionRefused as refused:
             if self.uploads.settle():
                 self.handle(exchange)

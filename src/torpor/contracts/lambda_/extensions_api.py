@@ -60,6 +60,14 @@ def parse_call(method: str, path: str) -> ExtensionCall:
     return _CALLS.get((method, path), ExtensionCall.UNKNOWN)
 
 
+def unrouted(method: str, path: str) -> tuple[int, list[tuple[str, str]], bytes]:
+    """Status, headers and body for a request that is no call: another method's path, or nobody's (3.1)."""
+    for allowed in ("GET", "POST"):
+        if parse_call(allowed, path) is not ExtensionCall.UNKNOWN:
+            return 405, [("Allow", allowed)], b""
+    return 404, [_JSON], NOT_FOUND
+
+
 def wanted_events(body: bytes, *, internal: bool) -> tuple[bool, bool]:
     """Whether the events of an invocation and of the shutdown are asked for.
 
@@ -138,14 +146,16 @@ _TARGETS = {
     AgentCall.REGISTER: "Registered",
     AgentCall.NEXT: "Ready",
     AgentCall.FAIL: "InitError",
-    AgentCall.GIVE_UP: "ExitError",
+    AgentCall.GIVE_UP: "Exited",
 }
 
 
-def refusal(refused: TransitionRefused, who: str) -> bytes:
-    """The body of a 403 for a call that the extension's state does not allow; `who` is its name or identifier (3.4)."""
+def refusal(refused: TransitionRefused, who: str, *, gave_up: bool = False) -> bytes:
+    """The body of a 403 for a call that the extension's state does not allow; `who` is its name or identifier,
+    `gave_up` says that the error it reported was not one of its Init (3.4)."""
+    state = "ExitError" if gave_up else _STATES.get(refused.state, "Started")
     return error_body(
-        f"State transition from {_STATES.get(refused.state, 'Started')} to {_TARGETS.get(refused.call, 'Ready')} "
+        f"State transition from {state} to {_TARGETS.get(refused.call, 'Ready')} "
         f"failed for extension {who}. Error: State transition is not allowed",
         "Extension.InvalidExtensionState",
     )

@@ -27,6 +27,7 @@ from torpor.contracts.lambda_.extensions_api import (
     refusal,
     registered,
     unknown,
+    unrouted,
 )
 from torpor.model.errors import InvalidRequest
 
@@ -57,6 +58,7 @@ __all__ = [
     "registered",
     "shutdown_event",
     "unknown",
+    "unrouted",
     "wanted_events",
 ]
 

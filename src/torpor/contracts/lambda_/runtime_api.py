@@ -15,6 +15,7 @@ PREFIX = "/2018-06-01/runtime/"
 _INVOCATION = PREFIX + "invocation/"
 NEXT_PATH = _INVOCATION + "next"
 INIT_ERROR_PATH = PREFIX + "init/error"
+_PING_PATH = "/2018-06-01/ping"
 JSON = ("Content-Type", "application/json")
 ACCEPTED = b'{"status":"OK"}\n'
 ERROR_TYPE_HEADER = "Lambda-Runtime-Function-Error-Type"
@@ -45,9 +46,17 @@ def parse_call(method: str, path: str) -> tuple[RuntimeCall, str]:
                 return RuntimeCall.RESPONSE, invocation_id
             if action == "error":
                 return RuntimeCall.ERROR, invocation_id
-    if method == "GET" and path in ("/ping", "/2018-06-01/ping"):
+    if method == "GET" and path == _PING_PATH:
         return RuntimeCall.PING, ""
     return RuntimeCall.UNKNOWN, ""
+
+
+def unrouted(method: str, path: str) -> tuple[int, list[tuple[str, str]], bytes]:
+    """Status, headers and body for a request that is no call: another method's path, or nobody's (2.1)."""
+    for allowed in ("GET", "POST"):
+        if parse_call(allowed, path)[0] is not RuntimeCall.UNKNOWN:
+            return 405, [("Allow", allowed)], b""
+    return 404, [JSON], NOT_FOUND
 
 
 def event_headers(invocation: Invocation, deadline_ms: int) -> list[tuple[str, str]]:
@@ -127,7 +136,7 @@ def stream_error(kind: str, encoded: str) -> tuple[str, bytes]:
 def body_limit(method: str, path: str) -> int:
     """Bytes of a request's body that the in-sandbox server reads: more is refused unread."""
     if method != "POST":
-        return 0 if path.startswith(PREFIX) else _SMALL_BODY
+        return 0 if method == "GET" and path.startswith(PREFIX) else _SMALL_BODY
     if path.startswith(_INVOCATION):
         return limits.RESPONSE_MAX
     return limits.ERROR_BODY_MAX

@@ -1,0 +1,225 @@
+"""Runtimes and extensions that follow a script, run unmodified by any platform; what they were answered, comparable.
+
+A script is a Python program that finds the functions of `_CALLS` defined. Each call it makes is one line of its output:
+who called, what the script calls it, and the answer.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from textwrap import dedent
+
+from tests.support.functions import PYTHON
+
+TOLD = "ANSWER "
+_CALLS = (
+    f"#!/var/lang/bin/{PYTHON}"
+    + r"""
+import http.client, json, os, signal, socket, sys, threading, time
+HOST, PORT = os.environ["AWS_LAMBDA_RUNTIME_API"].split(":")
+WHO = os.path.basename(sys.argv[0])
+RUNTIME, EXTENSION = "/2018-06-01/runtime/", "/2020-01-01/extension/"
+PATIENCE = 10
+
+class Answer:
+    def __init__(self, status=0, headers={}, body=""):
+        self.status, self.headers, self.body = status, dict(headers), body
+    id = property(lambda self: self.headers.get("Lambda-Runtime-Aws-Request-Id", "none"))
+    identifier = property(lambda self: self.headers.get("Lambda-Extension-Identifier", "none"))
+
+def tell(what, answer):
+    line = json.dumps([WHO, what, answer.status, answer.headers, answer.body])
+    getattr(threading.current_thread(), "later", say)(line)
+    return answer
+
+def say(line):
+    os.write(1, f"ANSWER {line}\n".encode())
+
+class Beside(threading.Thread):
+    # What runs beside the script, whose order is the same in every run: its answers are told when it is joined.
+    def __init__(self, work, arguments):
+        super().__init__(target=work, args=arguments, daemon=True)
+        self.lines = []
+        self.later = self.lines.append
+
+    def join(self):
+        super().join(PATIENCE)
+        for line in self.lines:
+            say(line)
+
+def beside(work, *arguments):
+    thread = Beside(work, arguments)
+    thread.start()
+    return thread
+
+def signal_that(name):
+    open(f"/tmp/{name}", "w").close()
+
+def wait_until(name):
+    end = time.monotonic() + PATIENCE
+    while not os.path.exists(f"/tmp/{name}") and time.monotonic() < end:
+        time.sleep(0.01)
+
+def received(api):
+    got = api.getresponse()
+    return Answer(got.status, got.headers.items(), got.read().decode("latin-1"))
+
+def call(what, method, path, body, headers):
+    api = http.client.HTTPConnection(HOST, int(PORT), timeout=PATIENCE)
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    try:
+        api.request(method, path, body, named)
+        return tell(what, received(api))
+    except OSError as error:
+        return tell(what, Answer(body=type(error).__name__))
+    finally:
+        api.close()
+
+def get(what, path, **headers):
+    return call(what, "GET", path, None, headers)
+
+def post(what, path, body="", **headers):
+    return call(what, "POST", path, body, headers)
+
+def ask(what="next"):
+    return get(what, RUNTIME + "invocation/next")
+
+def respond(event, body="{}", what="response", **headers):
+    return post(what, f"{RUNTIME}invocation/{event.id}/response", body, **headers)
+
+def fail(event, body="{}", what="error", **headers):
+    return post(what, f"{RUNTIME}invocation/{event.id}/error", body, **headers)
+
+def stream(event, pieces, end="0\r\n\r\n", what="streaming", **headers):
+    # A streamed answer as raw bytes: its pieces, and `end` behind them, with or without trailers.
+    named = {"Transfer-Encoding": "chunked", "Lambda-Runtime-Function-Response-Mode": "streaming"} | {
+        name.replace("_", "-"): value for name, value in headers.items()}
+    api = http.client.HTTPConnection(HOST, int(PORT), timeout=PATIENCE)
+    api.putrequest("POST", f"{RUNTIME}invocation/{event.id}/response")
+    for name, value in named.items():
+        api.putheader(name, value)
+    api.endheaders()
+    for piece in pieces:
+        api.send(f"{len(piece):x}\r\n{piece}\r\n".encode())
+    if end is None:
+        api.close()
+        return None
+    api.send(end.encode())
+    return tell(what, received(api))
+
+def register(what="register", name=WHO, body='{"events":["INVOKE","SHUTDOWN"]}', **headers):
+    named = headers if name is None else headers | {"Lambda_Extension_Name": name}
+    return post(what, EXTENSION + "register", body, **named)
+
+def event_next(me, what="event"):
+    named = {} if me is None else {"Lambda_Extension_Identifier": me if isinstance(me, str) else me.identifier}
+    return get(what, EXTENSION + "event/next", **named)
+
+def error(me, kind, what, body="", **headers):
+    named = {} if me is None else {"Lambda_Extension_Identifier": me if isinstance(me, str) else me.identifier}
+    return post(what, f"{EXTENSION}{kind}/error", body, **named, **headers)
+"""
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """Scripts and the invocations that they are run by, one after the other."""
+
+    runtime: str
+    """Source; empty for a function without a bootstrap."""
+    extensions: Mapping[str, str] = field(default_factory=dict)
+    """Sources of external extensions by name; one that begins with `#!` is taken as it is."""
+    invocations: int = 1
+    timeout: int = 3
+    """Of the function, in seconds."""
+
+    @property
+    def is_scripted(self) -> bool:
+        """Does its runtime do anything? If not, it is a bootstrap that cannot be started, or none."""
+        return bool(self.runtime) and not self.runtime.startswith("#!")
+
+    @property
+    def package(self) -> dict[str, str]:
+        return {"bootstrap": program(self.runtime)} if self.runtime else {"app.py": ""}
+
+    @property
+    def layer(self) -> dict[str, str]:
+        return {f"extensions/{name}": program(source) for name, source in self.extensions.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: str
+
+    def fields(self) -> dict[str, str]:
+        """All that is compared, by what it is called."""
+        return {"status": str(self.status), "body": self.body, **self.headers}
+
+
+Answers = Mapping[str, Told]
+"""By who was answered and what."""
+
+
+def program(source: str) -> str:
+    """The text of an executable."""
+    return source if source.startswith("#!") else _CALLS + dedent(source)
+
+
+def script(*parts: str) -> str:
+    """Sources one after the other."""
+    return "".join(map(dedent, parts))
+
+
+_HEADERS = re.compile(r"(?i)content-type|allow|lambda-.*|x-amz-function-error")
+"""Those that say something about the call; the others are the HTTP server's own."""
+_MEASURED = re.compile(
+    r"(?P<arn>arn:aws:lambda:[\w-]+:\d+:function:[^\s\"]+)"
+    r"|(?P<id>[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
+    r"|(?P<trace>Root=1-[^\"\s]+)"
+    r"|(?P<ms>\b\d{13}\b)"
+)
+
+
+def answers(lines: Iterable[str], callers: Iterable[Told], function: str) -> Answers:
+    """The answers in a platform's output and those to the callers; what differs from run to run is named instead."""
+    found: dict[str, Told] = {}
+    for told in callers:
+        found[_unused("caller", found)] = _named(told, function, {})
+    numbers: dict[str, dict[str, str]] = {}
+    for line in lines:
+        if line.startswith(TOLD):
+            who, what, status, headers, body = json.loads(line[len(TOLD) :])
+            told = _named(Told(status, headers, body), function, numbers.setdefault(who, {}))
+            found[_unused(f"{who}: {what}", found)] = told
+    return found
+
+
+def _unused(key: str, taken: Mapping[str, object]) -> str:
+    return next(name for name in _numbered(key) if name not in taken)
+
+
+def _numbered(key: str) -> Iterator[str]:
+    yield key
+    count = 1
+    while True:
+        count += 1
+        yield f"{key} ({count})"
+
+
+def _named(told: Told, function: str, ids: dict[str, str]) -> Told:
+    def name(found: re.Match[str]) -> str:
+        if found["id"]:
+            return ids.setdefault(found["id"], f"<id {len(ids) + 1}>")
+        return f"<{found.lastgroup}>"
+
+    def clear(text: str) -> str:
+        return _MEASURED.sub(name, text).replace(function, "<function>")
+
+    headers = {key.title(): clear(value) for key, value in sorted(told.headers.items()) if _HEADERS.fullmatch(key)}
+    return Told(told.status, headers, clear(told.body))
