@@ -253,6 +253,20 @@ class Settings:
     init_limit: float = _setting(
         limits.INIT_LIMIT, "Limit of the Init phase.", minimum=0.1, maximum=limits.EXTENDED_INIT_CEILING, unit="seconds"
     )
+    restore_limit: float = _setting(
+        limits.RESTORE_LIMIT, "Limit for going on from a snapshot.", minimum=0.1, maximum=60.0, unit="seconds"
+    )
+    long_init_limit: float = _setting(
+        limits.EXTENDED_INIT_FLOOR,
+        "Limit of an Init that no invocation waits for (provisioned concurrency, snapshots, managed instances), unless "
+        "the function's timeout is longer.",
+        minimum=0.1,
+        maximum=limits.EXTENDED_INIT_CEILING,
+        unit="seconds",
+    )
+    proactive_init: bool = _setting(
+        False, "Initialise one environment of a Lambda function ahead when it is created, changed or published."
+    )
     web_start_limit: float = _setting(
         web_limits.START_LIMIT,
         "Longest time that a web service may take from its start command to the first answer on its port.",
@@ -327,6 +341,13 @@ class Settings:
     code_cache_mb: int = _setting(
         0, "Unpacked packages kept on the disk; the least recently used go first, none in use. 0: any number.",
         minimum=0, maximum=1 << 30, unit="MB",
+    )  # fmt: skip
+    snapshot_memory_mb: int = _setting(
+        2048, "Memory for snapshots of functions that are at hand; others are read from the disk when they are used.",
+        minimum=0, maximum=1 << 30, unit="MB",
+    )  # fmt: skip
+    snapshot_key: str = _setting(
+        "", "File with the 32 bytes that snapshots are encrypted with. Empty: snapshot.key in the data folder.",
     )  # fmt: skip
 
 

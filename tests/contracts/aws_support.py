@@ -25,6 +25,7 @@ from botocore.exceptions import ClientError
 
 from torpor.api.aws import AwsFace, AwsSettings, body_limit, error_face, mount
 from torpor.api.aws.lookup import States, always_active
+from torpor.api.aws.provisioned import StandingOf, none_standing
 from torpor.contracts.lambda_ import limits
 from torpor.model.account import PackageLimits, ReservationLimits
 from torpor.model.errors import TorporError
@@ -155,7 +156,12 @@ def resources() -> Resources:
 
 
 @contextmanager
-def serving(folder: Path, settings: AwsSettings, states: States = always_active) -> Iterator[Server]:
+def serving(
+    folder: Path,
+    settings: AwsSettings,
+    states: States = always_active,
+    standing: StandingOf = none_standing,
+) -> Iterator[Server]:
     """A server until the block ends."""
     dispatcher, version_states = FakeDispatcher(), VersionStates()
     loop = asyncio.new_event_loop()
@@ -173,6 +179,7 @@ def serving(folder: Path, settings: AwsSettings, states: States = always_active)
             resources=resources(),
             states=states,
             version_states=version_states,
+            standing=standing,
         )
         return await listen(mount(face), limits=HttpLimits(body_bytes=body_limit), on_error=error_face)
 

@@ -1,8 +1,8 @@
 """The same runtime, extensions and events under the cloud's own emulator and here: the same answers, but for a table.
 
 Compared is what a runtime, its extensions and the callers are answered: status, body, and the fields that say something
-about the call. Each difference that is meant stands in `MEANT` with its reason; one that does not is a fault, here or in
-the table, and so is a row that no longer holds.
+about the call. Each difference that is meant stands in a table with its reason; one that does not is a fault, and so is
+a row of the table that no longer holds.
 """
 
 import signal
@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -118,11 +119,12 @@ def _on_torpor(scene: Scene, server: TorporServer) -> Answers:
         configuration["Environment"] = {"Variables": {"AWS_LAMBDA_EXEC_WRAPPER": "/var/task/bootstrap"}}
     else:
         package = Package(archive=package.archive, runtime=PROVIDED, handler=HANDLER)
-    with layer(server, scene.layer or {"nothing": ""}) as arn:
-        with server.deployed(package, Layers=[arn], **configuration) as function:
-            told = [_call(server.url, function.name) for _ in range(scene.invocations)]
-            function.recycle()
-            return answers(function.lines(), told, function.name)
+    with ExitStack() as stack:
+        arn = stack.enter_context(layer(server, scene.layer or {"nothing": ""}))
+        function = stack.enter_context(server.deployed(package, Layers=[arn], **configuration))
+        told = [_call(server.url, function.name) for _ in range(scene.invocations)]
+        function.recycle()
+        return answers(function.lines(), told, function.name)
 
 
 # -- what differs

@@ -80,6 +80,35 @@ async def test_framed_log_pipe_arrives_as_its_own_stream(rig: Rig) -> None:
     assert listener.text == "plain"
 
 
+async def test_process_with_an_output_of_its_own_is_told_apart(rig: Rig) -> None:
+    sandbox, listener = await rig.make()
+    sandbox.start(process(sandbox, "hello", name="one", own_output=True))
+    sandbox.start(process(sandbox, "hello", name="two", own_output=True))
+    sandbox.start(process(sandbox, "big", name="shared"))
+    for name in ("one", "two", "shared"):
+        assert (await listener.wait_exit(name)).code == 0
+    assert listener.own == {"one": bytearray(b"one\ntwo\nthree\n"), "two": bytearray(b"one\ntwo\nthree\n")}
+    assert listener.text == "x" * BIG
+
+
+async def test_large_output_of_its_own_arrives_whole_before_the_exit_and_again_after_a_kill(rig: Rig) -> None:
+    sandbox, listener = await rig.make()
+    for life in (1, 2):
+        sandbox.start(process(sandbox, "big", name="one", own_output=True))
+        await listener.wait_for(lambda life=life: len(listener.exits) == life)  # type: ignore[misc]
+        assert len(listener.own["one"]) == life * BIG and not listener.text
+        assert listener.largest <= 64 * 1024
+        sandbox.kill_all()
+
+
+async def test_own_output_and_framed_pipe_do_not_mix(rig: Rig) -> None:
+    sandbox, listener = await rig.make()
+    sandbox.start(process(sandbox, "frames", log="LOG_FD", own_output=True))
+    assert (await listener.wait_exit("runtime")).code == 0
+    assert bytes(listener.data[Stream.FRAMED]) == b"frame-1frame-2"
+    assert bytes(listener.own["runtime"]) == b"plain"
+
+
 async def test_drain_output_what_is_written_is_told_before_it_returns(rig: Rig) -> None:
     if rig.rung == "memory":
         pytest.skip("memory programs write only while the loop runs; see the memory rung's own tests")

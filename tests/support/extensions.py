@@ -50,6 +50,44 @@ while True:
 """
 """Registers for both events, tells each, and asks for the next one at once."""
 
+SUBSCRIBES = """
+import http.server
+heard = []
+news = threading.Condition()
+class Listener(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_POST(self):
+        events = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        for event in events:
+            say("got", json.dumps(event))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+        with news:
+            heard.extend(events)
+            news.notify_all()
+    def log_message(self, *arguments):
+        pass
+def listen(port):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Listener)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+def subscribe(port, types, schema="2022-12-13", **changes):
+    destination = {"protocol": "HTTP", "URI": f"http://sandbox.localdomain:{port}/telemetry"}
+    body = {"schemaVersion": schema, "types": types, "destination": destination, "buffering": {"timeoutMs": 25}}
+    api.request("PUT", "/2022-07-01/telemetry", json.dumps({**body, **changes}),
+                {"Lambda-Extension-Identifier": identifier})
+    answer = api.getresponse()
+    return answer.status, answer.read().decode()
+def wait_for(kind, request_id):
+    told = lambda: any(e["type"] == kind and e["record"]["requestId"] == request_id for e in heard)
+    with news:
+        news.wait_for(told, 10)
+def numbers():
+    lines = [e["record"] for e in heard if e["type"] == "function"]
+    return [int(line.split()[1]) for line in lines if line.startswith("number ")]
+"""
+"""For the beginning of a source: an HTTP listener that prints what it gets, and subscriptions to telemetry."""
+
 
 def extension(source: str) -> str:
     """A program: `source` finds `say`, `register`, `next_event`, `call`, `identifier` and `NAME` defined."""

@@ -1,6 +1,7 @@
 """Scripted life cycles: events go in at growing times, effects are kept by name."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from torpor.lifecycle import RUNTIME, EnvironmentMachine, PhaseName
 from torpor.lifecycle import effects as fx
@@ -30,6 +31,14 @@ STANDARD = LifecyclePolicy(
     extension_exit_scope=FailureScope.ENVIRONMENT,
     freezing=Freezing.WHEN_IDLE,
     shutdown=KILL_AT_ONCE,
+)
+SAVED = replace(STANDARD, init_limit=130.0, init_failure=InitFailure.REPLACE, is_saved=True)
+RESTORED = replace(
+    STANDARD,
+    timeout_scope=FailureScope.REPLACE,
+    runtime_exit_scope=FailureScope.REPLACE,
+    extension_exit_scope=FailureScope.REPLACE,
+    restore_limit=10.0,
 )
 MANAGED = LifecyclePolicy(
     runtime_kind=RuntimeKind.PARALLEL_POLLER,

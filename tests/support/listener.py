@@ -17,6 +17,8 @@ class RecordingListener:
     def __init__(self) -> None:
         self.log: list[Stream | ProcessExit | str] = []
         self.data: dict[Stream, bytearray] = {stream: bytearray() for stream in Stream}
+        self.own: dict[str, bytearray] = {}
+        """What each process with an output of its own wrote."""
         self.workers: dict[int, bytearray] = {}
         """What came over each worker connection."""
         self.ended_workers: list[int] = []
@@ -32,6 +34,13 @@ class RecordingListener:
         assert data, "output is told only when there is some"
         self.log.append(stream)
         self.data[stream] += data
+        self.largest = max(self.largest, len(data))
+        self._tell()
+
+    def process_output(self, name: str, data: bytes) -> None:
+        assert data, "output is told only when there is some"
+        self.log.append(Stream.OUTPUT)
+        self.own.setdefault(name, bytearray()).extend(data)
         self.largest = max(self.largest, len(data))
         self._tell()
 

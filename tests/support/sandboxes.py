@@ -283,7 +283,9 @@ PROGRAMS: Mapping[str, Program] = {
 }
 
 
-def process(sandbox: Sandbox, program: str, *, name: str = "runtime", log: str = "", **variables: str) -> ProcessSpec:
+def process(
+    sandbox: Sandbox, program: str, *, name: str = "runtime", log: str = "", own_output: bool = False, **variables: str
+) -> ProcessSpec:
     """A process running one of the programs, with a basic environment and these variables."""
     return ProcessSpec(
         name=name,
@@ -291,6 +293,7 @@ def process(sandbox: Sandbox, program: str, *, name: str = "runtime", log: str =
         environment={**BASIC_ENVIRONMENT, **variables},
         cwd=sandbox.paths["task"],
         framed_log_variable=log,
+        own_output=own_output,
     )
 
 

@@ -1,4 +1,4 @@
-"""Scenes in which a runtime and extensions make every call of their APIs, in and out of turn (`tests.support.scripted`).
+"""Scenes in which a runtime and its extensions make every call of their APIs, in and out of turn.
 
 A scene is short where it can be: whatever ends an environment has one of its own.
 """
@@ -130,13 +130,19 @@ _RUNTIME = {
         """,
     ),
     "two requests for work": Scene(
+        invocations=2,
         runtime="""
-            other = beside(ask, "beside")
-            event = ask()
-            other.join()
-            respond(event)
+            events = queue.Queue()
+            for _ in range(2):
+                beside(lambda: events.put(ask()))
+            time.sleep(0.1)
+            signal_that("asked")
+            respond(events.get())
+            beside(lambda: events.put(ask()))
+            respond(events.get())
             ask()
         """,
+        extensions={"slow": script('me = register(body="{}")\nwait_until("asked")\n', LISTENS)},
     ),
     "calls while work is awaited": Scene(
         runtime="""
@@ -295,11 +301,7 @@ _EXTENSIONS = {
         runtime="ask()\ntime.sleep(9)", extensions={"watcher": "event_next(register())\nsys.exit(0)"}
     ),
     "extension without its interpreter": Scene(runtime=SERVES, extensions={"watcher": "#!/var/none\n"}),
-    "events of a time-out": Scene(
-        runtime="ask()\ntime.sleep(9)", timeout=1, extensions={"watcher": WATCHES}
-    ),
-    "events of a crash": Scene(
-        runtime="ask()\ntime.sleep(0.2)\nsys.exit(1)", extensions={"watcher": WATCHES}
-    ),
+    "events of a time-out": Scene(runtime="ask()\ntime.sleep(9)", timeout=1, extensions={"watcher": WATCHES}),
+    "events of a crash": Scene(runtime="ask()\ntime.sleep(0.2)\nsys.exit(1)", extensions={"watcher": WATCHES}),
 }
 SCENES: Mapping[str, Scene] = _RUNTIME | _EXTENSIONS

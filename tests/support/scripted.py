@@ -16,7 +16,7 @@ TOLD = "ANSWER "
 _CALLS = (
     f"#!/var/lang/bin/{PYTHON}"
     + r"""
-import http.client, json, os, signal, socket, sys, threading, time
+import http.client, json, os, queue, signal, socket, sys, threading, time
 HOST, PORT = os.environ["AWS_LAMBDA_RUNTIME_API"].split(":")
 WHO = os.path.basename(sys.argv[0])
 RUNTIME, EXTENSION = "/2018-06-01/runtime/", "/2020-01-01/extension/"

@@ -165,6 +165,11 @@ class TorporServer:
         listed: list[dict[str, Any]] = self._admin("phases", function=function)["phases"]
         return listed
 
+    def statistics(self) -> dict[str, Any]:
+        """The operator's figures."""
+        found: dict[str, Any] = self._admin("statistics")
+        return found
+
     def command(self, *arguments: str) -> str:
         """What the command line tool prints when it is pointed at this server."""
         done = subprocess.run(
@@ -237,15 +242,16 @@ class TorporServer:
 class Function:
     """A deployed function."""
 
-    def __init__(self, server: TorporServer, name: str) -> None:
+    def __init__(self, server: TorporServer, name: str, qualifier: str = "") -> None:
         self.server = server
         self.name = name
+        self._called = f"{name}:{qualifier}" if qualifier else name
 
     def invoke(self, event: Any = None) -> Reply:
         """Run it once, with its log."""
         sent = time.time()
         answer = self.server.client.invoke(
-            FunctionName=self.name, Payload=json.dumps({} if event is None else event), LogType="Tail"
+            FunctionName=self._called, Payload=json.dumps({} if event is None else event), LogType="Tail"
         )
         payload = answer["Payload"].read()
         received = time.time()

@@ -141,7 +141,8 @@ async def _stage(folder: Path, *extensions: str) -> AsyncIterator[Stage]:
     environment = Environment(uuid.uuid4().hex, version, contract, image, around, NoPool())
     await environment.provision()
     yield Stage(environment, provider, journal)
-    provider.sandboxes[environment.id].kill_all()
+    if environment.id in provider.sandboxes:
+        provider.sandboxes[environment.id].kill_all()
     environment.stop("spindown")
     await asyncio.wait_for(environment.ended(), 5)
     await provider.close()
@@ -397,6 +398,11 @@ async def test_init_error_of_a_ready_extension_is_refused_but_it_may_give_up(tmp
             assert early.status == 403 and text in _refusal(early)[2]
             late = await stage.call("POST", "/2020-01-01/extension/exit/error", b"{}", **headers)
             assert late.status == 202
+            again = await stage.call("GET", "/2020-01-01/extension/event/next", **headers)
+            assert (
+                again.status == 403
+                and f"from ExitError to Ready failed for extension {identifier}." in _refusal(again)[2]
+            )
         assert stage.outcomes[0].error_type == "Extension.ExitError"
 
 

@@ -9,7 +9,7 @@ from torpor.lifecycle import RUNTIME, PhaseName, TransitionRefused
 from torpor.lifecycle import effects as fx
 from torpor.lifecycle import events as ev
 from torpor.model.failure import Answer, Failure, FailureKind
-from torpor.model.records import ExtensionReady, InitEnded, InvocationEnded, ShutdownEnded
+from torpor.model.records import ExtensionStatus, InitEnded, InvocationEnded, ShutdownEnded
 
 _R = TypeVar("_R")
 WATCHER = "extensions/watcher"
@@ -57,8 +57,8 @@ def test_each_extension_is_told_of_once_init_is_over_before_the_invocation_start
     story.assign()
     story.ready()
     story.then(ev.NextRequested(WATCHER))
-    assert story.records() == ["InitStarted", "InitEnded", "ExtensionReady", "InvocationStarted"]
-    record = _records(story, ExtensionReady)[0]
+    assert story.records() == ["InitStarted", "InitRuntimeDone", "ExtensionStatus", "InitEnded", "InvocationStarted"]
+    record = _records(story, ExtensionStatus)[0]
     assert (record.name, record.events) == ("watcher", ("INVOKE", "SHUTDOWN"))
 
 

@@ -4,10 +4,14 @@ from dataclasses import replace
 
 from tests.support.lifecycle import FUNCTION_SERVER, MANAGED, WEB_SERVICE, Story
 
+from torpor.contracts.lambda_.policy import lambda_policy
 from torpor.lifecycle import RUNTIME, PhaseName
 from torpor.lifecycle import events as ev
 from torpor.model.failure import Answer, Failure, FailureKind
 from torpor.model.policy import ShutdownBudget
+from torpor.model.start import Start
+
+PROVISIONED = lambda_policy(Start.PROVISIONED, init_limit=130.0)
 
 
 def _kind(story: Story, name: str = "i1") -> FailureKind:
@@ -20,7 +24,7 @@ def test_standard_cold_invocation_then_freeze_and_thaw() -> None:
     story = Story()
     assert story.assign() == []
     assert story.then(ev.SandboxReady()) == ["Emit", "ArmTimer", "StartAgents"]
-    assert story.ready() == ["Emit", "LimitCpu", "CancelTimer", "Deliver"]
+    assert story.ready() == ["Emit", "Emit", "LimitCpu", "CancelTimer", "Deliver"]
     assert story.phase is PhaseName.SERVING
     assert story.answer() == ["Complete"]
     assert story.ready() == ["Emit", "Conclude"]
@@ -40,7 +44,8 @@ def test_standard_init_timeout_is_made_again_inside_the_invocation_under_its_own
     story = Story()
     story.assign(timeout=30.0)
     story.then(ev.SandboxReady())
-    assert story.then(ev.DeadlineReached("init"), after=10.0) == ["Emit", "CancelTimer", "KillAgents", "ArmTimer"]
+    effects = story.then(ev.DeadlineReached("init"), after=10.0)
+    assert effects == ["Emit", "Emit", "CancelTimer", "KillAgents", "ArmTimer"]
     assert story.phase is PhaseName.RESETTING
     effects = story.then(ev.AgentExited(RUNTIME, signal=9))
     assert effects[-4:] == ["ArmTimer", "Emit", "LimitCpu", "StartAgents"]
@@ -61,7 +66,7 @@ def test_standard_reinit_that_outlasts_the_timeout_fails_the_invocation() -> Non
     story.then(ev.AgentExited(RUNTIME, signal=9))
     story.then(ev.DeadlineReached("i1"), after=5.0)
     assert _kind(story) is FailureKind.TIMEOUT
-    assert story.records()[-2:] == ["InvocationStarted", "InvocationEnded"]
+    assert story.records()[-3:] == ["InvocationStarted", "RuntimeDone", "InvocationEnded"]
 
 
 def test_standard_init_error_is_reported_once_it_fails_inside_the_invocation_too() -> None:
@@ -82,7 +87,7 @@ def test_standard_timeout_and_crash_reset_the_environment() -> None:
     story = Story().frozen()
     story.assign(timeout=3.0)
     effects = story.then(ev.DeadlineReached("i1"), after=3.0)
-    assert effects == ["Conclude", "Complete", "KillAgents", "ArmTimer"]
+    assert effects == ["Emit", "Conclude", "Complete", "KillAgents", "ArmTimer"]
     assert story.phase is PhaseName.RESETTING
     story.then(ev.AgentExited(RUNTIME, signal=9))
     assert story.phase is PhaseName.UNINITIALIZED and _kind(story) is FailureKind.TIMEOUT
@@ -394,3 +399,36 @@ def test_caller_that_left_a_parallel_runtime_is_told_once_though_the_time_runs_o
     assert story.then(ev.DeadlineReached("i1"), after=3.0) == []
     story.answer()
     assert story.phase is PhaseName.IDLE
+
+
+def test_provisioned_environment_takes_nothing_before_it_is_ready_and_freezes_then() -> None:
+    story = Story(PROVISIONED)
+    assert story.machine.free_slots == 0
+    story.then(ev.SandboxReady())
+    assert story.machine.free_slots == 0
+    story.ready(after=100.0)
+    assert (story.phase, story.machine.free_slots) == (PhaseName.IDLE, 1)
+    assert story.then(ev.NothingPending()) == ["Freeze"]
+    assert story.assign() == ["Thaw", "Deliver"]
+    story.answer()
+    story.ready()
+    ended = [effect.record for effect in story.effects if type(effect).__name__ == "Conclude"][-1]
+    assert ended.init_duration is not None and ended.init_duration >= 100.0 > ended.duration
+
+
+def test_provisioned_environment_whose_start_fails_ends() -> None:
+    story = Story(PROVISIONED)
+    story.then(ev.SandboxReady())
+    story.then(ev.DeadlineReached("init"), after=130.0)
+    story.then(ev.AgentExited(RUNTIME, signal=9))
+    assert story.phase is PhaseName.GONE
+
+
+def test_provisioned_environment_that_crashes_or_times_out_ends_rather_than_start_again_in_an_invocation() -> None:
+    for event in (ev.AgentExited(RUNTIME, code=3), ev.DeadlineReached("i1")):
+        story = Story(PROVISIONED).frozen()
+        story.assign(timeout=3.0)
+        story.then(event, after=3.0)
+        if story.phase is not PhaseName.GONE:
+            story.then(ev.AgentExited(RUNTIME, signal=9))
+        assert story.phase is PhaseName.GONE and isinstance(story.told["i1"], Failure)

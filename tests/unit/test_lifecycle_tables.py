@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.support.lifecycle import FUNCTION_SERVER, Story, invocation
+from tests.support.lifecycle import FUNCTION_SERVER, RESTORED, SAVED, Story, invocation
 
 from torpor.lifecycle import RUNTIME, AgentCall, AgentState, IllegalEvent, PhaseName, TransitionRefused
 from torpor.lifecycle import events as ev
@@ -45,6 +45,8 @@ _STOP = ev.StopRequested("spindown")
 _STORIES: dict[PhaseName, Callable[[], Story]] = {
     PhaseName.PROVISIONING: Story,
     PhaseName.INITIALIZING: lambda: _after(ev.SandboxReady(), story=Story()),
+    PhaseName.SAVING: lambda: _after(ev.SandboxReady(), ev.RestoreAwaited(), story=Story(SAVED)),
+    PhaseName.RESTORING: lambda: _after(ev.SandboxReady(), story=Story(RESTORED)),
     PhaseName.IDLE: _after,
     PhaseName.FROZEN: lambda: _after(ev.NothingPending()),
     PhaseName.SERVING: lambda: _after(_ASSIGNED),
@@ -62,6 +64,7 @@ _SAMPLES: dict[type, ev.Event] = {
     ev.SandboxLost: ev.SandboxLost("gone"),
     ev.Assigned: ev.Assigned(invocation("fresh"), 3.0),
     ev.NextRequested: ev.NextRequested(RUNTIME),
+    ev.RestoreAwaited: ev.RestoreAwaited(),
     ev.AgentRegistered: ev.AgentRegistered("inner", False, False, True),
     ev.AnswerBegun: ev.AnswerBegun("i1"),
     ev.Answered: ev.Answered("i1", Answer(payload=b"1")),

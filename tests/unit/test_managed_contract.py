@@ -16,7 +16,15 @@ from torpor.model.failure import Failure, FailureKind
 from torpor.model.function import CodeRef, FunctionVersion
 from torpor.model.invocation import OutcomeStatus
 from torpor.model.policy import FailureScope, Freezing, InitFailure, RuntimeKind, WhenFull
-from torpor.model.records import ExtensionReady, InitEnded, InitStarted, InvocationEnded, InvocationStarted, RuntimeDone
+from torpor.model.records import (
+    ExtensionStatus,
+    InitEnded,
+    InitRuntimeDone,
+    InitStarted,
+    InvocationEnded,
+    InvocationStarted,
+    RuntimeDone,
+)
 from torpor.sandbox.images import RuntimeImage
 
 ID = "3c14b8d4-7a01-4f27-9a0a-0f6c5a1e7b3d"
@@ -138,8 +146,11 @@ def test_init_is_reported_whether_it_succeeds_or_fails() -> None:
     (report,) = lines(InitEnded(at=1.0, duration=0.5, status=OutcomeStatus.SUCCESS))
     assert report["record"]["metrics"] == {"durationMs": 500.0} and report["record"]["status"] == "success"
     failed = InitEnded(at=1.0, duration=0.5, status=OutcomeStatus.ERROR, failure=Failure(kind=FailureKind.EXIT, code=3))
-    assert [line["type"] for line in lines(failed)] == ["platform.initRuntimeDone", "platform.initReport"]
-    (ready,) = lines(ExtensionReady(at=1.0, name="e", events=("SHUTDOWN",)))
+    assert [line["type"] for line in lines(failed)] == ["platform.initReport"]
+    done = InitRuntimeDone(at=1.0, status=OutcomeStatus.ERROR, failure=failed.failure)
+    assert [line["record"]["errorType"] for line in lines(done)] == ["Runtime.ExitError"]
+    assert lines(InitRuntimeDone(at=1.0, status=OutcomeStatus.SUCCESS)) == []
+    (ready,) = lines(ExtensionStatus(at=1.0, name="e", events=("SHUTDOWN",)))
     assert ready["record"] == {"name": "e", "state": "Ready", "events": ["SHUTDOWN"]}
 
 

@@ -17,7 +17,7 @@ from torpor.contracts.lambda_.platform_log import Billing, LogFacts, LogStyle, P
 from torpor.model.failure import Failure, FailureKind
 from torpor.model.function import CodeRef, FunctionVersion
 from torpor.model.invocation import OutcomeStatus
-from torpor.model.records import ExtensionReady, InitEnded, InitStarted, InvocationEnded, InvocationStarted
+from torpor.model.records import ExtensionStatus, InitEnded, InitStarted, InvocationEnded, InvocationStarted
 
 ID = "3c14b8d4-7a01-4f27-9a0a-0f6c5a1e7b3d"
 UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
@@ -134,9 +134,9 @@ def test_init_start_names_the_runtime_and_is_left_out_within_an_invocation() -> 
 
 
 def test_extension_line_lists_its_events() -> None:
-    record = ExtensionReady(at=0.0, name="my-ext", events=("INVOKE", "SHUTDOWN"))
+    record = ExtensionStatus(at=0.0, name="my-ext", events=("INVOKE", "SHUTDOWN"))
     assert text(NEW, record) == "EXTENSION\tName: my-ext\tState: Ready\tEvents: [INVOKE, SHUTDOWN]\n"
-    assert text(NEW, ExtensionReady(at=0.0, name="x", events=())).endswith("Events: []\n")
+    assert text(NEW, ExtensionStatus(at=0.0, name="x", events=())).endswith("Events: []\n")
 
 
 def test_memory_used_is_at_most_its_size_and_all_of_it_after_running_out() -> None:
@@ -277,7 +277,7 @@ def variables(made: FunctionVersion, image: dict[str, str] | None = None, endpoi
         paths=PATHS,
         api_address="169.254.100.1:9001",
         log_stream="2024/01/01/[$LATEST]abc",
-        credentials=CREDENTIALS,
+        access=CREDENTIALS.variables,
         endpoint_url=endpoint,
     )
 

@@ -185,6 +185,21 @@ async def test_what_is_kept_up_shrinks_to_its_minimum_when_it_is_idle_for_long(m
     await until(lambda: len(bench.living(kept)) == 1)
 
 
+async def test_what_need_not_be_kept_up_any_more_ends_when_it_is_idle_and_nothing_is_left_of_it(make: Make) -> None:
+    bench = await make(contract=FunctionComputeContract(grace=0.5, idle_timeout=30.0))
+    kept = version(minimum=2)
+    bench.scaler.keep(kept)
+    await until(lambda: len(bench.living(kept)) == 2 and all(env.is_idle for env in bench.living(kept)))
+    bench.scaler.release(version(minimum=0))
+    bench.scaler.tick()
+    assert len(bench.living(kept)) == 2
+    bench.clock.ahead += 31.0
+    bench.pool.reclaim()
+    bench.scaler.tick()
+    await until(lambda: not bench.living(kept))
+    assert bench.pool.group(kept.key) is None
+
+
 async def test_idle_environments_beyond_what_is_kept_up_make_room_in_memory(make: Make) -> None:
     bench = await make(memory_budget_mb=256)
     kept = version("kept", minimum=1)

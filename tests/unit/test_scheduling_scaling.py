@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from torpor.model.policy import ScalingPolicy, WhenFull
-from torpor.scheduling import Load, Placement, overflow, retry_pause, wanted
+from torpor.scheduling import Apart, Load, Placement, Steps, overflow, retry_pause, steps, wanted
 
 BY_DEMAND = ScalingPolicy(maximum=3, together=5)
 BY_LOAD = ScalingPolicy(on_demand=False, minimum=2, maximum=4)
@@ -70,3 +70,37 @@ def test_what_is_wanted_always_lies_within_the_bounds(
 
 def test_failed_starts_are_tried_again_ever_later_up_to_a_minute() -> None:
     assert [retry_pause(failures) for failures in (0, 1, 2, 3, 20)] == [1.0, 1.0, 2.0, 4.0, 60.0]
+
+
+@pytest.mark.parametrize(
+    ("minimum", "apart", "expected"),
+    [
+        (3, Apart(up=0, starting=0), Steps(start=3)),
+        (3, Apart(up=1, starting=1), Steps(start=1)),
+        (3, Apart(up=2, starting=1), Steps()),
+        (1, Apart(up=2, starting=1), Steps(end=2)),
+        (0, Apart(up=2, starting=0, aged=1), Steps(end=2, replace=1)),
+        (2, Apart(up=0, starting=0, aged=2), Steps(start=1)),
+        (2, Apart(up=0, starting=1, aged=2), Steps()),
+        (2, Apart(up=1, starting=0, aged=2), Steps(start=1, replace=1)),
+        (2, Apart(up=1, starting=1, aged=1), Steps()),
+        (2, Apart(up=2, starting=0, aged=1), Steps(replace=1)),
+        (3, Apart(up=0, starting=0, aged=2), Steps(start=1)),
+        (2, Apart(up=0, starting=0, aged=5), Steps(start=1, replace=3)),
+        (5, Apart(up=0, starting=1, aged=2), Steps(start=2)),
+    ],
+)
+def test_a_set_of_its_own_is_kept_at_its_number_and_aged_ones_are_replaced_one_by_one(
+    minimum: int, apart: Apart, expected: Steps
+) -> None:
+    assert steps(minimum, apart) == expected
+
+
+@given(st.integers(0, 6), st.integers(0, 8), st.integers(0, 8), st.integers(0, 8))
+def test_what_ends_always_leaves_as_many_up_as_there_are_to_be(minimum: int, up: int, starting: int, aged: int) -> None:
+    todo = steps(minimum, Apart(up=up, starting=starting, aged=aged))
+    left = up - max(todo.end - starting, 0) + aged - todo.replace  # those that start end first
+    assert left >= min(minimum, up + aged)
+    assert not (todo.start and todo.end)
+    assert up + starting + todo.start - todo.end <= max(minimum, 0)
+    assert todo.replace <= aged and todo.end <= up + starting

@@ -9,7 +9,7 @@ from torpor.telemetry import Journal
 
 def transcript(journal: Journal) -> Transcript:
     anything: Any = SimpleNamespace(log_group="group")
-    contract: Any = SimpleNamespace(comments=lambda version: None)
+    contract: Any = SimpleNamespace(comments=lambda version: None, line_filter=lambda version: None)
     return Transcript(journal, anything, "stream", contract, anything, lambda: 0)
 
 

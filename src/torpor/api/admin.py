@@ -9,6 +9,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from torpor import __version__, is_compiled
+from torpor.engine.groups import Group
 from torpor.engine.pool import Pool
 from torpor.lifecycle import PhaseName
 from torpor.model.clock import Clock
@@ -90,6 +91,7 @@ class AdminFace:
                     "function": environment.version.function,
                     "version": environment.version.version,
                     "phase": str(environment.phase),
+                    "start": str(environment.start),
                     "age_s": round(now - environment.created, 3),
                     "idle_s": 0.0 if environment.is_busy else round(now - environment.last_used, 3),
                     "memory_bytes": usage.memory_bytes,
@@ -105,6 +107,7 @@ class AdminFace:
         provider = self._parts.provider.statistics()
         return {
             "pool": msgspec.to_builtins(self._parts.pool.statistics()),
+            "provisioned": [_metrics(group) for group in self._parts.pool.kept if group.is_apart],
             "compiled": is_compiled(),
             "isolation": str(provider.isolation),
             "sandboxes": provider.live,
@@ -142,6 +145,19 @@ class AdminFace:
         cursor = events[-1].number if events else after
         shown = [{"time": event.time, "stream": event.stream, "message": event.message} for event in events]
         _answer(exchange, 200, {"events": shown, "cursor": str(cursor)})
+
+
+def _metrics(group: Group) -> dict[str, Any]:
+    """Of a version with provisioned concurrency, under the names of the cloud's metrics; sums since it was set."""
+    running = sum(environment.is_busy for environment in group.standing)
+    return {
+        "function": group.version.function,
+        "version": group.version.version,
+        "ProvisionedConcurrencyInvocations": group.served,
+        "ProvisionedConcurrencySpilloverInvocations": group.spilled,
+        "ProvisionedConcurrentExecutions": running,
+        "ProvisionedConcurrencyUtilization": round(running / group.scaling.minimum, 3),
+    }
 
 
 def _answer(exchange: Exchange, status: int, body: Mapping[str, Any]) -> None:

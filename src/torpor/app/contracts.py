@@ -21,9 +21,9 @@ _MIB = 1024 * 1024
 _MEMORY_SHARE = 0.8
 
 
-def contracts(settings: Settings, isolation: Isolation) -> dict[str, Contract]:
-    """Every contract that functions can be served under, by its name in the model."""
-    standard = _lambda_contract(settings, isolation)
+def contracts(settings: Settings, isolation: Isolation, key: bytes) -> dict[str, Contract]:
+    """Every contract that functions can be served under, by its name in the model. `key` makes tokens."""
+    standard = _lambda_contract(settings, isolation, key)
     return {
         "lambda": standard,
         "lambda_managed": ManagedContract(standard=standard),
@@ -37,14 +37,18 @@ def contracts(settings: Settings, isolation: Isolation) -> dict[str, Contract]:
     }
 
 
-def _lambda_contract(settings: Settings, isolation: Isolation) -> LambdaContract:
+def _lambda_contract(settings: Settings, isolation: Isolation, key: bytes) -> LambdaContract:
     return LambdaContract(
         credentials=_credentials(settings),
         init_limit=settings.init_limit,
+        restore_limit=settings.restore_limit,
+        long_init_limit=settings.long_init_limit,
+        proactive_init=settings.proactive_init,
         single_use=settings.single_use,
         clone=settings.clone,
         log=PlatformLog(style=LogStyle(settings.log_style), billing=Billing(settings.billing)),
         endpoint_url=_endpoint_inside(settings.aws_endpoint_url, isolation) if settings.pass_endpoint_url else "",
+        token_key=key,
     )
 
 

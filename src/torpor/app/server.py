@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from functools import partial
 
@@ -26,6 +26,7 @@ from torpor.app.faces import (
 )
 from torpor.app.instances import Instances
 from torpor.app.sandboxes import ladder_of, runtimes
+from torpor.app.snapshots import SnapshotStates, made_for, require_snapshots
 from torpor.app.stores import open_stores
 from torpor.contracts.web import limits as web_limits
 from torpor.contracts.web import settings as web_settings
@@ -34,6 +35,7 @@ from torpor.engine.dispatcher import Dispatcher
 from torpor.engine.handover import Handover
 from torpor.engine.pool import Pool
 from torpor.engine.scaler import Scaler
+from torpor.engine.snapshots import SnapshotShelf, Workshop
 from torpor.engine.surroundings import Surroundings
 from torpor.model.account import PackageLimits, ReservationLimits
 from torpor.model.errors import TorporError
@@ -56,6 +58,7 @@ log = logging.getLogger("torpor")
 _SWEEP_EVERY = 0.5
 _CODE_SWEEP_EVERY = 300.0
 _WARM_WITHIN = 10.0
+_MIB = 1024 * 1024
 
 
 class SystemClock:
@@ -90,8 +93,12 @@ class Server:
         self._opened.push_async_callback(self._ladder.close)
         self.provider = await self._ladder.climb()
         self._opened.push_async_callback(self.provider.close)
+        self.version_states = VersionStates()
+        self.snapshots = SnapshotShelf(self._stores.snapshots, settings.snapshot_memory_mb * _MIB)
+        self._opened.callback(self.snapshots.close)
         around = Surroundings(
             provider=self.provider,
+            snapshots=self.snapshots,
             journal=self._stores.journal,
             history=self.history,
             traces=traces,
@@ -101,27 +108,18 @@ class Server:
             limits_cpu=settings.cpu_limit,
             attention=Attention(settings.busy_poll),
         )
-        self.functions = Functions(
-            self._stores.metadata,
-            self._stores.code,
-            clock=self._clock,
-            packages=PackageLimits(zipped=settings.max_unpacked, unpacked=settings.max_unpacked),
-            reservations=ReservationLimits(
-                account=settings.account_concurrency, unreserved_minimum=settings.unreserved_minimum
-            ),
-            other_packages={
-                web_settings.CONTRACT: PackageLimits(zipped=web_limits.PACKAGE_MAX, unpacked=web_limits.BUILT_MAX)
-            },
-            code_in_use=lambda: self.pool.code_in_use(),
-            on_change=self._changed,
-            on_scale=self._keep_up,
-            require_runtime=self._require,
-        )
-        self.version_states = VersionStates()
+        self.functions = self._make_functions()
         self.resources = Resources(self._stores.metadata)
         self.layers = Layers(self._stores.metadata, self.functions.packages, self._clock)
-        self._contracts = contracts(settings, self.provider.isolation)
+        self._contracts = contracts(settings, self.provider.isolation, self._stores.key)
         self.pool = Pool(around, self._contracts, self.images, pool_limits(settings), self._reserved)
+        self.snapshots.open(
+            Workshop(
+                start=self.pool.start_saved,
+                made_for=partial(made_for, contracts=self._contracts, images=self.images),
+                watcher=SnapshotStates(self.version_states),
+            )
+        )
         self.scaler = Scaler(self.pool, self._clock)
         self.handover = Handover(self.pool, self.scaler)
         self.timers = Timers(self._clock)
@@ -140,15 +138,48 @@ class Server:
         self._opened.callback(self._http.close)
         self._opened.push_async_callback(self.pool.drain, 0.0)
         self._opened.push_async_callback(self._end_tasks)
-        for name in self.functions.names(None):
-            record = self.functions.get(name)
-            for kept in (record.latest, *record.versions.values()):
-                self._keep_up(kept.version)
+        self._take_up_versions()
         self._spawn(self._housekeeping())
         self._spawn(self.timers.run())
         latest = [self.functions.get(name).latest.version for name in self.functions.names(None)]
         for image in {self._contracts[version.contract].image(version.runtime) for version in latest}:
             self._spawn(self._warm(image))
+
+    def _make_functions(self) -> Functions:
+        return Functions(
+            self._stores.metadata,
+            self._stores.code,
+            clock=self._clock,
+            packages=PackageLimits(zipped=self.settings.max_unpacked, unpacked=self.settings.max_unpacked),
+            reservations=ReservationLimits(
+                account=self.settings.account_concurrency, unreserved_minimum=self.settings.unreserved_minimum
+            ),
+            other_packages={
+                web_settings.CONTRACT: PackageLimits(zipped=web_limits.PACKAGE_MAX, unpacked=web_limits.BUILT_MAX)
+            },
+            code_in_use=lambda: self.pool.code_in_use(),
+            on_change=self._changed,
+            on_scale=self._keep_up,
+            require_runtime=self._require,
+            require_snapshots=partial(require_snapshots, self.provider),
+        )
+
+    def _take_up_versions(self) -> None:
+        """What an earlier life kept is kept up again."""
+        restored = []
+        for version in self._versions():
+            self._keep_up(version)
+            if version.is_restored:
+                restored.append(version)
+        self.snapshots.keep_only(restored)
+        for version in restored:
+            self.snapshots.prepare(version)
+
+    def _versions(self) -> Iterator[FunctionVersion]:
+        """All there are, of whatever function."""
+        for name in self.functions.names(None):
+            record = self.functions.get(name)
+            yield from (kept.version for kept in (record.latest, *record.versions.values()))
 
     @property
     def url(self) -> str:
@@ -197,6 +228,7 @@ class Server:
             resources=self.resources,
             states=self._state,
             version_states=self.version_states,
+            standing=self.scaler.standing,
         )
         parts = FcParts(
             functions=self.functions,
@@ -246,19 +278,34 @@ class Server:
         if old is not None and not handover:
             self.handover.forget(old)
         if old is not None:
-            self.version_states.settle(old)
+            self._forget(old)
         if new is not None:
             self._keep_up(new)
+            if new.is_restored:
+                self.version_states.pend(new)
+                self.snapshots.prepare(new)
+            elif ahead := self._scaling(new).ahead:
+                self.pool.start_ahead(new, ahead)
         if old is not None and new is not None and handover:
             self.handover.replace(old, new)
         if old is not None and new is not None and new.runtime != old.runtime:
             self._spawn(self._warm(self._contracts[new.contract].image(new.runtime)))
+
+    def _forget(self, version: FunctionVersion) -> None:
+        self.version_states.settle(version)
+        if version.is_restored:
+            try:
+                self.snapshots.forget(version)
+            except TorporError as error:
+                log.warning("%s", error)
 
     def _keep_up(self, version: FunctionVersion) -> None:
         """Environments of this version may have to be up without an invocation; its bounds may have changed."""
         scaling = self._scaling(version)
         if scaling.minimum or not (scaling.on_demand or version.version == LATEST):
             self.scaler.keep(version)
+        else:
+            self.scaler.release(version)
 
     def _scaling(self, version: FunctionVersion) -> ScalingPolicy:
         return self._contracts[version.contract].scaling(version)

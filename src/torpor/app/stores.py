@@ -12,6 +12,7 @@ from torpor.store.homes import DiskArchiveHome
 from torpor.store.layout import settle
 from torpor.store.metadata import SqlMetadataStore
 from torpor.store.ports import ArchiveHome
+from torpor.store.snapshots import SnapshotStore, read_key
 from torpor.telemetry import Journal
 
 _MIB = 1024 * 1024
@@ -23,6 +24,9 @@ class Stores:
     metadata: SqlMetadataStore
     code: DiskCodeStore
     journal: Journal
+    snapshots: SnapshotStore
+    key: bytes
+    """What is kept encrypted is encrypted with it."""
     lock: int
 
     def close(self) -> None:
@@ -52,8 +56,11 @@ def open_stores(settings: Settings) -> Stores:
         raise PlatformError(
             f"Another Torpor server uses the data folder {folder}; stop it, or name another with --data."
         ) from None
+    key = read_key(str(settings.snapshot_key or folder / "snapshot.key"))
     return Stores(
         folder=folder,
+        snapshots=SnapshotStore(str(folder / "snapshots"), key),
+        key=key,
         metadata=SqlMetadataStore(str(folder / "torpor.db")),
         code=_code_store(settings),
         journal=Journal(str(folder / "logs"), settings.log_group_mb * _MIB),

@@ -1,4 +1,5 @@
-"""What all contracts have in common whose runtimes are servers: no poller, no extension, no worker that is known."""
+"""What all contracts have in common whose runtimes are servers: no poller, no extension, no worker that is known, and
+nobody who subscribes to telemetry."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,6 +17,7 @@ class ServersOnly:
 
     wire = None
     extension_wire = None
+    telemetry_wire = None
 
     def extension_variables(
         self,
@@ -27,6 +29,11 @@ class ServersOnly:
         start: Start = Start.ON_DEMAND,
     ) -> dict[str, str]:
         return {}
+
+    def credentials_answer(
+        self, version: FunctionVersion, given: str, environment: str, wall: float
+    ) -> tuple[int, tuple[str, str], bytes]:
+        raise NotImplementedError("servers have no snapshots")
 
     def framed_log_variable(self, version: FunctionVersion) -> str:
         return ""
@@ -44,3 +51,20 @@ class ServersOnly:
         self, version: FunctionVersion, invocation: Invocation, steps: Sequence[tuple[Record, float]]
     ) -> list[bytes]:
         return []
+
+    def platform_events(
+        self,
+        version: FunctionVersion,
+        image: Image,
+        record: Record,
+        *,
+        wall: float,
+        memory_mb: int,
+        trace: str = "",
+        start: Start = Start.ON_DEMAND,
+        stream: str = "",
+    ) -> list[str]:
+        return []
+
+    def line_filter(self, version: FunctionVersion) -> None:
+        """Lines have no levels that the platform knows."""

@@ -108,6 +108,9 @@ class _Listener:
         if not self.ended.done():
             self.ended.set_exception(SandboxUnavailable(f"The build's sandbox is gone: {reason}."))
 
+    def process_output(self, name: str, data: bytes) -> None:
+        """A build has one output."""
+
     def worker_output(self, connection: int, data: bytes) -> None:
         """Builds have no workers."""
 

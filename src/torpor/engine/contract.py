@@ -1,9 +1,10 @@
 """What the engine asks of a contract. Contracts satisfy this shape without knowing it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from torpor.lifecycle import TransitionRefused
+from torpor.model.errors import InvalidRequest
 from torpor.model.failure import Answer, Failure
 from torpor.model.function import FunctionVersion
 from torpor.model.image import Image, Layout
@@ -13,6 +14,7 @@ from torpor.model.records import Record
 from torpor.model.runtime_calls import ExtensionCall, RuntimeCall
 from torpor.model.server import Probe, ServerCall
 from torpor.model.start import Start
+from torpor.model.telemetry import Source, Subscription
 
 RawFields = Sequence[tuple[bytes, bytes]]
 """Header fields as they came over the wire."""
@@ -26,11 +28,13 @@ class PollerWire(Protocol):
     INVALID_MODE: bytes
     TOO_LARGE: bytes
     NOT_FOUND: bytes
+    TEXT: tuple[str, str]
     JSON: tuple[str, str]
     ERROR_TYPE_HEADER: str
     CAUSE_HEADER: str
     RESPONSE_MODE_HEADER: str
     RESPONSE_MAX: int
+    CREDENTIALS_PATH: str
     RESPONSE_MODES: frozenset[str]
     """Ways of answering that stream."""
     STREAMED_MAX: int
@@ -132,7 +136,6 @@ class ExtensionWire(Protocol):
     INIT_ERROR: str
     EXIT_ERROR: str
     ACCEPTED: bytes
-    NOT_FOUND: bytes
     EMPTY_NAME: bytes
     REGISTRATION_CLOSED: bytes
     NAME_TAKEN: bytes
@@ -159,9 +162,37 @@ class ExtensionWire(Protocol):
 
     def unknown(self, identifier: str, call: ExtensionCall) -> bytes: ...
 
-    def refusal(self, refused: TransitionRefused, who: str, *, gave_up: bool = False) -> bytes: ...
+    def refusal(self, refused: TransitionRefused, who: str) -> bytes: ...
 
     def error_body(self, message: str, kind: str) -> bytes: ...
+
+
+class TelemetryWire(Protocol):
+    """The wire form of subscriptions to telemetry, on the same address too. Events are the contract's own values."""
+
+    OK: bytes
+    SEQUENCE_HEADER: str
+    """Names the header with a batch's digest; empty if it has none."""
+
+    def api_of(self, method: str, path: str) -> str:
+        """By which API a request subscribes; empty if it does not."""
+        ...
+
+    def subscription(self, api: str, body: bytes) -> Subscription:
+        """Raises InvalidRequest."""
+        ...
+
+    def invalid(self, error: InvalidRequest) -> bytes: ...
+
+    def closed(self, api: str) -> bytes: ...
+
+    def other_api(self, api: str) -> bytes: ...
+
+    def unreachable(self, api: str, port: int) -> bytes: ...
+
+    def encode_events(self, schema: str, events: Sequence[Any], wall: float) -> list[bytes]: ...
+
+    def encode_line(self, schema: str, source: Source, wall: float, text: str, *, is_json: bool) -> bytes: ...
 
 
 class Contract(Protocol):
@@ -175,6 +206,11 @@ class Contract(Protocol):
     @property
     def extension_wire(self) -> ExtensionWire | None:
         """None where there are no extensions."""
+        ...
+
+    @property
+    def telemetry_wire(self) -> TelemetryWire | None:
+        """None where nobody can subscribe to telemetry."""
         ...
 
     @property
@@ -236,6 +272,13 @@ class Contract(Protocol):
         """What an external extension is given."""
         ...
 
+    def credentials_answer(
+        self, version: FunctionVersion, given: str, environment: str, wall: float
+    ) -> tuple[int, tuple[str, str], bytes]:
+        """Status, content type field and body of the answer to a process of an environment made from a snapshot that
+        asks for its credentials, `given` what it shows for that."""
+        ...
+
     def framed_log_variable(self, version: FunctionVersion) -> str:
         """The variable that names the framed log pipe; empty if the runtime gets none."""
         ...
@@ -260,8 +303,29 @@ class Contract(Protocol):
         memory_mb: int,
         trace: str,
         start: Start,
+        stream: str,
     ) -> list[str]:
-        """The platform's own log events; `trace` is the header of the invocation if its trace is recorded."""
+        """The platform's own log events; `trace` is the header of the invocation if its trace is recorded, `stream`
+        the environment's log stream."""
+        ...
+
+    def platform_events(
+        self,
+        version: FunctionVersion,
+        image: Image,
+        record: Record,
+        *,
+        wall: float,
+        memory_mb: int,
+        trace: str,
+        start: Start,
+        stream: str,
+    ) -> Sequence[Any]:
+        """What a record is in telemetry, for the wire to encode; see `log_lines`."""
+        ...
+
+    def line_filter(self, version: FunctionVersion) -> Callable[[str], bool] | None:
+        """Whether a line that the function wrote is kept; None if all are."""
         ...
 
     @property

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import signal as signals
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 from torpor.engine.contract import Contract
@@ -19,17 +20,18 @@ from torpor.engine.reports import Reports
 from torpor.engine.serving import ServingInside
 from torpor.engine.specs import Specifications, fetched_specifications
 from torpor.engine.surroundings import Surroundings
-from torpor.lifecycle import EnvironmentMachine, PhaseName, TransitionRefused
+from torpor.lifecycle import RUNTIME, EnvironmentMachine, PhaseName, TransitionRefused
 from torpor.lifecycle import effects as fx
 from torpor.lifecycle import events as ev
 from torpor.model.errors import TorporError
+from torpor.model.failure import Failure
 from torpor.model.function import FunctionVersion
 from torpor.model.invocation import AnswerSink, Invocation, Outcome, OutcomeStatus
 from torpor.model.policy import RuntimeKind
-from torpor.model.records import CodeFetched, InitEnded, InvocationStarted, SandboxMade
+from torpor.model.records import CodeFetched, InitEnded, InvocationStarted, RuntimeDone, SandboxMade
 from torpor.model.start import Start
 from torpor.sandbox.images import RuntimeImage
-from torpor.sandbox.port import ProcessExit, Sandbox, SandboxStatistics, Stream
+from torpor.sandbox.port import ProcessExit, ProcessImage, Sandbox, SandboxStatistics, Stream
 
 log = logging.getLogger(__name__)
 _SIGNALS = {fx.SignalName.TERMINATE: signals.SIGTERM, fx.SignalName.KILL: signals.SIGKILL}
@@ -81,6 +83,12 @@ class Environment:
         """Its Init has succeeded once."""
         self.failure = ""
         """Why its Init failed, for people."""
+        self.init_failure: Failure | None = None
+        self._saved: ProcessImage | None = None
+        """What its runtime goes on from, until it does."""
+        self._saving: asyncio.Task[None] | None = None
+        self.overran = False
+        """Its Init failed because it took too long."""
         self.listed = False
         """The pool has it among those with room."""
         self.charged_mb = 0
@@ -98,11 +106,11 @@ class Environment:
         self.settles = self.machine.policy.runtime_kind is not RuntimeKind.SERVER
         """Whether it may have answered without being free yet."""
         self.has_workers = self.machine.policy.runtime_kind is RuntimeKind.PARALLEL_POLLER
-        self._inside = self._make_inside(around)
         self._done: dict[str, Done] = {}
         self._deadlines = Deadlines(around.loop, around.clock, lambda timer: self.feed(ev.DeadlineReached(timer)))
         self._sandbox: Sandbox | None = None
         self._reports = Reports(identity, version, contract, image, around, start, has_workers=self.has_workers)
+        self._inside = self._make_inside(around)
         self.log_stream = self._reports.log_stream
         self._transcript = self._reports.transcript
         self._tracer = self._reports.tracer
@@ -111,6 +119,8 @@ class Environment:
         self._perform: Mapping[type, Callable[[Any], None]] = {
             fx.Deliver: self._deliver,
             fx.DeliverAgain: self._deliver_again,
+            fx.SaveRuntime: self._save_runtime,
+            fx.WakeRuntime: self._wake_runtime,
             fx.NotifyInvoke: self._notify_invoke,
             fx.NotifyShutdown: self._notify_shutdown,
             fx.Conclude: self._conclude,
@@ -141,6 +151,8 @@ class Environment:
             self._epoch_ms,
             around.attention,
             connection_is_worker=contract.is_connection_per_worker(version),
+            telemetry_wire=contract.telemetry_wire,
+            telemetry=self._reports.telemetry,
         )
 
     # -- what the pool asks ------------------------------------------------------------------------------------------
@@ -172,7 +184,7 @@ class Environment:
     def takes_work(self) -> bool:
         """Will it be given invocations, now or once it has room?"""
         machine = self.machine
-        return not (self.retired or machine.draining or self.is_leaving) and machine.healthy
+        return not (self.retired or machine.draining or self.is_leaving or machine.policy.is_saved) and machine.healthy
 
     @property
     def is_up(self) -> bool:
@@ -214,6 +226,8 @@ class Environment:
             if self._is_gone():
                 return
             began = self._clock.monotonic()
+            if self.start is Start.RESTORED:
+                self._saved = await self._around.snapshots.take(self.version)
             sandbox = await self._around.provider.create(specs.sandbox(self.id), self)
             if self._is_gone():
                 await sandbox.destroy()
@@ -256,6 +270,10 @@ class Environment:
             self._tracer.begin(invocation)
         self.invocations += 1
         self.feed(ev.Assigned(invocation, self.version.timeout_s))
+
+    def credentials(self, given: str) -> tuple[int, tuple[str, str], bytes]:
+        """The answer to a process inside that asks for credentials and shows this token."""
+        return self._contract.credentials_answer(self.version, given, self.id, self._clock.wall())
 
     def cancel(self, invocation_id: str) -> None:
         """Its caller has gone; what follows is the contract's to say."""
@@ -309,18 +327,28 @@ class Environment:
         self._done.clear()
 
     @property
+    def uses_snapshots(self) -> bool:
+        """Is its runtime saved, or does it go on from a snapshot?"""
+        return self.start in (Start.SAVED, Start.RESTORED)
+
+    @property
     def takes_registrations(self) -> bool:
         return self.machine.takes_registrations
 
     # -- what the sandbox tells --------------------------------------------------------------------------------------
 
     def process_exited(self, exit: ProcessExit) -> None:
-        self._transcript.process_ended()
+        self._transcript.process_ended(exit.name)
         self._inside.exited(exit.name)
+        if exit.start_error and self.start is Start.RESTORED and exit.name == RUNTIME:
+            self._around.snapshots.doubt(self.version, exit.start_error)
         self.feed(ev.AgentExited(exit.name, exit.code, exit.signal, exit.out_of_memory, exit.start_error))
 
     def output(self, stream: Stream, data: bytes) -> None:
         self._transcript.output(stream, data, self._clock.wall())
+
+    def process_output(self, name: str, data: bytes) -> None:
+        self._transcript.process_output(name, data, self._clock.wall())
 
     def worker_output(self, connection: int, data: bytes) -> None:
         self._inside.worker_log_opened()
@@ -361,11 +389,15 @@ class Environment:
 
     def _emit(self, effect: fx.Emit) -> None:
         record = effect.record
-        if type(record) is not InitEnded:
-            self._reports.note(record)
-            return
-        self.was_ready = self.was_ready or record.failure is None
-        self.failure = self._reports.init_ended(record) or self.failure
+        if type(record) is RuntimeDone:
+            self._reports.runtime_done(record)
+        elif type(record) is InitEnded:
+            self.overran = record.status is OutcomeStatus.TIMEOUT
+            self.was_ready = self.was_ready or record.failure is None
+            self.failure = self._reports.init_ended(record) or self.failure
+            self.init_failure = record.failure
+        else:
+            self._reports.happened(record)
 
     def _conclude(self, effect: fx.Conclude) -> None:
         record = effect.record
@@ -402,12 +434,43 @@ class Environment:
         self._inside.starting(effect.agents)
         self._reports.began = self._clock.monotonic()
         for agent in effect.agents:
-            sandbox.start(specs.process(agent, sandbox, self.log_stream))
+            sandbox.start(specs.process(agent, sandbox, self.log_stream, self._saved))
             self._inside.started(agent)
+        if RUNTIME in effect.agents:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Its runtime goes on from there, or never will."""
+        if self._saved is not None:
+            self._saved.close()
+            self._saved = None
+
+    def _save_runtime(self, effect: fx.SaveRuntime) -> None:
+        self._saving = self._around.loop.create_task(self._save())
+
+    async def _save(self) -> None:
+        assert self._sandbox is not None, "its runtime waits in it"
+        try:
+            image = await self._sandbox.checkpoint(RUNTIME)
+            await self._around.snapshots.keep(self.version, image)
+        except TorporError as error:
+            self.failure = str(error)
+        except Exception as error:
+            log.exception("the snapshot of %s cannot be made", self.version.function)
+            self.failure = f"making the snapshot failed: {error}"
+        self.feed(ev.StopRequested("spindown"))
+
+    def _wake_runtime(self, effect: fx.WakeRuntime) -> None:
+        self._inside.wake()
 
     def _signal_agent(self, effect: fx.SignalAgent) -> None:
-        if self._sandbox is not None:
-            self._sandbox.signal(effect.agent, _SIGNALS[effect.signal])
+        sandbox = self._sandbox
+        if sandbox is None:
+            return
+        if effect.agent == RUNTIME or effect.signal is fx.SignalName.TERMINATE:
+            sandbox.signal(effect.agent, _SIGNALS[effect.signal])
+        else:
+            self._inside.farewell(effect.agent, partial(sandbox.signal, effect.agent, signals.SIGKILL))
 
     def _kill_agents(self, effect: fx.KillAgents) -> None:
         if self._sandbox is not None:
@@ -420,9 +483,10 @@ class Environment:
     async def _remove(self) -> None:
         try:
             self._inside.close()
+            self._let_go()
             if self._sandbox is not None:
                 await self._sandbox.destroy()
-            self._transcript.process_ended()
+            self._transcript.all_ended()
         finally:
             self._ended.set()
             self._owner.settled(self)

@@ -44,10 +44,8 @@ class _Extension:
     """Its open request for an event."""
     untold: _Message | None = None
     """The event that it has not been told because no request of it was open."""
-    failed: bool = False
-    """It has reported an error: nothing more is taken from it."""
-    gave_up: bool = False
-    """It was an error that did not stop its Init."""
+    failed: AgentState | None = None
+    """Set once it has reported an error: nothing more is taken from it."""
 
 
 class ExtensionsEndpoint:
@@ -81,6 +79,19 @@ class ExtensionsEndpoint:
             exchange.reply(*self._wire.unrouted(exchange.method, exchange.path))
         else:
             self._identified(exchange, call)
+
+    def caller(self, exchange: Exchange) -> str:
+        """The agent that makes a call of another API; empty, and the call answered, if it is none or has failed."""
+        identifier = exchange.headers.get(self._wire.IDENTIFIER_HEADER)
+        extension = self._by_identifier.get(identifier.lower())
+        if extension is None:
+            _reply(exchange, 403, self._unidentified(identifier, ExtensionCall.UNKNOWN))
+            return ""
+        if extension.failed is not None:
+            refused = TransitionRefused(extension.agent, extension.failed, AgentCall.NEXT)
+            _reply(exchange, 403, self._wire.refusal(refused, identifier))
+            return ""
+        return extension.agent
 
     def notify_invoke(self, agent: str, invocation: Invocation, deadline: float) -> None:
         """Tell an extension of an invocation; `deadline` is a monotonic time."""
@@ -156,7 +167,7 @@ class ExtensionsEndpoint:
             else:
                 self._failed(exchange, extension, starting=call is ExtensionCall.INIT_ERROR)
         except TransitionRefused as refused:
-            _reply(exchange, 403, self._wire.refusal(refused, identifier, gave_up=extension.gave_up))
+            _reply(exchange, 403, self._wire.refusal(refused, identifier))
 
     def _is_untyped(self, exchange: Exchange, identifier: str) -> bool:
         """Is it an error of somebody, known or not, that lacks its type?"""
@@ -187,7 +198,7 @@ class ExtensionsEndpoint:
         _check_alive(extension, AgentCall.FAIL if starting else AgentCall.GIVE_UP)
         kind = self._wire.INIT_ERROR if starting else self._wire.EXIT_ERROR
         self._host.feed(AgentFailed(extension.agent, kind, exchange.body, starting))
-        extension.failed, extension.gave_up = True, not starting
+        extension.failed = AgentState.FAILED if starting else AgentState.GAVE_UP
         _reply(exchange, 202, self._wire.ACCEPTED)
 
     def _tell(self, extension: _Extension, message: _Message) -> None:
@@ -210,8 +221,8 @@ def external_extensions(layers: Iterable[str], folder: str) -> tuple[str, ...]:
 
 
 def _check_alive(extension: _Extension, call: AgentCall) -> None:
-    if extension.failed:
-        raise TransitionRefused(extension.agent, AgentState.FAILED, call)
+    if extension.failed is not None:
+        raise TransitionRefused(extension.agent, extension.failed, call)
 
 
 def _reply(exchange: Exchange, status: int, body: bytes) -> None:

@@ -63,6 +63,19 @@ class Fleet:
         group.kept = True
         return group
 
+    def release(self, version: FunctionVersion) -> None:
+        """Nothing of this version is kept up any more, and its other bounds may be new. What was kept as a set of its
+        own ends, once it is free."""
+        group = self.groups.get(version.key)
+        if group is None:
+            return
+        if group.is_apart:
+            for environment in group.standing:
+                self.dismiss(environment)
+        group.version, group.kept = version, False
+        group.scaling = self._contracts[version.contract].scaling(version)
+        self.forget_group(group.key)
+
     def environments(self) -> list[Environment]:
         """Every living environment."""
         return [env for group in self.groups.values() for env in group.members.values()]
@@ -79,14 +92,16 @@ class Fleet:
             self.memory.charge(environment, needed)
         return environment
 
-    def start(self, group: Group, start: Start = Start.ON_DEMAND) -> Environment | None:
+    def start(self, group: Group, start: Start | None = None) -> Environment | None:
         """Start one; None if there is no memory. Raises RuntimeMissing."""
         version = group.version
         if not self.memory.admit(None, version.memory_mb):
             return None
         contract = self._contracts[version.contract]
         image = self._images.resolve(contract.image(version.runtime))
-        environment = Environment(uuid.uuid4().hex, version, contract, image, self._around, self._owner, start)
+        environment = Environment(
+            uuid.uuid4().hex, version, contract, image, self._around, self._owner, start or group.scaling.starts_as
+        )
         self.memory.charge(environment, version.memory_mb)
         group.members[environment.id] = environment
         task = self._around.loop.create_task(environment.provision())
@@ -115,13 +130,19 @@ class Fleet:
         self.groups[environment.key].unlist(environment)
         environment.stop("spindown")
 
+    def dismiss(self, environment: Environment) -> None:
+        """As `end`, but what runs in it may finish."""
+        if environment.is_busy:
+            environment.retired = True
+            self.groups[environment.key].unlist(environment)
+        else:
+            self.end(environment)
+
     def retire(self, group: Group) -> None:
         """Its version is replaced or deleted: idle environments end now, busy ones after their invocation."""
         group.kept, group.retired_at = False, self._around.clock.monotonic()
         for environment in list(group.members.values()):
-            environment.retired = True
-            if not environment.is_busy:
-                self.end(environment)
+            self.dismiss(environment)
         self.forget_group(group.key)
 
     def reclaim(self) -> None:
@@ -133,12 +154,12 @@ class Fleet:
             timeout = group.scaling.idle_timeout
             limit = self._limits.idle_timeout if timeout is None else timeout
             members = list(group.members.values())
-            idle = {env.id: env for env in members if env.is_idle and not (group.kept and env.takes_work)}
+            idle = {env.id: env for env in members if env.is_idle and not (group.keeps(env) and env.takes_work)}
             views = [IdleView(id=env.id, created=env.created, last_used=env.last_used) for env in idle.values()]
             for identity in overdue(views, now, idle_timeout=limit, max_age=self._limits.max_age):
                 self.end(idle[identity])
             for environment in members:
-                if not group.kept and self.is_old(environment):
+                if not group.keeps(environment) and self.is_old(environment):
                     environment.retired = True
                 if environment.retired and not environment.is_busy and not environment.is_leaving:
                     self.end(environment)
@@ -152,6 +173,7 @@ class Fleet:
         if group is not None and group.members.pop(environment.id, None) is not None:
             if self._has_failed(environment):
                 group.failed_starts += 1
+                group.overran = environment.overran
                 group.reason = environment.failure or _GONE_EARLY
             group.settling.discard(environment)
             group.unlist(environment)

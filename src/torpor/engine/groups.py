@@ -10,6 +10,7 @@ from torpor.model.errors import TorporError
 from torpor.model.function import FunctionVersion, Key
 from torpor.model.invocation import Invocation, Outcome
 from torpor.model.policy import ScalingPolicy
+from torpor.model.start import Start
 
 Done = Callable[[Outcome | TorporError], None]
 
@@ -27,6 +28,8 @@ class Request:
     """Its version was replaced while it waited: what is started for it serves nothing else."""
     environment: Environment | None = None
     """Where it runs."""
+    set_aside: bool = False
+    """It runs in an environment that is kept apart, and counts against those alone."""
     line: deque["Request"] | None = None
     """The one it stands in."""
     turn: int | None = None
@@ -76,6 +79,12 @@ class Group:
     """Before this monotonic time nothing is started without a request."""
     reason: str = ""
     """Why the last start failed."""
+    overran: bool = False
+    """An Init that failed last did so at its limit: it was given all the time there is."""
+    served: int = 0
+    """Invocations that environments kept apart have taken."""
+    spilled: int = 0
+    """Invocations that were started on demand beside those."""
     retired_at: float | None = None
     """When its version was replaced or deleted, as a monotonic time."""
 
@@ -100,13 +109,29 @@ class Group:
         return [environment for environment in self.members.values() if environment.takes_work]
 
     @property
+    def is_apart(self) -> bool:
+        """Are what it keeps up a set of their own, beside those on demand?"""
+        return self.kept and self.scaling.kept_as is not Start.ON_DEMAND
+
+    @property
+    def standing(self) -> list[Environment]:
+        """Those that start or serve and count towards the minimum."""
+        return [environment for environment in self.active if environment.start is self.scaling.kept_as]
+
+    def keeps(self, environment: Environment) -> bool:
+        """Is this one of those that are kept up, and so come and go by the scaler alone?"""
+        return self.kept and environment.start is self.scaling.kept_as
+
+    @property
     def spare(self) -> list[Environment]:
         """The idle ones that may end for want of memory: what is kept up stays."""
         idle = [env for env in self.members.values() if env.is_idle and not env.retired]
         if not self.kept:
             return idle
-        more = max(len(self.active) - self.scaling.minimum, 0)
-        return sorted(idle, key=lambda environment: environment.last_used)[:more]
+        more = max(len(self.standing) - self.scaling.minimum, 0)
+        kept = [env for env in idle if self.keeps(env)]
+        others = [env for env in idle if not self.keeps(env)]
+        return [*others, *sorted(kept, key=lambda environment: environment.last_used)[:more]]
 
     def vacancy(self) -> Environment | None:
         """The most recently used environment with room; None if there is none."""
@@ -119,8 +144,12 @@ class Group:
 
     def list(self, environment: Environment) -> None:
         """It has room."""
-        if not environment.listed:
-            environment.listed = True
+        if environment.listed:
+            return
+        environment.listed = True
+        if self.is_apart and not self.keeps(environment):  # those that are kept go first
+            self.free.insert(sum(not self.keeps(other) for other in self.free), environment)
+        else:
             self.free.append(environment)
 
     def unlist(self, environment: Environment) -> None:

@@ -1,5 +1,6 @@
 """What the driver asks of the side that talks to the processes inside, be they pollers or a server."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 from torpor.model.invocation import Invocation
@@ -38,6 +39,10 @@ class Inside(Protocol):
         """Seconds since its delivery; 0 where that is not kept."""
         ...
 
+    def wake(self) -> None:
+        """Tell the runtime, which waits for that, to go on from its snapshot."""
+        ...
+
     def call_hook(self, hook: str) -> None:
         """`HookFinished` follows."""
         ...
@@ -45,6 +50,10 @@ class Inside(Protocol):
     def notify_invoke(self, agent: str, invocation: Invocation, deadline: float) -> None: ...
 
     def notify_shutdown(self, agent: str, reason: str, deadline: float) -> None: ...
+
+    def farewell(self, agent: str, end: Callable[[], None]) -> None:
+        """This process is to be killed: call `end`, which does it, once it has got what is on its way to it."""
+        ...
 
     def worker_log_opened(self) -> None:
         """A worker writes to a log of its own."""

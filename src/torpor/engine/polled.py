@@ -3,9 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from torpor.engine.contract import ExtensionWire, PollerWire
+from torpor.engine.contract import ExtensionWire, PollerWire, TelemetryWire
 from torpor.engine.extensions import ExtensionsEndpoint
 from torpor.engine.polling import PollingEndpoint
+from torpor.engine.subscriptions import Subscriptions
 from torpor.lifecycle import RUNTIME, AgentCall
 from torpor.lifecycle.events import AnswerRefused, Event
 from torpor.model.failure import Failure, FailureKind
@@ -50,6 +51,11 @@ class Host(Protocol):
 
     def sink_of(self, invocation_id: str) -> AnswerSink | None: ...
 
+    @property
+    def uses_snapshots(self) -> bool: ...
+
+    def credentials(self, given: str) -> tuple[int, tuple[str, str], bytes]: ...
+
 
 class PolledInside:
     """See `Inside`."""
@@ -64,17 +70,25 @@ class PolledInside:
         attention: Attention,
         *,
         connection_is_worker: bool,
+        telemetry_wire: TelemetryWire | None = None,
+        telemetry: Subscriptions | None = None,
     ) -> None:
         self._host = host
         self._wire = wire
         self._attention = attention
         self._workers = version.concurrency
         self._server: HttpServer | None = None
-        self._has_external = False
-        self._endpoint = PollingEndpoint(host, wire, deadline_ms, connection_is_worker=connection_is_worker)
+        self._external: tuple[str, ...] = ()
+        self._telemetry_wire = telemetry_wire
+        self._telemetry = telemetry
+        self._subscribers = telemetry.subscribers if telemetry is not None else {}
+        self._endpoint = PollingEndpoint(
+            host, wire, deadline_ms, connection_is_worker=connection_is_worker, otherwise=self._other_call
+        )
         self._extensions = ExtensionsEndpoint(host, extension_wire, version, deadline_ms)
         self._extensions_prefix = extension_wire.PREFIX
         self.deliver = self._endpoint.deliver
+        self.wake = self._endpoint.wake
         self.worker_log_opened = self._endpoint.worker_log_opened
         self.worker_log_closed = self._endpoint.worker_log_closed
         self.notify_invoke = self._extensions.notify_invoke
@@ -83,8 +97,10 @@ class PolledInside:
     address = ""
 
     async def open(self, sandbox: Sandbox, external: tuple[str, ...]) -> None:
-        self._has_external = bool(external)
+        self._external = external
         self._extensions.announce(external)
+        if self._telemetry is not None:
+            self._telemetry.placed(sandbox)
         self._server = await listen(
             self._handle,
             sock=sandbox.api_socket,
@@ -95,7 +111,7 @@ class PolledInside:
         )
 
     def starting(self, agents: tuple[str, ...]) -> None:
-        if RUNTIME not in agents or not self._has_external:
+        if RUNTIME not in agents or not self._external:
             self._extensions.forget()
         if RUNTIME in agents:
             self._endpoint.forget()
@@ -106,6 +122,14 @@ class PolledInside:
     def exited(self, agent: str) -> None:
         if agent == RUNTIME:
             self._endpoint.forget()
+        if self._telemetry is not None:
+            self._telemetry.exited(agent, self._external)
+
+    def farewell(self, agent: str, end: Callable[[], None]) -> None:
+        if self._telemetry is not None:
+            self._telemetry.farewell(agent, end)
+        else:
+            end()
 
     def release(self, invocation_id: str) -> float:
         """A poller cannot be told, but what it may still upload is not taken."""
@@ -121,11 +145,18 @@ class PolledInside:
 
     def frozen(self) -> None:
         """Their connections are served by themselves."""
+        if self._subscribers:
+            for subscriber in self._subscribers.values():
+                subscriber.freeze()
 
     def thawed(self) -> None:
-        """See `frozen`."""
+        if self._subscribers:
+            for subscriber in self._subscribers.values():
+                subscriber.thaw()
 
     def close(self) -> None:
+        if self._telemetry is not None:
+            self._telemetry.close()
         if self._server is not None:
             self._server.close()
 
@@ -151,7 +182,20 @@ class PolledInside:
             return (wire.JSON,), wire.TRUNCATED
         return (wire.JSON,), wire.TOO_LARGE if status == _TOO_LARGE else wire.NOT_FOUND
 
+    def _other_call(self, exchange: Exchange) -> None:
+        """A call that is none of the runtime's: an extension subscribes to telemetry."""
+        wire, telemetry = self._telemetry_wire, self._telemetry
+        api = wire.api_of(exchange.method, exchange.path) if wire is not None else ""
+        if not api or telemetry is None:
+            exchange.reply(*self._wire.unrouted(exchange.method, exchange.path))
+        elif agent := self._extensions.caller(exchange):
+            telemetry.subscribe(exchange, api, agent)
+
     def _handle(self, exchange: Exchange) -> None:
         """A call over the in-sandbox API, of the runtime or of an extension."""
+        if exchange.path == self._wire.CREDENTIALS_PATH and self._host.uses_snapshots:
+            status, content_type, body = self._host.credentials(exchange.headers.get("authorization"))
+            exchange.reply(status if exchange.method == "GET" else 405, (content_type,), body)
+            return
         endpoint = self._extensions if exchange.path.startswith(self._extensions_prefix) else self._endpoint
         endpoint.handle(exchange)

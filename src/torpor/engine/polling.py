@@ -14,7 +14,15 @@ from typing import Protocol
 from torpor.engine.contract import PollerWire
 from torpor.engine.uploads import UNHANDLED, Uploads
 from torpor.lifecycle import RUNTIME, AgentCall, TransitionRefused
-from torpor.lifecycle.events import AgentFailed, Answered, AnswerRefused, Event, NextRequested, NextWithdrawn
+from torpor.lifecycle.events import (
+    AgentFailed,
+    Answered,
+    AnswerRefused,
+    Event,
+    NextRequested,
+    NextWithdrawn,
+    RestoreAwaited,
+)
 from torpor.model.failure import Answer, Failure, FailureKind
 from torpor.model.invocation import AnswerSink, Invocation
 from torpor.model.runtime_calls import RuntimeCall
@@ -47,6 +55,11 @@ class Host(Protocol):
         """Raises TransitionRefused if the runtime may not make this call now."""
         ...
 
+    @property
+    def uses_snapshots(self) -> bool:
+        """Is its runtime saved, or does it go on from a snapshot?"""
+        ...
+
     def sink_of(self, invocation_id: str) -> AnswerSink | None:
         """Where the streamed answer to a running invocation goes; None if it is to be collected."""
         ...
@@ -62,13 +75,18 @@ class PollingEndpoint:
         deadline_ms: Callable[[float], int],
         *,
         connection_is_worker: bool = False,
+        otherwise: Callable[[Exchange], None] | None = None,
     ) -> None:
+        """`otherwise` answers calls that are none of this API's."""
         self._host = host
+        self._otherwise = otherwise
         self._connection_is_worker = connection_is_worker
         self._wire = wire
         self._json = FixedHeaders((wire.JSON,))
         self._deadline_ms = deadline_ms
         self._parked: deque[Exchange] = deque()
+        self._restorable: Exchange | None = None
+        """The request of a runtime that waits to go on from its snapshot."""
         self._undelivered: deque[tuple[list[tuple[str, str]], bytes]] = deque()
         """Events whose workers had gone when they were to be handed over."""
         self._now = time.monotonic
@@ -88,8 +106,14 @@ class PollingEndpoint:
                 self._answer(exchange, call, invocation_id)
             elif call is RuntimeCall.INIT_ERROR:
                 self._init_error(exchange)
+            elif call is RuntimeCall.RESTORE_NEXT and self._host.uses_snapshots:
+                self._await_restore(exchange)
+            elif call is RuntimeCall.RESTORE_ERROR and self._host.uses_snapshots:
+                self._init_error(exchange)
             elif call is RuntimeCall.PING:
-                exchange.reply(200, (("Content-Type", "text/plain; charset=utf-8"),), b"pong")
+                exchange.reply(200, (self._wire.TEXT,), b"pong")
+            elif self._otherwise is not None:
+                self._otherwise(exchange)
             else:
                 exchange.reply(*self._wire.unrouted(exchange.method, exchange.path))
         except TransitionRefused as refused:
@@ -120,9 +144,16 @@ class PollingEndpoint:
         if self._host.has_workers:
             self._undelivered.append((headers, invocation.payload))
 
+    def wake(self) -> None:
+        """Answer the runtime that waits to go on from its snapshot."""
+        exchange, self._restorable = self._restorable, None
+        if exchange is not None:
+            exchange.reply(200)
+
     def forget(self) -> None:
         """The processes are gone: their parked requests are worth nothing."""
         self._parked.clear()
+        self._restorable = None
         self._undelivered.clear()
         self._suspects.clear()
 
@@ -163,6 +194,11 @@ class PollingEndpoint:
         except TransitionRefused:
             self._parked.pop()
             raise
+
+    def _await_restore(self, exchange: Exchange) -> None:
+        self._host.require(AgentCall.AWAIT_RESTORE)
+        self._restorable = exchange
+        self._host.feed(RestoreAwaited())
 
     def _unpark(self, exchange: Exchange) -> None:
         if exchange in self._parked:

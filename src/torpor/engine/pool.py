@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+from torpor.engine.aside import SetAside, place_aside
 from torpor.engine.contract import Contract
 from torpor.engine.environment import Environment
 from torpor.engine.fleet import Fleet, PoolLimits
@@ -20,6 +21,7 @@ from torpor.lifecycle import PhaseName
 from torpor.model.errors import CallerGone, ShuttingDown, Throttled, TorporError
 from torpor.model.function import CodeRef, FunctionVersion, Key
 from torpor.model.invocation import Invocation, Outcome
+from torpor.model.start import Start
 from torpor.sandbox.images import ImageCatalog
 from torpor.scheduling import Placement, ThrottleReason, overflow, place
 
@@ -62,6 +64,7 @@ class Pool:
         self._groups = self._fleet.groups
         self._running: dict[str, int] = {}
         self._unreserved = 0
+        self._aside = SetAside()
         self._lines = Lines(around.loop, limits.memory_wait, self._give_up, self._place_elsewhere)
         self._closing = False
         self._hurried = False
@@ -80,16 +83,19 @@ class Pool:
         key = version.key
         group = self._groups.get(key) or self._fleet.group(version)
         running = self._running.get(version.function, 0)
-        decision = place(
-            function_running=running,
-            unreserved_running=self._unreserved,
-            reserved=reserved,
-            total_reserved=self._reservations() if group.scaling.counted else 0,
-            account=self._account,
-            free_environments=len(group.free),
-            settling_slots=group.settling_slots if group.settling else 0,
-            counted=group.scaling.counted,
-        )
+        decision = place_aside(group) if group.is_apart else None
+        if decision is None:
+            aside = self._aside
+            decision = place(
+                function_running=running - aside.running(version.function) if aside.numbers else running,
+                unreserved_running=self._unreserved,
+                reserved=aside.left(version.function, reserved) if aside.numbers else reserved,
+                total_reserved=self._reservations() if group.scaling.counted else 0,
+                account=self._account,
+                free_environments=len(group.free),
+                settling_slots=group.settling_slots if group.settling else 0,
+                counted=group.scaling.counted,
+            )
         if decision is Placement.REFUSE_ACCOUNT or decision is Placement.REFUSE_RESERVED:
             done(Throttled("Rate Exceeded.", reason=_REFUSALS[decision]))
             return None
@@ -163,6 +169,9 @@ class Pool:
         if environment.listed and environment.free_slots == 1:
             group.unlist(environment)
         request.environment = environment
+        if group.is_apart and self._aside.begin(group, environment, request):
+            self._unreserved -= not request.reserved
+            request.reserved = True
         environment.assign(request.invocation, partial(self._answered, environment, request))
 
     def _answered(self, environment: Environment, request: Request, outcome: Outcome) -> None:
@@ -180,6 +189,8 @@ class Pool:
         else:
             del self._running[function]
         self._unreserved -= not request.reserved
+        if request.set_aside:
+            self._aside.end(function)
         request.done(outcome)
 
     def _refuse(self, request: Request, error: TorporError) -> None:
@@ -253,7 +264,7 @@ class Pool:
             return
         if not environment.returning_slots:
             group.settling.discard(environment)
-        if not group.kept and self._fleet.is_old(environment):
+        if not group.keeps(environment) and self._fleet.is_old(environment):
             environment.retired = True
         if environment.retired:
             group.unlist(environment)
@@ -286,6 +297,7 @@ class Pool:
                 message = "The version was replaced or deleted; send the request again."
                 self._refuse(request, Throttled(message, reason=ThrottleReason.ACCOUNT, retry_after=1.0))
         self._fleet.retire(group)
+        self._aside.count(self._groups.values())
 
     def environments(self) -> list[Environment]:
         """Every living environment."""
@@ -305,15 +317,41 @@ class Pool:
 
     def keep(self, version: FunctionVersion) -> Group:
         """From now on environments of this version are kept up; the scaler says how many."""
-        return self._fleet.keep(version)
+        group = self._fleet.keep(version)
+        self._aside.count(self._groups.values())
+        return group
+
+    def release(self, version: FunctionVersion) -> None:
+        """Nothing of this version is kept up any more; its other bounds may be new."""
+        self._fleet.release(version)
+        self._aside.count(self._groups.values())
+
+    def start_ahead(self, version: FunctionVersion, number: int) -> None:
+        """Start so many environments on demand before anything is asked of a version, as far as there is memory."""
+        group = self._groups[version.key] = self._fleet.group(version)
+        for _ in range(number):
+            try:
+                if self.start(group) is None:
+                    break
+            except TorporError as error:  # whoever invokes it is told
+                log.warning("no environment of %s is made ahead: %s", version.function, error)
+                break
+        self._fleet.forget_group(version.key)
 
     def group(self, key: Key) -> Group | None:
         """What is known of a version; None if it has no environment and nobody waits for one."""
         return self._groups.get(key)
 
-    def start(self, group: Group) -> Environment | None:
+    def start_saved(self, version: FunctionVersion) -> Environment | None:
+        """Start an environment that is to be saved; None if there is no memory. Raises RuntimeMissing."""
+        if self._closing:
+            return None
+        group = self._groups[version.key] = self._fleet.group(version)
+        return self._fleet.start(group, Start.SAVED)
+
+    def start(self, group: Group, start: Start = Start.ON_DEMAND) -> Environment | None:
         """Start an environment without a request; None if there is no memory. Raises RuntimeMissing."""
-        environment = None if self._closing else self._fleet.start(group)
+        environment = None if self._closing else self._fleet.start(group, start)
         if environment is not None and environment.free_slots:
             self.settled(environment)  # requests may wait in it rather than start more
         return environment
@@ -321,6 +359,14 @@ class Pool:
     def end(self, environment: Environment) -> None:
         """End an environment that is not needed."""
         self._fleet.end(environment)
+
+    def dismiss(self, environment: Environment) -> None:
+        """As `end`, but what runs in it may finish."""
+        self._fleet.dismiss(environment)
+
+    def is_old(self, environment: Environment) -> bool:
+        """Has it lived for as long as an environment may?"""
+        return self._fleet.is_old(environment)
 
     def reclaim(self) -> None:
         """See the fleet's."""

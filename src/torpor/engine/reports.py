@@ -1,17 +1,30 @@
 """What an environment tells the outside: callers what came of their invocations, logs and history what happened."""
 
 import logging
+from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
 from torpor.engine.contract import Contract
+from torpor.engine.subscriptions import Subscriptions
 from torpor.engine.surroundings import Surroundings
 from torpor.engine.tracing import Tracer
 from torpor.engine.transcript import Transcript
 from torpor.model.failure import Answer, Failure, FailureKind
 from torpor.model.function import FunctionVersion
 from torpor.model.invocation import Invocation, Outcome, OutcomeStatus
-from torpor.model.records import InitEnded, InvocationEnded, Record
+from torpor.model.records import (
+    ExtensionStatus,
+    InitEnded,
+    InitRuntimeDone,
+    InitStarted,
+    InvocationEnded,
+    Record,
+    RestoreEnded,
+    RestoreStarted,
+    RuntimeDone,
+)
 from torpor.model.start import Start
 from torpor.sandbox.images import RuntimeImage
 from torpor.sandbox.port import Sandbox
@@ -19,6 +32,9 @@ from torpor.telemetry import END_OF_PHASE
 
 log = logging.getLogger(__name__)
 _MIB = 1024 * 1024
+_BEGINS = frozenset({InitStarted, RestoreStarted})
+_AFTER_OUTPUT = frozenset({InitRuntimeDone, ExtensionStatus, RestoreEnded})
+"""Records that come behind all that was written until then."""
 _FAILED = {
     FailureKind.TIMEOUT: OutcomeStatus.TIMEOUT,
     FailureKind.SANDBOX: OutcomeStatus.FAILURE,
@@ -41,6 +57,7 @@ class Reports:
         has_workers: bool,
     ) -> None:
         self._has_workers = has_workers
+        self._start = start
         self._identity = identity
         self._version = version
         self._contract = contract
@@ -53,6 +70,14 @@ class Reports:
         self.transcript = Transcript(
             around.journal, version, self.log_stream, contract, image, self._memory_mb, start, self.tracer
         )
+        self._image = image
+        wire = contract.telemetry_wire
+        self.telemetry = (
+            Subscriptions(wire, self._events, self.note, around.clock, is_json=version.log_format == "JSON")
+            if wire
+            else None
+        )
+        """Who has subscribed to it; None where nobody can."""
         self.logs_all = self.tracer is not None or contract.logs_every_invocation
         """Whether records of invocations that went well are more than history."""
         self.sandbox: Sandbox | None = None
@@ -104,6 +129,34 @@ class Reports:
             duration=elapsed,
             memory_mb=memory_mb,
             failure=failure,
+        )
+
+    def runtime_done(self, record: RuntimeDone) -> None:
+        """Keep the record; whoever follows has read before what the runtime wrote."""
+        if record.failure is not None or self.transcript.is_followed:
+            self.drain_output()
+        self.note(record)
+
+    def happened(self, record: Record) -> None:
+        """Keep a record of what does not happen with every invocation."""
+        if type(record) in _BEGINS and self.telemetry is not None:
+            self.telemetry.begin()
+            self.transcript.follow(self.telemetry)
+        elif type(record) in _AFTER_OUTPUT:
+            self.drain_output()
+        self.note(record)
+
+    def _events(self, record: Record, wall: float, memory_mb: int, trace: str) -> Sequence[Any]:
+        """A record as it is in telemetry."""
+        return self._contract.platform_events(
+            self._version,
+            self._image,
+            record,
+            wall=wall,
+            memory_mb=memory_mb,
+            trace=trace,
+            start=self._start,
+            stream=self.log_stream,
         )
 
     def init_ended(self, record: InitEnded) -> str:

@@ -7,12 +7,13 @@ sandbox's own network, so that nothing else can ever be reached over it.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Protocol
 
 from torpor.engine.contract import RawFields, ServerWire
 from torpor.engine.deliveries import BufferedDelivery, Delivery, RelayedDelivery
+from torpor.engine.inquiry import Inquiry
 from torpor.lifecycle import RUNTIME
 from torpor.lifecycle.events import Event, HealthChanged, HookFinished, NextRequested
 from torpor.model.errors import SandboxUnavailable
@@ -21,16 +22,7 @@ from torpor.model.function import FunctionVersion
 from torpor.model.invocation import Invocation
 from torpor.model.server import INITIALIZE, HealthCheck, Probe, ServerCall
 from torpor.sandbox.port import Sandbox
-from torpor.transport import (
-    AnswerFields,
-    ClientConnection,
-    ClientLimits,
-    Loss,
-    LossKind,
-    connect,
-    encode_request,
-    within,
-)
+from torpor.transport import ClientConnection, ClientLimits, connect, encode_request, within
 
 log = logging.getLogger(__name__)
 LOOPBACK = "127.0.0.1"
@@ -41,7 +33,6 @@ _FIRST_PERIOD = 0.001
 _PERIOD_GROWTH = 0.02
 """Probes come the more often the shorter the server has been starting, up to the probe's own period."""
 _HEALTHY = range(200, 400)
-_ANSWER_MAX = 64 * 1024
 
 
 class Host(Protocol):
@@ -123,6 +114,10 @@ class ServingInside:
     def worker_log_closed(self) -> None:
         """See `worker_log_opened`."""
 
+    def farewell(self, agent: str, end: Callable[[], None]) -> None:
+        """Nothing is on its way to a server but requests."""
+        end()
+
     def release(self, invocation_id: str) -> float:
         delivery = self._running.pop(invocation_id, None)
         if delivery is None:
@@ -130,6 +125,9 @@ class ServingInside:
         if not delivery.over:
             delivery.release()
         return self._loop.time() - delivery.began
+
+    def wake(self) -> None:
+        raise NotImplementedError("servers have no snapshots")
 
     def call_hook(self, hook: str) -> None:
         self._spawn(self._run_hook(hook))
@@ -291,7 +289,7 @@ class ServingInside:
 
     async def _asked(self, call: ServerCall) -> tuple[int, RawFields, bytes]:
         connection = await self._open()
-        inquiry = _Inquiry(self._loop)
+        inquiry = Inquiry(self._loop)
         try:
             fields = call.fields or (("Host", self.address),)
             connection.send(encode_request(call.method, call.target, fields, len(call.body)), call.body, inquiry)
@@ -306,40 +304,6 @@ class ServingInside:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-class _Inquiry:
-    """The sink of a request of the platform's own."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.answer: asyncio.Future[tuple[int, RawFields, bytes]] = loop.create_future()
-        self.reusable = False
-        self._head: tuple[int, RawFields] = (0, ())
-        self._body = b""
-
-    def informed(self, status: int, fields: RawFields) -> None:
-        """Interim answers mean nothing here."""
-
-    def head(self, status: int, headers: AnswerFields) -> None:
-        self._head = (status, headers.pairs)
-
-    def data(self, chunk: bytes) -> None:
-        self._body += chunk[: _ANSWER_MAX - len(self._body)]
-
-    def end(self, reusable: bool) -> None:
-        self.reusable = reusable
-        if not self.answer.done():
-            self.answer.set_result((*self._head, self._body))
-
-    def lost(self, loss: Loss) -> None:
-        if not self.answer.done():
-            self.answer.set_exception(ConnectionError(loss.reason))
-
-    def upgraded(self, status: int, headers: AnswerFields, rest: bytes) -> None:
-        self.lost(Loss(kind=LossKind.GARBAGE, reason="the server changed the protocol unasked", started=True))
-
-    def writable(self) -> None:
-        """Inquiries are small."""
 
 
 def _reason(error: Exception) -> str:

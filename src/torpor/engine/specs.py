@@ -11,7 +11,7 @@ from torpor.lifecycle import EXTENSIONS, RUNTIME
 from torpor.model.function import FunctionVersion
 from torpor.model.start import Start
 from torpor.sandbox.images import RuntimeImage
-from torpor.sandbox.port import ProcessSpec, Sandbox, SandboxSpec
+from torpor.sandbox.port import ProcessImage, ProcessSpec, Sandbox, SandboxSpec
 
 
 class Specifications:
@@ -68,11 +68,11 @@ class Specifications:
             return version
         return replace(version, server=replace(server, port=port))
 
-    def process(self, agent: str, sandbox: Sandbox, log_stream: str) -> ProcessSpec:
-        """The runtime, or an external extension."""
-        return self._runtime(sandbox, log_stream) if agent == RUNTIME else self._extension(agent, sandbox)
+    def process(self, agent: str, sandbox: Sandbox, log_stream: str, saved: ProcessImage | None) -> ProcessSpec:
+        """The runtime, which may go on from where it was saved, or an external extension."""
+        return self._runtime(sandbox, log_stream, saved) if agent == RUNTIME else self._extension(agent, sandbox)
 
-    def _runtime(self, sandbox: Sandbox, log_stream: str) -> ProcessSpec:
+    def _runtime(self, sandbox: Sandbox, log_stream: str, saved: ProcessImage | None) -> ProcessSpec:
         contract, version = self._contract, self._version
         image = self._image.placed(sandbox.paths)
         return ProcessSpec(
@@ -90,6 +90,7 @@ class Specifications:
             clone=self._image.clone_module is not None and contract.may_clone(version),
             framed_log_variable=contract.framed_log_variable(version),
             worker_log_variable=contract.worker_log_variable(version),
+            image=saved,
         )
 
     def _extension(self, agent: str, sandbox: Sandbox) -> ProcessSpec:
@@ -97,6 +98,7 @@ class Specifications:
         return ProcessSpec(
             name=agent,
             argv=(f"{paths['opt']}/{agent}",),
+            own_output=True,
             environment=self._contract.extension_variables(
                 self._version,
                 self._image.placed(paths),

@@ -4,11 +4,13 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from torpor.engine.contract import Contract
+from torpor.engine.subscriptions import Subscriptions
 from torpor.engine.tracing import Tracer
 from torpor.model.function import FunctionVersion
 from torpor.model.image import Image
 from torpor.model.records import InvocationEnded, InvocationStarted, Record
 from torpor.model.start import Start
+from torpor.model.telemetry import Source
 from torpor.sandbox.port import Stream
 from torpor.telemetry import Journal, OutputReader
 
@@ -54,17 +56,31 @@ class Transcript:
         self._last_wall = 0.0
         self._comments = contract.comments(version)
         self._workers: dict[int, OutputReader] = {}
+        self._own: dict[str, OutputReader] = {}
+        """The outputs of processes that have one of their own, by name."""
+        self._keeps = contract.line_filter(version)
+        self._follower: Subscriptions | None = None
         self._recent: deque[tuple[float, str]] = deque(maxlen=RECENT_KEPT)
 
     def placed(self, version: FunctionVersion) -> None:
         """How the version runs in this sandbox, for what is written from now on."""
         self._version = version
 
+    def follow(self, follower: Subscriptions) -> None:
+        """Tell it everything too, in the same order and at once, for as long as it is needed."""
+        self._follower = follower
+
+    @property
+    def is_followed(self) -> bool:
+        return self._follower is not None
+
     def note(self, record: Record, wall: float) -> None:
         """Something happened at wall-clock time `wall`."""
         if not self._noted:
             self._journal.defer(self.write)
         self._noted.append((record, wall))
+        if self._follower is not None:
+            self.write()
 
     def write(self) -> None:
         """Make lines of the records noted so far."""
@@ -84,10 +100,22 @@ class Transcript:
         tracer = self._tracer
         trace = tracer.trace_of(record) if tracer is not None else ""
         lines = self._contract.log_lines(
-            self._version, self._image, record, wall=wall, memory_mb=memory_mb, trace=trace, start=self._start
+            self._version,
+            self._image,
+            record,
+            wall=wall,
+            memory_mb=memory_mb,
+            trace=trace,
+            start=self._start,
+            stream=self._stream,
         )
         if lines:
             self._append(wall, lines)
+        follower = self._follower
+        if follower is not None:
+            follower.record(record, wall, memory_mb, trace)
+            if not follower.is_needed:
+                self._follower = None
         if tracer is not None:
             tracer.note(record, wall)
 
@@ -97,8 +125,9 @@ class Transcript:
         events = self._output.framed(data) if stream is Stream.FRAMED else self._output.plain(data)
         lines = []
         for stamp, text in events:
-            lines.append(text)
-            self._append(wall if stamp is None else stamp, (text,))
+            if self._keeps is None or self._keeps(text):
+                lines.append(text)
+                self._add(Source.FUNCTION, wall if stamp is None else stamp, text)
         self._recent.extend((wall, text) for text in lines)
         if self._comments is not None and lines and (added := self._comments("".join(lines))):
             self._append(wall, added)
@@ -112,25 +141,44 @@ class Transcript:
         self.write()
         reader = self._workers.setdefault(connection, OutputReader())
         for _, text in reader.plain(data):
-            self._append(wall, (text,))
+            self._add(Source.FUNCTION, wall, text)
 
     def worker_closed(self, connection: int, wall: float) -> None:
         """The connection has ended: what was left unfinished is a line now."""
         self.write()
         reader = self._workers.pop(connection, None)
         for _, text in reader.flush() if reader is not None else ():
-            self._append(wall, (text,))
+            self._add(Source.FUNCTION, wall, text)
 
-    def process_ended(self) -> None:
+    def process_output(self, name: str, data: bytes, wall: float) -> None:
+        """Bytes that a process with an output of its own wrote."""
+        self.write()
+        reader = self._own.setdefault(name, OutputReader())
+        for _, text in reader.plain(data):
+            self._add(Source.EXTENSION, wall, text)
+
+    def process_ended(self, name: str) -> None:
         """A process has ended: what it left unfinished is a line now."""
         self.write()
-        for _, text in self._output.flush():
-            self._append(self._last_wall, (text,))
+        reader = self._own.get(name)
+        source = Source.FUNCTION if reader is None else Source.EXTENSION
+        for _, text in (reader or self._output).flush():
+            self._add(source, self._last_wall, text)
+
+    def all_ended(self) -> None:
+        """As `process_ended`, for every process."""
+        for name in ("", *self._own):
+            self.process_ended(name)
 
     def tail(self, invocation_id: str) -> bytes:
         """The lines of this invocation so far, as much of them as its caller may have."""
         self.write()
         return self._contract.log_tail("".join(self._tail).encode()) if invocation_id == self._current else b""
+
+    def _add(self, source: Source, wall: float, text: str) -> None:
+        self._append(wall, (text,))
+        if self._follower is not None:
+            self._follower.line(source, wall, text)
 
     def _append(self, wall: float, lines: Iterable[str]) -> None:
         self._journal.append(self._group, self._stream, wall, lines)

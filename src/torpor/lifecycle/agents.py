@@ -10,7 +10,10 @@ extension's is that of contract 3.4.
     running     it has been handed work
     answering   (runtime) it uploads a streamed answer
     answered    (runtime) it has answered and not yet asked for more
-    failed      it has reported an error; nothing more is accepted from it
+    restorable  (runtime) it waits to go on from a snapshot
+    restoring   (runtime) it goes on from a snapshot and has not asked for work yet
+    failed      it has reported an error before it was ready; nothing more is accepted from it
+    gave up     (extensions) it has reported an error later, with the same effect
     exited      there is no such process
 """
 
@@ -31,7 +34,10 @@ class AgentState(StrEnum):
     RUNNING = "running"
     ANSWERING = "answering"
     ANSWERED = "answered"
+    RESTORABLE = "restorable"
+    RESTORING = "restoring"
     FAILED = "failed"
+    GAVE_UP = "gave up"
     EXITED = "exited"
 
     __hash__ = str.__hash__  # the tables are keyed by it on every event
@@ -46,6 +52,8 @@ class AgentCall(StrEnum):
     DELIVER = "deliver"
     ANSWER = "answer"
     BEGIN_ANSWER = "begin_answer"
+    AWAIT_RESTORE = "await_restore"
+    RESTORE = "restore"
     FAIL = "fail"
     GIVE_UP = "give_up"
     EXIT = "exit"
@@ -59,7 +67,14 @@ _S, _C = AgentState, AgentCall
 
 SERIAL_RUNTIME: Table = {
     _S.EXITED: {_C.START: _S.STARTED},
-    _S.STARTED: {_C.NEXT: _S.READY, _C.FAIL: _S.FAILED, _C.EXIT: _S.EXITED},
+    _S.STARTED: {
+        _C.NEXT: _S.READY,
+        _C.AWAIT_RESTORE: _S.RESTORABLE,
+        _C.FAIL: _S.FAILED,
+        _C.EXIT: _S.EXITED,
+    },
+    _S.RESTORABLE: {_C.RESTORE: _S.RESTORING, _C.EXIT: _S.EXITED},
+    _S.RESTORING: {_C.NEXT: _S.READY, _C.FAIL: _S.FAILED, _C.EXIT: _S.EXITED},
     _S.READY: {_C.NEXT: _S.READY, _C.DELIVER: _S.RUNNING, _C.EXIT: _S.EXITED},
     _S.RUNNING: {
         _C.NEXT: _S.RUNNING,
@@ -90,10 +105,11 @@ PARALLEL_RUNTIME: Table = {
 EXTENSION: Table = {
     _S.EXITED: {_C.START: _S.STARTED},
     _S.STARTED: {_C.REGISTER: _S.REGISTERED, _C.EXIT: _S.EXITED},
-    _S.REGISTERED: {_C.NEXT: _S.READY, _C.FAIL: _S.FAILED, _C.GIVE_UP: _S.FAILED, _C.EXIT: _S.EXITED},
-    _S.READY: {_C.NEXT: _S.READY, _C.DELIVER: _S.RUNNING, _C.GIVE_UP: _S.FAILED, _C.EXIT: _S.EXITED},
-    _S.RUNNING: {_C.NEXT: _S.READY, _C.GIVE_UP: _S.FAILED, _C.EXIT: _S.EXITED},
+    _S.REGISTERED: {_C.NEXT: _S.READY, _C.FAIL: _S.FAILED, _C.GIVE_UP: _S.GAVE_UP, _C.EXIT: _S.EXITED},
+    _S.READY: {_C.NEXT: _S.READY, _C.DELIVER: _S.RUNNING, _C.GIVE_UP: _S.GAVE_UP, _C.EXIT: _S.EXITED},
+    _S.RUNNING: {_C.NEXT: _S.READY, _C.GIVE_UP: _S.GAVE_UP, _C.EXIT: _S.EXITED},
     _S.FAILED: {_C.EXIT: _S.EXITED},
+    _S.GAVE_UP: {_C.EXIT: _S.EXITED},
 }
 """`fail` is an error before it was ever ready, `give up` one at any later time."""
 

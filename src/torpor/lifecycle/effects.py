@@ -27,6 +27,14 @@ class Deliver(msgspec.Struct, frozen=True):
     deadline: float
 
 
+class SaveRuntime(msgspec.Struct, frozen=True):
+    """Make the snapshot of the runtime; then, or if that fails, ask for the environment's end."""
+
+
+class WakeRuntime(msgspec.Struct, frozen=True):
+    """Tell the runtime, which waits for that, that it goes on from a snapshot."""
+
+
 class DeliverAgain(msgspec.Struct, frozen=True):
     """The runtime has asked once more while it has this invocation: hand it over again, as before."""
 
@@ -123,6 +131,8 @@ class Destroy(msgspec.Struct, frozen=True):
 Effect = (
     StartAgents
     | Deliver
+    | SaveRuntime
+    | WakeRuntime
     | DeliverAgain
     | NotifyInvoke
     | NotifyShutdown

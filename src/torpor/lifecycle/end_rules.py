@@ -31,7 +31,7 @@ class EndRules(Ground):
         failure = Failure(kind=FailureKind.STOPPED, detail=event.reason)
         running = bool(self.slots or self.waiting)
         self._fail_all(failure, now)
-        if self.phase.name is PhaseName.INITIALIZING:
+        if self.phase.name in (PhaseName.INITIALIZING, PhaseName.RESTORING):
             self._out.append(fx.CancelTimer(INIT_TIMER))
         if self.phase.name is PhaseName.FROZEN and (self.policy.pre_stop_hook or self._ending(now).budget > 0):
             self._out.append(fx.Thaw())

@@ -63,7 +63,7 @@ class Ending:
             if not (agent.external and agent.lives):
                 continue
             told = True
-            if agent.state is AgentState.FAILED:
+            if agent.state is AgentState.FAILED or agent.state is AgentState.GAVE_UP:
                 continue  # it has said that it ends
             if agent.wants_shutdown:
                 yield fx.NotifyShutdown(agent.name, reason, deadline)

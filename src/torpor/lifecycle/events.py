@@ -31,6 +31,10 @@ class NextRequested(msgspec.Struct, frozen=True):
     agent: str
 
 
+class RestoreAwaited(msgspec.Struct, frozen=True):
+    """The runtime waits to go on from a snapshot: in the place where that is made, or where it is used."""
+
+
 class AgentRegistered(msgspec.Struct, frozen=True):
     """An extension has registered for some events."""
 
@@ -125,6 +129,7 @@ Event = (
     | SandboxLost
     | Assigned
     | NextRequested
+    | RestoreAwaited
     | AgentRegistered
     | AnswerBegun
     | Answered
@@ -145,6 +150,7 @@ EVENTS: tuple[type, ...] = (
     SandboxLost,
     Assigned,
     NextRequested,
+    RestoreAwaited,
     AgentRegistered,
     AnswerBegun,
     Answered,

@@ -11,14 +11,15 @@ from torpor.lifecycle.slots import Slot, SlotCall, SlotState
 from torpor.model.failure import Answer, Failure, FailureKind
 from torpor.model.invocation import OutcomeStatus
 from torpor.model.policy import LifecyclePolicy, RuntimeKind
-from torpor.model.records import InvocationEnded, InvocationStarted, Record
+from torpor.model.records import InvocationEnded, InvocationStarted, Record, RestoreEnded, RuntimeDone
 
 INIT_TIMER = "init"
 RUNTIME_SHUTDOWN_TIMER = "shutdown-runtime"
 SHUTDOWN_TIMER = "shutdown"
 
 _CAN_TAKE = frozenset({PhaseName.IDLE, PhaseName.FROZEN, PhaseName.SERVING, PhaseName.UNINITIALIZED})
-_STARTING = frozenset({PhaseName.PROVISIONING, PhaseName.INITIALIZING})
+_STARTING = frozenset({PhaseName.PROVISIONING, PhaseName.INITIALIZING, PhaseName.RESTORING})
+_REGISTERING = frozenset({PhaseName.INITIALIZING, PhaseName.REINITIALIZING, PhaseName.RESTORING})
 
 
 class IllegalEvent(Exception):
@@ -42,12 +43,16 @@ class Ground:
         self.healthy = True
         self.draining = False
         """It takes nothing new and ends once what runs is through."""
+        self._runtime_up = False
+        """The runtime is through with its part of Init, and that was told."""
         self._failure: Failure | None = None
         """What an agent reported before it went, until Init starts again."""
         self._exits: dict[str, str] = {}
         """How each process of an ending environment ended, by its title."""
         self._init_duration: float | None = None
         """Of an Init that no invocation has reported yet."""
+        self._restored: RestoreEnded | None = None
+        """A restoration that no invocation has reported yet."""
         self._out: list[fx.Effect] = []
 
     @property
@@ -59,8 +64,10 @@ class Ground:
     def free_slots(self) -> int:
         """How many invocations could be assigned now: at once, or as one of those that wait for a start."""
         name = self.phase.name
+        if self.policy.is_saved:
+            return 0
         if name in _STARTING:
-            free = self.policy.slots - len(self.waiting)
+            free = self.policy.slots - len(self.waiting) if self.policy.early else 0
         elif name not in _CAN_TAKE or self.waiting or self.draining or not self.healthy:
             return 0
         else:
@@ -88,8 +95,7 @@ class Ground:
     @property
     def takes_registrations(self) -> bool:
         """May extensions register? Until the runtime first asks for work."""
-        starting = self.phase.name in (PhaseName.INITIALIZING, PhaseName.REINITIALIZING)
-        return starting and self.runtime.state in (AgentState.EXITED, AgentState.STARTED)
+        return self.phase.name in _REGISTERING and self.runtime.state in (AgentState.EXITED, AgentState.STARTED)
 
     def _gone(self, agent: Agent) -> None:
         """A process has ended, and with the runtime's the extensions inside it."""
@@ -110,6 +116,8 @@ class Ground:
         if slot.state is SlotState.WAITING:
             self._start_late(slot, now)
         if slot.state is not SlotState.EXPIRED:
+            if self.policy.runtime_kind is RuntimeKind.POLLER:
+                self._runtime_through(slot, failure, now)
             self._report(slot, failure, now)
         if slot.result is None:  # what the runtime answered stays, be it refused
             slot.result = failure
@@ -128,6 +136,34 @@ class Ground:
             self._fail(slot, failure, now)
         self.waiting.clear()
 
+    def _runtime_through(self, slot: Slot, failure: Failure | None, now: float) -> None:
+        """The runtime has done, or will do, no more for this invocation. Told once."""
+        if slot.runtime_done:
+            return
+        slot.runtime_done = now
+        result = slot.result
+        error_type, produced, answered = "", 0, 0.0
+        if isinstance(result, Answer):
+            error_type, answered = result.error_type, slot.answered_at
+            produced = len(result.payload) if result.streamed is None else result.streamed
+        if failure is not None:
+            status = status_of(failure)
+        else:
+            status = OutcomeStatus.ERROR if error_type else OutcomeStatus.SUCCESS
+        self._emit(
+            RuntimeDone(
+                at=now,
+                id=slot.invocation.id,
+                status=status,
+                duration=now - slot.started,
+                failure=failure,
+                error_type=error_type,
+                answer_began=slot.answered_from or answered,
+                answer_ended=answered,
+                produced=produced,
+            )
+        )
+
     def _report(self, slot: Slot, failure: Failure | None, now: float) -> None:
         answer = slot.result if isinstance(slot.result, Answer) else None
         record = InvocationEnded(
@@ -139,8 +175,10 @@ class Ground:
             failure=failure,
             reported=answer if answer is not None and answer.error_type else None,
             init_duration=self._init_duration,
+            restored=self._restored,
+            runtime_done=slot.runtime_done,
         )
-        self._init_duration = None
+        self._init_duration = self._restored = None
         self._out.append(fx.Conclude(record))
 
     def _tell(self, slot: Slot) -> None:

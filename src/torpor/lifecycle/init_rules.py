@@ -12,8 +12,8 @@ from torpor.lifecycle.phases import Idle, Initializing, PhaseName, Reinitializin
 from torpor.lifecycle.slots import Slot, SlotState
 from torpor.model.failure import Failure, FailureKind
 from torpor.model.invocation import OutcomeStatus
-from torpor.model.policy import InitFailure
-from torpor.model.records import ExtensionReady, InitEnded, InitStarted
+from torpor.model.policy import InitFailure, RuntimeKind
+from torpor.model.records import ExtensionStatus, InitEnded, InitRuntimeDone, InitStarted
 from torpor.model.server import INITIALIZE
 
 _IDLE = Idle()
@@ -25,9 +25,19 @@ class InitRules(InvokeRules):
     def _enqueue(self, event: ev.Assigned, now: float) -> None:
         self.waiting.append(Slot(event.invocation, event.timeout))
 
-    def _begin_init(self, event: ev.SandboxReady, now: float) -> None:
-        self.phase = Initializing(now)
+    def _begin(self, event: ev.SandboxReady, now: float) -> None:
         self.extensions |= {name: Agent(name, EXTENSION) for name in event.extensions}
+        if self.policy.restore_limit:
+            self._begin_restore(now)
+        else:
+            self._begin_init(now)
+
+    def _begin_restore(self, now: float) -> None:
+        """What a runtime is made from is the driver's business; see the rules of restoration."""
+        raise NotImplementedError
+
+    def _begin_init(self, now: float) -> None:
+        self.phase = Initializing(now)
         self._emit(InitStarted(at=now))
         self._arm(INIT_TIMER, now + self.policy.init_limit)
         self._start_agents()
@@ -49,6 +59,7 @@ class InitRules(InvokeRules):
     def _start_agents(self) -> None:
         """External extensions first; the runtime once all of them are registered."""
         self._failure = None
+        self._runtime_up = False
         self.parked = self.returning = 0
         self.extensions = {name: Agent(name, EXTENSION) for name, agent in self.extensions.items() if agent.external}
         for agent in self.extensions.values():
@@ -86,11 +97,36 @@ class InitRules(InvokeRules):
         name = self.phase.name
         if name is PhaseName.SERVING:
             self._agent_done(agent, now)
-        elif self._all_ready():
+            return
+        if agent is self.runtime:
+            self._runtime_initialised(None, now)
+        if self._all_ready():
             self._agents_ready(now)
 
+    def _runtime_initialised(self, failure: Failure | None, now: float) -> None:
+        """The runtime is through with its part of Init, or never will be. Told once; a server has no such part, nor has
+        a runtime that goes on from a snapshot."""
+        if self._runtime_up or self.policy.restore_limit or self.policy.runtime_kind is RuntimeKind.SERVER:
+            return
+        self._runtime_up = True
+        inside = self.phase.name is PhaseName.REINITIALIZING
+        status = OutcomeStatus.SUCCESS if failure is None else status_of(failure)
+        self._emit(InitRuntimeDone(at=now, status=status, failure=failure, within_invocation=inside))
+
+    def _tell_extensions(self, failure: Failure | None, now: float) -> None:
+        """How far each extension has come, now that Init is over."""
+        for agent in self.extensions.values():
+            events = (("INVOKE", agent.wants_invoke), ("SHUTDOWN", agent.wants_shutdown))
+            wanted = tuple(name for name, is_wanted in events if is_wanted)
+            own = failure if failure is not None and failure.agent == agent.name else None
+            state = str(agent.state)
+            self._emit(ExtensionStatus(at=now, name=agent.title, events=wanted, state=state, failure=own))
+
     def _agents_ready(self, now: float) -> None:
-        if self.policy.init_hook and self.phase.name is PhaseName.INITIALIZING:
+        if self.policy.is_saved:
+            failure = Failure(kind=FailureKind.MALFORMED, detail="the runtime asked for work before it was saved")
+            self._init_failed(failure, now)
+        elif self.policy.init_hook and self.phase.name is PhaseName.INITIALIZING:
             self._arm(INIT_TIMER, now + self.policy.init_hook_limit)
             self._out.append(fx.CallHook(INITIALIZE))
         else:
@@ -107,11 +143,8 @@ class InitRules(InvokeRules):
         assert isinstance(phase, Initializing | Reinitializing)
         inside = isinstance(phase, Reinitializing)
         duration = now - phase.started
+        self._tell_extensions(None, now)
         self._emit(InitEnded(at=now, duration=duration, status=OutcomeStatus.SUCCESS, within_invocation=inside))
-        for agent in self.extensions.values():
-            events = (("INVOKE", agent.wants_invoke), ("SHUTDOWN", agent.wants_shutdown))
-            wanted = tuple(name for name, is_wanted in events if is_wanted)
-            self._emit(ExtensionReady(at=now, name=agent.title, events=wanted))
         self._out.append(fx.LimitCpu(True))
         if not inside:
             self._out.append(fx.CancelTimer(INIT_TIMER))
@@ -151,6 +184,8 @@ class InitRules(InvokeRules):
         failure = msgspec.structs.replace(failure, starting=True)
         status = status_of(failure)
         duration = now - phase.started
+        self._runtime_initialised(failure, now)
+        self._tell_extensions(failure, now)
         self._emit(InitEnded(at=now, duration=duration, status=status, failure=failure, within_invocation=inside))
         if inside:
             self._fail(self.waiting.popleft(), failure, now)

@@ -8,9 +8,7 @@ from torpor.lifecycle.ground import IllegalEvent
 from torpor.lifecycle.phases import Frozen, Idle, PhaseName, Quiescing, Serving
 from torpor.lifecycle.slots import Slot, SlotCall, SlotState
 from torpor.model.failure import Answer, Failure, FailureKind
-from torpor.model.invocation import OutcomeStatus
 from torpor.model.policy import FailureScope, Freezing, RuntimeKind
-from torpor.model.records import RuntimeDone
 from torpor.model.server import PRE_FREEZE
 
 _IDLE, _SERVING, _FROZEN, _QUIESCING = Idle(), Serving(), Frozen(), Quiescing()
@@ -105,7 +103,7 @@ class InvokeRules(EndRules):
             return
         slot = next(iter(self.slots.values()))
         if agent is self.runtime:
-            self._emit(_runtime_done(slot, now))
+            self._runtime_through(slot, slot.result if isinstance(slot.result, Failure) else None, now)
         if slot.state is SlotState.ANSWERED and self._all_ready():
             self._finish(slot, now)
 
@@ -208,21 +206,3 @@ class InvokeRules(EndRules):
         return Failure(
             kind=FailureKind.INIT_ERROR, agent=event.agent, error_type=event.error_type, payload=event.payload
         )
-
-
-def _runtime_done(slot: Slot, now: float) -> RuntimeDone:
-    """The record of a runtime that asks for more; nothing was produced by an answer that was refused."""
-    result, answered = slot.result, slot.answered_at
-    began = slot.answered_from or answered
-    produced = None
-    if isinstance(result, Answer):
-        produced = len(result.payload) if result.streamed is None else result.streamed
-    return RuntimeDone(
-        at=now,
-        id=slot.invocation.id,
-        status=OutcomeStatus.SUCCESS,
-        duration=now - slot.started,
-        produced_bytes=produced,
-        response_latency=began - slot.started,
-        response_duration=answered - began,
-    )

@@ -2,7 +2,7 @@
 
 `handle` looks the event up in the environment table, runs the action it names and checks that the phase reached is one
 that the table allows. Nothing in this package reads a clock, waits, or touches the outside; times are monotonic seconds
-handed in. The actions stand in three files by what they are about: Init, Invoke, and the end.
+handed in. The actions stand in four files by what they are about: Init, Invoke, snapshots, and the end.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping
 from torpor.lifecycle import effects as fx
 from torpor.lifecycle import events as ev
 from torpor.lifecycle.ground import IllegalEvent
-from torpor.lifecycle.init_rules import InitRules
 from torpor.lifecycle.phases import PhaseName
+from torpor.lifecycle.restore_rules import RestoreRules
 from torpor.lifecycle.slots import SlotState
 from torpor.lifecycle.transitions import TRANSITIONS
 
 
-class EnvironmentMachine(InitRules):
+class EnvironmentMachine(RestoreRules):
     """The state of one environment and the rules that move it."""
 
     def is_running(self, invocation_id: str) -> bool:

@@ -9,6 +9,8 @@ class PhaseName(StrEnum):
     PROVISIONING = "provisioning"
     INITIALIZING = "initializing"
     REINITIALIZING = "reinitializing"
+    SAVING = "saving"
+    RESTORING = "restoring"
     IDLE = "idle"
     SERVING = "serving"
     QUIESCING = "quiescing"
@@ -39,6 +41,20 @@ class Reinitializing(msgspec.Struct, frozen=True):
 
     started: float
     name = PhaseName.REINITIALIZING
+
+
+class Saving(msgspec.Struct, frozen=True):
+    """Init is over, and the runtime is being saved; the environment ends with that."""
+
+    name = PhaseName.SAVING
+
+
+class Restoring(msgspec.Struct, frozen=True):
+    """The runtime goes on from a snapshot, under the limit of that. `woken` is when it was told to; 0 before."""
+
+    started: float
+    woken: float = 0.0
+    name = PhaseName.RESTORING
 
 
 class Idle(msgspec.Struct, frozen=True):
@@ -101,6 +117,8 @@ Phase = (
     Provisioning
     | Initializing
     | Reinitializing
+    | Saving
+    | Restoring
     | Idle
     | Serving
     | Quiescing

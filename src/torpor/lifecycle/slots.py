@@ -64,6 +64,7 @@ class Slot:
         "deadline",
         "invocation",
         "result",
+        "runtime_done",
         "started",
         "state",
         "timeout",
@@ -77,6 +78,8 @@ class Slot:
         self.started = 0.0
         self.deadline = 0.0
         self.answered_from = self.answered_at = 0.0
+        self.runtime_done = 0.0
+        """When its runtime was through with it, likewise."""
         self.result: Answer | Failure | None = None
         self.told = False
         """The caller has its result already."""

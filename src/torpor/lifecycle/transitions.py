@@ -47,7 +47,7 @@ _GIVEN_UP = _rule("agent_gave_up", P.RESETTING, P.UNINITIALIZED, P.STOPPING, P.G
 
 TRANSITIONS: Mapping[P, Mapping[type, Rule]] = {
     P.PROVISIONING: {
-        e.SandboxReady: _rule("begin_init", P.INITIALIZING),
+        e.SandboxReady: _rule("begin", P.INITIALIZING, P.RESTORING),
         e.SandboxLost: _LOST,
         e.Cancelled: _rule("cancelled", P.PROVISIONING),
         e.Assigned: _rule("enqueue", P.PROVISIONING),
@@ -61,7 +61,8 @@ TRANSITIONS: Mapping[P, Mapping[type, Rule]] = {
         e.NextWithdrawn: _rule("next_withdrawn", P.INITIALIZING),
         e.Assigned: _rule("enqueue", P.INITIALIZING),
         e.AgentRegistered: _rule("register", P.INITIALIZING),
-        e.NextRequested: _rule("agent_ready", P.INITIALIZING, *_AFTER_READY),
+        e.NextRequested: _rule("agent_ready", P.INITIALIZING, P.SAVING, *_AFTER_READY, P.STOPPING, P.GONE),
+        e.RestoreAwaited: _rule("restore_awaited", P.INITIALIZING, P.SAVING),
         e.HookFinished: _rule("init_hook_finished", P.INITIALIZING, *_AFTER_READY, P.STOPPING, P.GONE),
         e.AgentFailed: _rule("agent_failed", P.INITIALIZING, *_AFTER_ENDING),
         e.AgentExited: _rule("init_crashed", P.INITIALIZING, *_AFTER_ENDING),
@@ -80,6 +81,30 @@ TRANSITIONS: Mapping[P, Mapping[type, Rule]] = {
         e.DeadlineReached: _rule("invocation_timed_out", P.REINITIALIZING, *_AFTER_ENDING),
         e.StopRequested: _STOP,
         e.NothingPending: _settled(P.REINITIALIZING),
+    },
+    P.SAVING: {
+        e.SandboxLost: _LOST,
+        e.AgentExited: _rule("saved_exited", P.SAVING),
+        e.StopRequested: _STOP,
+        e.NextRequested: _settled(P.SAVING),
+        e.AgentRegistered: _settled(P.SAVING),
+        e.AgentFailed: _settled(P.SAVING),
+        e.DeadlineReached: _settled(P.SAVING),
+        e.Cancelled: _settled(P.SAVING),
+        e.NothingPending: _settled(P.SAVING),
+    },
+    P.RESTORING: {
+        e.SandboxLost: _LOST,
+        e.Cancelled: _rule("cancelled", P.RESTORING),
+        e.Assigned: _rule("enqueue", P.RESTORING),
+        e.AgentRegistered: _rule("register", P.RESTORING),
+        e.NextRequested: _rule("agent_ready", P.RESTORING, *_AFTER_READY),
+        e.RestoreAwaited: _rule("wake", P.RESTORING),
+        e.AgentFailed: _rule("restore_reported", P.RESTORING, P.STOPPING, P.GONE),
+        e.AgentExited: _rule("restore_crashed", P.RESTORING, P.STOPPING, P.GONE),
+        e.DeadlineReached: _rule("restore_timed_out", P.RESTORING, P.STOPPING, P.GONE),
+        e.StopRequested: _STOP,
+        e.NothingPending: _settled(P.RESTORING),
     },
     P.IDLE: {
         e.SandboxLost: _LOST,
@@ -142,6 +167,7 @@ TRANSITIONS: Mapping[P, Mapping[type, Rule]] = {
         e.NothingPending: _settled(P.FROZEN),
     },
     P.RESETTING: {
+        e.RestoreAwaited: _settled(P.RESETTING),
         e.SandboxLost: _LOST,
         e.Cancelled: _rule("cancelled", P.RESETTING),
         e.NextWithdrawn: _settled(P.RESETTING),
@@ -157,6 +183,7 @@ TRANSITIONS: Mapping[P, Mapping[type, Rule]] = {
         e.NothingPending: _settled(P.RESETTING),
     },
     P.UNINITIALIZED: {
+        e.RestoreAwaited: _settled(P.UNINITIALIZED),
         e.SandboxLost: _LOST,
         e.Cancelled: _settled(P.UNINITIALIZED),
         e.NextWithdrawn: _settled(P.UNINITIALIZED),
@@ -171,6 +198,7 @@ TRANSITIONS: Mapping[P, Mapping[type, Rule]] = {
         e.NothingPending: _settled(P.UNINITIALIZED),
     },
     P.STOPPING: {
+        e.RestoreAwaited: _settled(P.STOPPING),
         e.SandboxLost: _LOST,
         e.Cancelled: _settled(P.STOPPING),
         e.NextWithdrawn: _settled(P.STOPPING),
@@ -200,6 +228,7 @@ TRANSITIONS: Mapping[P, Mapping[type, Rule]] = {
             e.NextWithdrawn,
             e.Cancelled,
             e.HealthChanged,
+            e.RestoreAwaited,
         )
     },
 }

@@ -35,7 +35,11 @@ class NotFound(CallerError):
 
 
 class Conflict(CallerError):
-    """The request clashes with the resource's present state."""
+    """The request clashes with the resource's present state; `what` says with which part, where that matters."""
+
+    def __init__(self, message: str = "", *, what: str = "") -> None:
+        super().__init__(message)
+        self.what = what
 
 
 class PreconditionFailed(CallerError):
@@ -93,6 +97,10 @@ class BuildFailed(FunctionError):
     def __init__(self, message: str, *, code: int | None = None) -> None:
         super().__init__(message)
         self.code = code
+
+
+class NotSavable(FunctionError):
+    """A process holds something that a snapshot cannot contain; the message says what."""
 
 
 class PlatformError(TorporError):

@@ -44,6 +44,8 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     size: int = 0
     starting: bool = False
     """It happened before the runtime was ready for the first time."""
+    restoring: bool = False
+    """It happened while the runtime went on from its snapshot."""
     elapsed: float = 0.0
     """Seconds since the runtime was started, where that is told."""
     address: str = ""

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from torpor.model.provision import Provision
 from torpor.model.server import ServerSettings
 
 LATEST = "$LATEST"
@@ -49,6 +50,10 @@ class FunctionVersion:
     environment: Mapping[str, str] = field(default_factory=dict)
     log_group: str = ""
     log_format: str = "Text"
+    application_log_level: str = ""
+    """Lines of the function below it are left out, where its log format has levels; empty for the default."""
+    system_log_level: str = ""
+    """As `application_log_level`, for the platform's own lines."""
     region: str = "us-east-1"
     account: str = "000000000000"
     role: str = ""
@@ -65,12 +70,19 @@ class FunctionVersion:
     """Seconds an environment is kept without work; None for the contract's default."""
     persistent: bool = False
     """Runs all the time and may write its whole file system."""
+    snapshots: bool = False
+    """Environments of what is published from it go on from a snapshot."""
     namespace: str = ""
     """The group of functions it is deployed in, where the contract knows such groups."""
     per_tenant: bool = False
     """Each of its environments serves one tenant only."""
     tenant: str = ""
     """The one that this is for; empty in what is kept, set for the time of an invocation and its environment."""
+
+    @property
+    def is_restored(self) -> bool:
+        """Do its environments go on from a snapshot?"""
+        return self.snapshots and self.version != LATEST
 
     @property
     def key(self) -> Key:
@@ -92,6 +104,8 @@ class VersionRecord:
     """Seconds since the epoch of the last change."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Contract-specific settings that no environment depends on, as plain JSON values, returned as they were given."""
+    provision: Provision | None = None
+    """Environments kept initialised for this version itself; what counts is its `minimum`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +120,8 @@ class Alias:
     """By version: the part of invocations, 0 to 1, that goes to it instead; at most one entry."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Contract-specific settings, as plain JSON values."""
+    provision: Provision | None = None
+    """Environments kept initialised for whichever version it points at."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

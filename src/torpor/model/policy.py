@@ -6,6 +6,8 @@ Each field is a row of the design's policy table. The numbers come from the cont
 from dataclasses import dataclass
 from enum import StrEnum
 
+from torpor.model.start import Start
+
 
 class RuntimeKind(StrEnum):
     POLLER = "poller"
@@ -79,6 +81,12 @@ class LifecyclePolicy:
     """Seconds for that hook."""
     single_use: bool = False
     """End the environment after its first invocation."""
+    is_saved: bool = False
+    """The environment is there to make a snapshot of its runtime, and ends with that."""
+    restore_limit: float = 0.0
+    """Seconds in which the runtime must have gone on from its snapshot; 0 if it is not made from one."""
+    early: bool = True
+    """Invocations may be assigned to it while it still starts."""
 
 
 class WhenFull(StrEnum):
@@ -98,6 +106,11 @@ class ScalingPolicy:
     when_full: WhenFull = WhenFull.REFUSE
     queue_limit: float = 10.0
     minimum: int = 0
+    kept_as: Start = Start.ON_DEMAND
+    """How the environments of the minimum start. If not on demand, they are a set of their own: exactly so many, beside
+    those that invocations start."""
+    ahead: int = 0
+    """Environments started for a new version before anything is asked of it; they are like any other on demand."""
     maximum: int | None = None
     together: int | None = None
     """Bound on the environments of all versions under this contract."""
@@ -107,6 +120,8 @@ class ScalingPolicy:
     """Seconds an idle environment is kept; None for the server's setting."""
     handover: bool = False
     """A version that is replaced goes on serving until its successor is up."""
+    starts_as: Start = Start.ON_DEMAND
+    """How the environment that an invocation starts comes to be ready."""
     leave_limit: float | None = None
     """Seconds that what runs may still take once its version is replaced or deleted; None for as long as it may take
     anyway."""

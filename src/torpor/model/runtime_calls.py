@@ -8,6 +8,8 @@ class RuntimeCall(StrEnum):
     RESPONSE = "response"
     ERROR = "error"
     INIT_ERROR = "init_error"
+    RESTORE_NEXT = "restore_next"
+    RESTORE_ERROR = "restore_error"
     PING = "ping"
     UNKNOWN = "unknown"
 

@@ -27,7 +27,7 @@ NPM_SECONDS = 180.0
 _GUEST = os.path.join(os.path.dirname(__file__), "guest")
 _PYTHON_PACKAGE = "torpor_guest"
 _PYTHON_TOP = ("bootstrap.py",)
-_PYTHON_MODULES = ("__init__.py", "clone.py", "paths.py")
+_PYTHON_MODULES = ("__init__.py", "clone.py", "paths.py", "restoring.py")
 _LAYOUT = 1
 """Raised when what is put into a runtime folder changes in a way the stamp's other facts do not show."""
 

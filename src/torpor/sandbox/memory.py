@@ -18,9 +18,11 @@ from tempfile import TemporaryDirectory
 from torpor.model.errors import RuntimeMissing, SandboxUnavailable
 from torpor.sandbox.memory_process import MemoryProcess, Program, run
 from torpor.sandbox.port import (
+    SNAPSHOTS,
     Capability,
     Isolation,
     ProcessExit,
+    ProcessImage,
     ProcessSpec,
     ProviderStatistics,
     SandboxListener,
@@ -66,8 +68,9 @@ class MemorySandbox:
         self._live: dict[int, MemoryProcess] = {}
         self._pids = 0
         self._peak = 0
-        self._written: deque[tuple[Stream | int, bytes]] = deque()
-        """To a stream, or to a worker's connection; no bytes mean its end."""
+        self._written: deque[tuple[Stream | str | int, bytes]] = deque()
+        """To a stream, to the output of the process with this name, or to a worker's connection; no bytes mean its
+        end."""
         self._connections = 0
         self._pending_signals: list[tuple[MemoryProcess, int]] = []
         self._gone = False
@@ -153,8 +156,9 @@ class MemorySandbox:
         if not self._gone:
             self._listener.process_exited(exit)
 
-    def write(self, stream: Stream | int, data: bytes) -> None:
-        """Take a program's output, to a stream or a worker's connection; delivered from the loop, in order."""
+    def write(self, stream: Stream | str | int, data: bytes) -> None:
+        """Take a program's output, to a stream, its own output or a worker's connection; delivered from the loop, in
+        order."""
         self._deliver_later([(stream, data[at : at + CHUNK]) for at in range(0, len(data), CHUNK)])
 
     def open_connection(self) -> int:
@@ -166,7 +170,7 @@ class MemorySandbox:
         """A worker's connection ends."""
         self._deliver_later([(connection, b"")])
 
-    def _deliver_later(self, pieces: list[tuple[Stream | int, bytes]]) -> None:
+    def _deliver_later(self, pieces: list[tuple[Stream | str | int, bytes]]) -> None:
         if not self._written:
             self._loop.call_soon(self.drain_output)
         self._written.extend(pieces)
@@ -177,6 +181,8 @@ class MemorySandbox:
             stream, data = self._written.popleft()
             if isinstance(stream, Stream):
                 self._listener.output(stream, data)
+            elif isinstance(stream, str):
+                self._listener.process_output(stream, data)
             elif data:
                 self._listener.worker_output(stream, data)
             else:
@@ -242,6 +248,10 @@ class MemorySandbox:
         self._written.clear()
         self.tmp.clear()
 
+    async def checkpoint(self, name: str) -> ProcessImage:
+        """There is no process to save."""
+        raise SandboxUnavailable("Sandboxes in memory cannot save a process.")
+
     async def save(self, folder: str) -> None:
         """Copy the code."""
         if not self.spec.writable or self._gone:
@@ -298,6 +308,9 @@ class MemoryProvider:
         """A sandbox is destroyed."""
         self.sandboxes.pop(name, None)
         self.ports.release(name)
+
+    def snapshots(self) -> Capability:
+        return Capability(name=SNAPSHOTS, available=False, detail="Sandboxes in memory hold no process.")
 
     def capabilities(self) -> tuple[Capability, ...]:
         """Says what it is."""

@@ -113,7 +113,7 @@ class MemoryProcess:
 
     def write(self, data: bytes) -> None:
         """Write to stdout."""
-        self.sandbox.write(Stream.OUTPUT, data)
+        self.sandbox.write(self.spec.name if self.spec.own_output else Stream.OUTPUT, data)
 
     def write_framed(self, data: bytes) -> None:
         """Write to the framed log pipe. Raises OSError if the process was started without one."""

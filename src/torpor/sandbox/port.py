@@ -6,6 +6,7 @@ blocks, except the two coroutines `create` and `destroy`. What happens inside is
 always from the event loop's thread. After a sandbox has died or was destroyed every call on it is a calm no-op.
 """
 
+import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ class Stream(StrEnum):
     """Where a piece of output came from."""
 
     OUTPUT = "output"
-    """stdout and stderr of all processes, in the order they were written."""
+    """stdout and stderr of all processes but those with an output of their own, in the order they were written."""
     FRAMED = "framed"
     """The framed log pipe, whose number the process finds in an environment variable."""
 
@@ -63,6 +64,33 @@ class SandboxSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessImage:
+    """A saved process, to go on from where it was in any number of sandboxes of the same runtime, code and layers.
+
+    Open files in memory, sealed; whoever holds the image may read and map them."""
+
+    layout: int
+    """What the process held, in the launcher's own form."""
+    memory: int
+    files: int
+    """An archive of `/tmp`; empty if there was nothing."""
+
+    def copy(self) -> "ProcessImage":
+        """The same, for somebody else to close."""
+        return ProcessImage(layout=os.dup(self.layout), memory=os.dup(self.memory), files=os.dup(self.files))
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory that it may hold."""
+        return sum(os.fstat(part).st_size for part in (self.layout, self.memory, self.files))
+
+    def close(self) -> None:
+        """Give the memory back once no process uses it."""
+        for descriptor in (self.layout, self.memory, self.files):
+            os.close(descriptor)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessSpec:
     """One process to start inside."""
 
@@ -75,6 +103,9 @@ class ProcessSpec:
     cwd: str = ""
     """Empty for the place of the code."""
     clone: bool = False
+    own_output: bool = False
+    """Its stdout and stderr, and those of its children, are told by `SandboxListener.process_output`. What one process
+    writes keeps its order; what two processes write has none."""
     framed_log_variable: str = ""
     """If set, the process gets a pipe for framed logs and finds its number in this variable."""
     worker_log_variable: str = ""
@@ -82,6 +113,9 @@ class ProcessSpec:
     output, with a connection for each stream; see `SandboxListener.worker_output`."""
     worker_connections: int = 1024
     """How many of those are open at once; further ones wait until one ends."""
+    image: ProcessImage | None = None
+    """If set, the process goes on from there instead of running `argv`; `environment` and `cwd` are then the saved
+    one's. Its connections are closed, as if by their peers; its output goes where this sandbox's does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +140,10 @@ class SandboxListener(Protocol):
 
     def output(self, stream: Stream, data: bytes) -> None:
         """Raw bytes as they were written, at most 64 KiB a call."""
+        ...
+
+    def process_output(self, name: str, data: bytes) -> None:
+        """Raw bytes that a process with `own_output` wrote, at most 64 KiB a call."""
         ...
 
     def worker_output(self, connection: int, data: bytes) -> None:
@@ -209,6 +247,11 @@ class Sandbox(Protocol):
 
     def statistics(self) -> SandboxStatistics: ...
 
+    async def checkpoint(self, name: str) -> ProcessImage:
+        """Save a process that waits for something, and end it; the image is the caller's to close. Its exit is told as
+        any other. Raises NotSavable if it holds what cannot be saved, and SandboxUnavailable."""
+        ...
+
     async def save(self, folder: str) -> None:
         """Keep what a `writable` sandbox holds in an empty folder of the host.
 
@@ -221,6 +264,10 @@ class Sandbox(Protocol):
     async def destroy(self) -> None:
         """End all processes and remove every trace (processes, cgroups, mounts, folders). Idempotent; never raises."""
         ...
+
+
+SNAPSHOTS = "snapshots"
+"""The name of the capability to save processes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,6 +307,10 @@ class SandboxProvider(Protocol):
 
     async def create(self, spec: SandboxSpec, listener: SandboxListener) -> Sandbox:
         """Make a sandbox. Raises SandboxUnavailable or RuntimeMissing."""
+        ...
+
+    def snapshots(self) -> Capability:
+        """Can processes be saved here, and go on in other sandboxes?"""
         ...
 
     def capabilities(self) -> tuple[Capability, ...]: ...

@@ -28,6 +28,29 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     """Environments that were idle for longer than they are kept."""
 
 
+class Apart(msgspec.Struct, frozen=True, kw_only=True):
+    """The environments of a version that are kept as a set of their own."""
+
+    up: int
+    starting: int
+    aged: int = 0
+    """Up too, but old enough to be replaced."""
+
+    @property
+    def fresh(self) -> int:
+        return self.up + self.starting
+
+
+class Steps(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be done about them."""
+
+    start: int = 0
+    end: int = 0
+    """Of those that are not aged, first of all of those that start."""
+    replace: int = 0
+    """Aged ones to end."""
+
+
 def overflow(policy: ScalingPolicy, *, environments: int, together: int, patient: bool) -> Placement:
     """What becomes of an invocation that has no room: start an environment, wait in the queue, or be refused.
 
@@ -51,6 +74,14 @@ def wanted(policy: ScalingPolicy, load: Load) -> int:
         elif load.idle_long and load.busy <= _ROOMY * (capacity - load.slots):
             number = max(load.environments - 1, policy.minimum)
     return number if policy.maximum is None else min(number, policy.maximum)
+
+
+def steps(minimum: int, apart: Apart) -> Steps:
+    """Keep exactly `minimum`. An aged environment goes once another is up in its place, and they go one by one: whoever
+    has room for one more needs room for no second set."""
+    lacking = minimum - apart.fresh
+    start = max(lacking - apart.aged, 0 if apart.starting else 1) if lacking > 0 else 0
+    return Steps(start=start, end=max(-lacking, 0), replace=max(apart.aged - max(minimum - apart.up, 0), 0))
 
 
 def retry_pause(failures: int) -> float:

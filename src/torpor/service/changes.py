@@ -30,6 +30,8 @@ class Changes(TypedDict, total=False):
     environment: Mapping[str, str]
     log_group: str
     log_format: str
+    application_log_level: str
+    system_log_level: str
     region: str
     account: str
     role: str
@@ -40,6 +42,7 @@ class Changes(TypedDict, total=False):
     maximum: int | None
     idle_timeout_s: float | None
     persistent: bool
+    snapshots: bool
     per_tenant: bool
     namespace: str
     description: str

@@ -15,6 +15,8 @@ from torpor.model.account import PackageLimits, ReservationLimits
 from torpor.model.clock import Clock
 from torpor.model.errors import Conflict, InvalidRequest, NotFound, PreconditionFailed
 from torpor.model.function import LATEST, Alias, CodeRef, FunctionRecord, FunctionVersion, VersionRecord
+from torpor.model.provision import Provision
+from torpor.service import provisions
 from torpor.service import versions as published
 from torpor.service.changes import Changes, NewFunction, OnChange, OnScale, new_revision
 from torpor.service.packages import Package, Packages
@@ -45,6 +47,7 @@ class Functions:
         on_change: OnChange | None = None,
         on_scale: OnScale | None = None,
         require_runtime: Callable[[str, str], object] = _any_runtime,
+        require_snapshots: Callable[[], object] = tuple,
         revisions: Callable[[], str] = new_revision,
         other_packages: Mapping[str, PackageLimits] = MappingProxyType({}),
         draw: Callable[[], float] = random.random,
@@ -58,6 +61,7 @@ class Functions:
         self._on_scale = on_scale
         self._draw = draw
         self._require_runtime = require_runtime
+        self._require_snapshots = require_snapshots
         self._revisions = revisions
         self._records = {record.name: record for record in metadata.functions()}
         self._reserved: int | None = None
@@ -168,7 +172,8 @@ class Functions:
 
         With `unless_changed`, the version published last is returned as it is, unless something has changed since.
         Raises NotFound, PreconditionFailed for another revision, InvalidRequest (`what` is "digest") for other code
-        than expected, and Conflict for a taken number unless it is `replacing` that version.
+        than expected, Conflict for a taken number unless it is `replacing` that version, and RuntimeMissing if this
+        host cannot make the snapshot that the version needs.
         """
         old = self._expected(name, expected_revision)
         digest = old.latest.version.code.digest
@@ -176,6 +181,8 @@ class Functions:
             raise InvalidRequest(f"The function {name} has other code than expected; read it again.", what="digest")
         if unless_changed and (same := published.unchanged(old)) is not None:
             return same
+        if old.latest.version.snapshots:
+            self._require_snapshots()
         how = published.Publication(
             revision=self._revisions(),
             modified=self._clock.wall(),
@@ -208,12 +215,15 @@ class Functions:
         self._tell(old.versions[number], None)
 
     def put_alias(self, name: str, alias: Alias, *, expected_revision: str | None = None) -> Alias:
-        """Make or replace an alias; it gets a new revision. Raises NotFound for the function or a version,
-        InvalidRequest for name or weights, PreconditionFailed if the alias has another revision than expected."""
+        """Make or replace an alias; it gets a new revision, and environments kept for it are those of its version.
+
+        Raises NotFound for the function or a version, InvalidRequest for name or weights, PreconditionFailed if the
+        alias has another revision than expected; and as `provision` if its environments cannot move along."""
         record = self.get(name)
         published.expected_alias(record, alias.name, expected_revision)
-        kept = replace(alias, revision=self._revisions())
-        self._keep(published.with_alias(record, kept))
+        old = record.aliases.get(alias.name)
+        kept = replace(alias, revision=self._revisions(), provision=old.provision if old else None)
+        self._keep_settled(record, published.with_alias(record, kept))
         return kept
 
     def alias(self, name: str, alias: str) -> Alias:
@@ -227,17 +237,38 @@ class Functions:
 
     def delete_alias(self, name: str, alias: str) -> None:
         """Raises NotFound."""
-        self._keep(published.without_alias(self.get(name), alias))
+        record = self.get(name)
+        self._keep_settled(record, published.without_alias(record, alias))
 
     def scale(self, name: str, version: str, minimum: int, maximum: int | None) -> VersionRecord:
         """Bound the number of a version's environments; its revision stays, and so do they. Raises NotFound, and
         InvalidRequest for bounds that exclude each other."""
         record, number = published.scaled(self.get(name), version, minimum, maximum)
         self._keep(record)
-        scaled = published.resolve(record, number, self._draw)
-        if self._on_scale is not None:
-            self._on_scale(scaled.version)
-        return scaled
+        self._tell_scaled(record, number)
+        return published.resolve(record, number, self._draw)
+
+    def provision(self, name: str, qualifier: str, number: int) -> Provision:
+        """Keep so many environments of a version, or of the one an alias points at, initialised.
+
+        Raises NotFound, Conflict if that version's are kept by another setting, and InvalidRequest for what is not
+        published or if there is too little concurrency; see `provisions`.
+        """
+        record = self.get(name)
+        provision = Provision(number=number, modified=self._clock.wall())
+        new = provisions.provisioned(record, qualifier, provision)
+        unreserved = self._reservations.account - self.total_reserved()
+        provisions.check_room(record, new, unreserved, self._reservations.unreserved_minimum)
+        self._keep_settled(record, new)
+        if not provisions.moved(record, new):  # asked for again: what failed is tried again
+            self._tell_scaled(new, provisions.target(new, qualifier))
+        return provision
+
+    def end_provision(self, name: str, qualifier: str) -> None:
+        """Keep no environments for a version or alias any more, if any are. Raises NotFound."""
+        record = self.get(name)
+        if provisions.provision_of(record, qualifier) is not None:
+            self._keep_settled(record, provisions.provisioned(record, qualifier, None))
 
     def tags(self, name: str) -> Mapping[str, str]:
         """Raises NotFound."""
@@ -257,13 +288,17 @@ class Functions:
     def reserve(self, name: str, concurrency: int | None) -> None:
         """Set aside concurrency for a function, or with None end that; the revision stays.
 
-        Raises NotFound, and InvalidRequest for a negative number or when too little would stay unreserved: then `what`
-        is "unreserved" and `limit` the least that must stay.
+        Raises NotFound, and InvalidRequest for a negative number, for less than are kept initialised (`what` is "under
+        provisioned", `limit` their number), or when less than `limit` would stay unreserved ("unreserved").
         """
         record = self.get(name)
-        asked, had = concurrency or 0, record.reserved_concurrency or 0
+        asked, had = concurrency or 0, _set_aside(record)
         if asked < 0:
             raise InvalidRequest("Reserved concurrency cannot be negative.", what="reserved", limit=0)
+        kept = provisions.total(record)
+        if concurrency is not None and asked < kept:
+            reason = f"{kept} environments of it are kept initialised"
+            raise InvalidRequest(f"{asked} cannot be reserved: {reason}.", what="under provisioned", limit=kept)
         left = self._reservations.account - self.total_reserved() + had - asked
         minimum = self._reservations.unreserved_minimum
         # Less than before is always allowed, so that limits lowered later trap nobody.
@@ -277,9 +312,9 @@ class Functions:
         return self.get(name).reserved_concurrency
 
     def total_reserved(self) -> int:
-        """The sum over all functions."""
+        """What all functions have set aside: each its reservation, or else the environments kept initialised for it."""
         if self._reserved is None:
-            self._reserved = sum(record.reserved_concurrency or 0 for record in self._records.values())
+            self._reserved = sum(map(_set_aside, self._records.values()))
         return self._reserved
 
     @property
@@ -345,6 +380,17 @@ class Functions:
         self._records[record.name] = record
         self._reserved = None
 
+    def _keep_settled(self, old: FunctionRecord, new: FunctionRecord) -> None:
+        """Keep a record whose settings for environments have changed, and tell of every version that this moves."""
+        new = provisions.settled(old, new)
+        self._keep(new)
+        for number in provisions.moved(old, new):
+            self._tell_scaled(new, number)
+
+    def _tell_scaled(self, record: FunctionRecord, number: str) -> None:
+        if self._on_scale is not None:
+            self._on_scale(published.resolve(record, number, self._draw).version)
+
     def _tell(self, old: VersionRecord | None, new: VersionRecord | None) -> None:
         if self._on_change is not None:
             self._on_change(old.version if old else None, new.version if new else None)
@@ -352,6 +398,11 @@ class Functions:
 
 def _all(record: FunctionRecord) -> Iterable[VersionRecord]:
     return (record.latest, *record.versions.values())
+
+
+def _set_aside(record: FunctionRecord) -> int:
+    reserved = record.reserved_concurrency
+    return provisions.total(record) if reserved is None else reserved
 
 
 def _unpacked(layers: Iterable[CodeRef]) -> int:

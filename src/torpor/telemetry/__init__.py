@@ -1,5 +1,6 @@
 """Records and output in; logs and traces out."""
 
+from torpor.telemetry.batching import Batches
 from torpor.telemetry.entries import GroupDocument, LogEvent, PhaseEntry
 from torpor.telemetry.groups import LogGroups, StreamEntry
 from torpor.telemetry.history import END_OF_PHASE, History
@@ -10,6 +11,7 @@ from torpor.telemetry.traces import Traces
 
 __all__ = [
     "END_OF_PHASE",
+    "Batches",
     "GroupDocument",
     "History",
     "Journal",

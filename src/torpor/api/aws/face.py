@@ -20,6 +20,7 @@ from torpor.api.aws.lookup import Lookup, States, always_active
 from torpor.api.aws.objects import ObjectSource
 from torpor.api.aws.packages import PackageSource
 from torpor.api.aws.permissions import LayerPermissionOperations, PermissionOperations
+from torpor.api.aws.provisioned import ProvisionedOperations, StandingOf, none_standing
 from torpor.api.aws.resources import ResourceOperations
 from torpor.api.aws.streams import Caller
 from torpor.api.aws.url_registry import UrlRegistry
@@ -86,6 +87,7 @@ class AwsFace:
         resources: Resources,
         states: States = always_active,
         version_states: VersionStates | None = None,
+        standing: StandingOf = none_standing,
     ) -> None:
         """`states` are those of managed versions, `version_states` those of the others."""
         self._functions = functions
@@ -138,6 +140,7 @@ class AwsFace:
             PermissionOperations(lookup, attachments),
             UrlOperations(functions, urls, clock, settings.url_domain),
             LayerPermissionOperations(layers, resources),
+            ProvisionedOperations(functions, lookup, standing),
             self._layers,
             capacity,
         )

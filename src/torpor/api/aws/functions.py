@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from torpor.api.aws.call import Call, Handler, Reply, about
@@ -14,7 +14,7 @@ from torpor.api.aws.lookup import Lookup, published
 from torpor.api.aws.packages import PackageSource, check_archive
 from torpor.api.aws.paging import marker_of, next_marker, page, page_size
 from torpor.api.aws.versions import check_publishing, publish
-from torpor.contracts.lambda_ import capacity, configuration, limits, rendering
+from torpor.contracts.lambda_ import capacity, configuration, limits, rendering, snap_start
 from torpor.contracts.lambda_.failures_api import ApiFailure, invalid_parameter
 from torpor.contracts.lambda_.names import FunctionName, Place, require_unqualified
 from torpor.contracts.lambda_.operations import Shape
@@ -27,6 +27,9 @@ from torpor.service.functions import Changes, Functions, NewFunction
 
 CONTRACT = "lambda"
 """What the platform calls the contract that standard functions are served by."""
+
+_OF_SNAPSHOTS = ("runtime", "tmp_mb", "snapshots")
+"""What says whether a version can be saved."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +73,9 @@ class FunctionOperations:
         require_unqualified(named)
         memory_max = limits.MANAGED_MEMORY_MAX_MB if capacity.CONFIG in values else limits.MEMORY_MAX_MB
         configuration.check_new(values, call.place, self._beside.shapes, memory_max=memory_max)
+        if snap_start.wanted(values):
+            tmp_mb = values.get("EphemeralStorage", {}).get("Size", limits.TMP_DEFAULT_MB)
+            snap_start.check(values["Runtime"], tmp_mb, managed=capacity.CONFIG in values)
         new = self._new_function(named, call)
         check_publishing(new.contract, values)
         signing = values.get("CodeSigningConfigArn", "")
@@ -153,6 +159,9 @@ class FunctionOperations:
         if values.get("Layers"):
             self._beside.signing.check_package(named.name, call.place)
         fields = self._on_capacity(configuration.changes(values), call, record.latest)
+        after = replace(record.latest.version, **{name: fields[name] for name in _OF_SNAPSHOTS if name in fields})
+        if after.snapshots:
+            snap_start.check(after.runtime, after.tmp_mb, managed=managed)
         return cast(Changes, self._beside.layers.with_layers(fields, call))
 
     async def delete(self, call: Call) -> Reply:

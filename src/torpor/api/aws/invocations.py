@@ -11,6 +11,7 @@ from torpor.contracts.lambda_ import capacity, streaming
 from torpor.contracts.lambda_.failures_api import (
     function_not_found,
     is_expected,
+    no_snapshot_yet,
     not_built,
     not_in_state,
     render_failure,
@@ -26,7 +27,7 @@ from torpor.model.errors import NotFound, TorporError
 from torpor.model.function import LATEST, FunctionRecord, FunctionVersion
 from torpor.model.invocation import Invocation, Outcome
 from torpor.service.functions import Functions
-from torpor.service.states import VersionStates
+from torpor.service.states import PENDING, VersionStates
 
 _LOG = logging.getLogger(__name__)
 
@@ -124,6 +125,8 @@ class Invocations:
         except NotFound as error:
             raise function_not_found(place.function_arn(named.name, named.qualifier)) from error
         if not self._version_states.all_active and not (state := self._version_states.of(version)).is_active:
+            if version.is_restored and state.name == PENDING:
+                raise no_snapshot_yet(place.function_arn(named.name, version.version))
             raise not_in_state(state.name)
         if version.per_tenant or request.tenant:
             version = for_tenant(version, request.tenant)

@@ -7,6 +7,8 @@ from torpor.api.aws.call import Call, Handler, Reply, about
 from torpor.contracts.lambda_ import rendering
 from torpor.contracts.lambda_.configuration import check_tags
 from torpor.contracts.lambda_.names import FunctionName, Place, require_unqualified, taggable_function
+from torpor.contracts.lambda_.provisioned import under_provisioned
+from torpor.model.errors import InvalidRequest
 from torpor.service.functions import Functions
 from torpor.service.layers import Layers
 
@@ -78,7 +80,12 @@ class ResourceOperations:
         named = _whole_function(call)
         wanted = call.values["ReservedConcurrentExecutions"]
         with about(call, named):
-            self._functions.reserve(named.name, wanted)
+            try:
+                self._functions.reserve(named.name, wanted)
+            except InvalidRequest as error:
+                if error.what == "under provisioned":
+                    raise under_provisioned(wanted, error.limit) from error
+                raise
         return Reply(200, {"ReservedConcurrentExecutions": wanted})
 
     async def get_concurrency(self, call: Call) -> Reply:

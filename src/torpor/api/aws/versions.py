@@ -6,7 +6,7 @@ from typing import Any
 from torpor.api.aws.call import Call, Handler, Reply, about
 from torpor.api.aws.lookup import Lookup, published
 from torpor.api.aws.paging import page
-from torpor.contracts.lambda_ import capacity, limits, rendering
+from torpor.contracts.lambda_ import capacity, limits, provisioned, rendering
 from torpor.contracts.lambda_.failures_api import (
     ApiFailure,
     alias_not_found,
@@ -15,6 +15,7 @@ from torpor.contracts.lambda_.failures_api import (
 )
 from torpor.contracts.lambda_.names import FunctionName, require_unqualified
 from torpor.contracts.lambda_.rendering import Moment
+from torpor.model.errors import Conflict, InvalidRequest
 from torpor.model.function import LATEST, Alias, FunctionRecord, VersionRecord
 from torpor.service.attachments import Attachments
 from torpor.service.functions import Functions
@@ -108,7 +109,10 @@ class VersionOperations:
                 raise function_not_found(call.place.function_arn(record.name, version))
         _check_alike(record, alias)
         with about(call, FunctionName(name=record.name)):
-            kept = self._functions.put_alias(record.name, alias, expected_revision=call.values.get("RevisionId"))
+            try:
+                kept = self._functions.put_alias(record.name, alias, expected_revision=call.values.get("RevisionId"))
+            except (Conflict, InvalidRequest) as error:  # its provisioned concurrency cannot move along
+                raise provisioned.told(error) from error
         return _shown(record, kept)
 
 

@@ -107,6 +107,7 @@ class FunctionComputeContract(ServersOnly):
         memory_mb: int,
         trace: str = "",
         start: Start = Start.ON_DEMAND,
+        stream: str = "",
     ) -> list[str]:
         """Runtimes print their own marks; the platform adds only what no runtime could (1.6)."""
         failure = record.failure if isinstance(record, InvocationEnded | InitEnded) else None

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from torpor.contracts.lambda_ import limits, tenancy
+from torpor.contracts.lambda_ import limits, snap_start, tenancy
 from torpor.contracts.lambda_.failures_api import ApiFailure, invalid_parameter, not_built
 from torpor.contracts.lambda_.names import Place
 from torpor.contracts.lambda_.operations import Shape
@@ -34,7 +34,7 @@ RESERVED_VARIABLES: frozenset[str] = frozenset(
     )
 )  # fmt: skip
 
-STORED = ("Architectures", "VpcConfig", "DeadLetterConfig", "KMSKeyArn", "SnapStart")
+STORED = ("Architectures", "VpcConfig", "DeadLetterConfig", "KMSKeyArn")
 """Settings that are kept and shown, and change nothing inside an environment."""
 
 _NOT_BUILT = (
@@ -48,6 +48,7 @@ _FIELDS = {
     "Description": "description",
 }
 _LOGGING_FIELDS = {"LogFormat": "log_format", "LogGroup": "log_group"}
+_LEVEL_FIELDS = {"ApplicationLogLevel": "application_log_level", "SystemLogLevel": "system_log_level"}
 _PLACE_OF_LAYER = 3
 
 
@@ -127,21 +128,20 @@ def changes(values: Mapping[str, Any]) -> dict[str, Any]:
         fields["environment"] = variables_of(values)
     if "TracingConfig" in values:
         fields["tracing"] = values["TracingConfig"].get("Mode", "PassThrough")
+    if snap_start.CONFIG in values:
+        fields["snapshots"] = snap_start.wanted(values)
     if tenancy.CONFIG in values:
         fields["per_tenant"] = True
     logging = values.get("LoggingConfig", {})
     fields |= {field: logging[wire] for wire, field in _LOGGING_FIELDS.items() if wire in logging}
+    if "LogFormat" in logging or any(wire in logging for wire in _LEVEL_FIELDS):
+        fields |= {field: logging.get(wire, "") for wire, field in _LEVEL_FIELDS.items()}
     settings = _stored_settings(values)
     return fields | {"settings": settings} if settings else fields
 
 
 def _stored_settings(values: Mapping[str, Any]) -> dict[str, Any]:
-    settings: dict[str, Any] = {name: values[name] for name in STORED if name in values}
-    logging = values.get("LoggingConfig", {})
-    levels = {name: logging[name] for name in ("ApplicationLogLevel", "SystemLogLevel") if name in logging}
-    if levels or "LogFormat" in logging:
-        settings["LogLevels"] = levels or None
-    return settings
+    return {name: values[name] for name in STORED if name in values}
 
 
 def default_log_group(name: str) -> str:
@@ -190,7 +190,7 @@ def _check_layers(layers: list[str], place: Place) -> None:
 
 
 def _check_log_levels(logging: Mapping[str, str]) -> None:
-    levels = [name for name in ("ApplicationLogLevel", "SystemLogLevel") if name in logging]
+    levels = [name for name in _LEVEL_FIELDS if name in logging]
     if levels and logging.get("LogFormat", "Text") == "Text":
         message = f"To set {levels[0]}, set LogFormat to JSON in the same LoggingConfig."
         raise ApiFailure("InvalidParameterValueException", message)

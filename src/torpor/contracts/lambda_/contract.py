@@ -13,22 +13,27 @@ from torpor.contracts.lambda_ import (
     policy,
     runtime_api,
     segments,
+    snap_start,
+    telemetry_api,
     tracing,
 )
 from torpor.contracts.lambda_.environment import Credentials
 from torpor.contracts.lambda_.identifiers import random_digits
-from torpor.contracts.lambda_.json_log import render_json
+from torpor.contracts.lambda_.json_log import json_lines
 from torpor.contracts.lambda_.log_facts import LogFacts
+from torpor.contracts.lambda_.log_levels import is_wanted
+from torpor.contracts.lambda_.platform_events import EventRules, PlatformEvent, platform_events
 from torpor.contracts.lambda_.platform_log import LogStyle, PlatformLog, stamp
 from torpor.model.failure import Failure, FailureKind
 from torpor.model.function import FunctionVersion
 from torpor.model.image import STANDARD, Image, Layout
-from torpor.model.invocation import Invocation
+from torpor.model.invocation import Invocation, OutcomeStatus
 from torpor.model.policy import LifecyclePolicy, ScalingPolicy, WhenFull
-from torpor.model.records import InitStarted, Record, RuntimeDone
+from torpor.model.records import InitStarted, Record, RestoreStarted, RuntimeDone
 from torpor.model.start import Start
 
 BOOTSTRAPS = ("/var/runtime/bootstrap", *failures.BOOTSTRAPS)
+_FILTER_THEMSELVES = ("python", "nodejs")
 WRAPPER = "AWS_LAMBDA_EXEC_WRAPPER"
 
 
@@ -38,26 +43,43 @@ class LambdaContract:
 
     credentials: Credentials
     init_limit: float = limits.INIT_LIMIT
+    restore_limit: float = limits.RESTORE_LIMIT
+    long_init_limit: float = limits.EXTENDED_INIT_FLOOR
+    """Of an Init that no invocation waits for, unless the function's timeout is longer."""
+    proactive_init: bool = False
+    """Initialise one environment of a new version ahead of its first invocation."""
     single_use: bool = False
     clone: bool = True
     log: PlatformLog = field(default_factory=PlatformLog)
     endpoint_url: str = ""
     """Given to functions as their AWS endpoint if not empty."""
+    token_key: bytes = b""
+    """Out of this the tokens are made by which environments from snapshots get their credentials."""
 
     wire = runtime_api
     extension_wire = extensions_api
+    telemetry_wire = telemetry_api
     server_wire = None
     logs_every_invocation = True
     files_max = limits.FILES_MAX
     processes_max = limits.PROCESSES_MAX
 
     def policy(self, version: FunctionVersion, start: Start = Start.ON_DEMAND) -> LifecyclePolicy:
-        limit = self.init_limit if start is Start.ON_DEMAND else policy.extended_init_limit(version)
-        return policy.standard_policy(init_limit=limit, single_use=self.single_use)
+        long = policy.extended_init_limit(version, self.long_init_limit)
+        limit = self.init_limit if start is Start.ON_DEMAND else long
+        return policy.lambda_policy(
+            start, init_limit=limit, restore_limit=self.restore_limit, single_use=self.single_use
+        )
 
     def scaling(self, version: FunctionVersion) -> ScalingPolicy:
         return ScalingPolicy(
-            on_demand=True, when_full=WhenFull.REFUSE, minimum=version.minimum, maximum=version.maximum
+            on_demand=True,
+            when_full=WhenFull.REFUSE,
+            minimum=version.minimum,
+            kept_as=Start.PROVISIONED,
+            starts_as=Start.RESTORED if version.is_restored else Start.ON_DEMAND,
+            ahead=int(self.proactive_init and not version.minimum),
+            maximum=version.maximum,
         )
 
     def image(self, runtime: str) -> str:
@@ -100,10 +122,25 @@ class LambdaContract:
             paths=paths,
             api_address=api_address,
             log_stream=log_stream,
-            credentials=self.credentials,
             endpoint_url=self.endpoint_url,
             start=start,
+            access=self._access(version, api_address, start),
         )
+
+    def _access(self, version: FunctionVersion, api_address: str, start: Start) -> Mapping[str, str]:
+        """An environment that many are made from holds no credentials: each of those asks for its own."""
+        if start in (Start.SAVED, Start.RESTORED):
+            return snap_start.variables(api_address, self._token(version))
+        return self.credentials.variables
+
+    def _token(self, version: FunctionVersion) -> str:
+        return snap_start.token_of(self.token_key, version) if version.is_restored else ""
+
+    def credentials_answer(
+        self, version: FunctionVersion, given: str, environment: str, wall: float
+    ) -> tuple[int, tuple[str, str], bytes]:
+        """What an environment from a snapshot is told that asks for its credentials with this token (2.8)."""
+        return snap_start.credentials_answer(self.credentials, self._token(version), given, environment, wall)
 
     def extension_variables(
         self,
@@ -139,13 +176,42 @@ class LambdaContract:
         memory_mb: int,
         trace: str = "",
         start: Start = Start.ON_DEMAND,
+        stream: str = "",
     ) -> list[str]:
-        if type(record) is RuntimeDone:
-            return []
-        facts = log_facts(version, image, record, memory_mb, trace, environment.initialization(start))
-        if version.log_format == "JSON":
-            return render_json(record, facts, wall, self.log)
+        is_json = version.log_format == "JSON"
+        if type(record) is RuntimeDone and (not is_json or record.status is OutcomeStatus.SUCCESS):
+            return []  # the most frequent record: it has a line at the lowest level only
+        facts = log_facts(version, image, record, memory_mb, trace, stream, environment.initialization(start))
+        if is_json:
+            events = platform_events(record, facts, wall, self._rules)
+            return json_lines(events, wall, version.system_log_level)
         return self.log.render(record, facts, wall)
+
+    def platform_events(
+        self,
+        version: FunctionVersion,
+        image: Image,
+        record: Record,
+        *,
+        wall: float,
+        memory_mb: int,
+        trace: str = "",
+        start: Start = Start.ON_DEMAND,
+        stream: str = "",
+    ) -> list[PlatformEvent]:
+        facts = log_facts(version, image, record, memory_mb, trace, stream, environment.initialization(start))
+        return platform_events(record, facts, wall, self._rules)
+
+    def line_filter(self, version: FunctionVersion) -> Callable[[str], bool] | None:
+        """Runtimes of two families leave lines below the level out themselves."""
+        level = version.application_log_level
+        if version.log_format != "JSON" or version.runtime.startswith(_FILTER_THEMSELVES):
+            return None
+        return lambda text: is_wanted(text, level)
+
+    @property
+    def _rules(self) -> EventRules:
+        return EventRules(log=self.log)
 
     def is_traced(self, version: FunctionVersion) -> bool:
         return version.tracing == tracing.ACTIVE
@@ -171,11 +237,17 @@ class LambdaContract:
 
 
 def log_facts(
-    version: FunctionVersion, image: Image, record: Record, memory_mb: int, trace: str, initialization: str
+    version: FunctionVersion,
+    image: Image,
+    record: Record,
+    memory_mb: int,
+    trace: str,
+    stream: str,
+    initialization: str,
 ) -> LogFacts:
     """What the lines of a record say beside it; `memory_mb` is the most the environment has used."""
     name = resource = ""
-    if isinstance(record, InitStarted):
+    if isinstance(record, InitStarted | RestoreStarted):
         name, resource = environment.runtime_version(version, image.version)
     return LogFacts(
         function=version.function,
@@ -188,4 +260,5 @@ def log_facts(
         trace=trace,
         initialization=initialization,
         tenant=version.tenant,
+        instance=stream,
     )

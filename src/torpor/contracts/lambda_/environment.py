@@ -50,6 +50,7 @@ _NOT_FOR_EXTENSIONS = frozenset(
         "AWS_EXECUTION_ENV",
         "AWS_LAMBDA_LOG_FORMAT",
         "AWS_LAMBDA_LOG_GROUP_NAME",
+        "AWS_LAMBDA_LOG_LEVEL",
         "AWS_LAMBDA_LOG_STREAM_NAME",
         "AWS_XRAY_CONTEXT_MISSING",
         "AWS_XRAY_DAEMON_ADDRESS",
@@ -65,17 +66,21 @@ _RUNTIME_OWN = frozenset({"LC_CTYPE", "NODE_PATH", "PYTHONPATH"})
 FRAMED_LOG_VARIABLE = "_LAMBDA_TELEMETRY_LOG_FD"
 WORKER_LOG_VARIABLE = "_LAMBDA_TELEMETRY_LOG_FD_PROVIDER_SOCKET"
 
+ON_DEMAND = "on-demand"
 MANAGED = "lambda-managed-instances"
 """The type of initialisation of managed instances, as functions and logs see it."""
+SNAPSHOT = "snap-start"
+"""The type of initialisation of environments that are saved, and of those that go on from there."""
 _TYPES = {
-    Start.ON_DEMAND: "on-demand",
+    Start.ON_DEMAND: ON_DEMAND,
     Start.PROVISIONED: "provisioned-concurrency",
-    Start.SAVED: "snap-start",
-    Start.RESTORED: "snap-start",
+    Start.SAVED: SNAPSHOT,
+    Start.RESTORED: SNAPSHOT,
 }
 
 _INITIALIZATION_TYPE = "AWS_LAMBDA_INITIALIZATION_TYPE"
 _LOG_FORMAT = "AWS_LAMBDA_LOG_FORMAT"
+_LOG_LEVEL = "AWS_LAMBDA_LOG_LEVEL"
 _MAX_CONCURRENCY = "AWS_LAMBDA_MAX_CONCURRENCY"
 
 
@@ -87,6 +92,15 @@ class Credentials:
     secret_key: str
     session_token: str
 
+    @property
+    def variables(self) -> dict[str, str]:
+        """By the names that the cloud's clients read."""
+        return {
+            "AWS_ACCESS_KEY_ID": self.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.secret_key,
+            "AWS_SESSION_TOKEN": self.session_token,
+        }
+
 
 def runtime_variables(
     version: FunctionVersion,
@@ -95,17 +109,16 @@ def runtime_variables(
     paths: Mapping[str, str],
     api_address: str,
     log_stream: str,
-    credentials: Credentials,
     endpoint_url: str = "",
     start: Start = Start.ON_DEMAND,
+    access: Mapping[str, str],
 ) -> dict[str, str]:
-    """The runtime's variables, merged as contract 6 orders: customer, then platform, credentials, reserved."""
+    """The runtime's variables, merged as contract 6 orders: customer, then platform, credentials, reserved; `access`
+    are the credentials, or what leads to them."""
     managed = not version.runtime.startswith("provided")
     variables = {**_OVERRIDABLE, **image, **version.environment}
+    variables |= access
     variables |= {
-        "AWS_ACCESS_KEY_ID": credentials.access_key,
-        "AWS_SECRET_ACCESS_KEY": credentials.secret_key,
-        "AWS_SESSION_TOKEN": credentials.session_token,
         "AWS_REGION": version.region,
         "AWS_DEFAULT_REGION": version.region,
         "AWS_LAMBDA_FUNCTION_NAME": version.function,
@@ -127,6 +140,8 @@ def runtime_variables(
         variables["AWS_EXECUTION_ENV"] = f"AWS_Lambda_{version.runtime}"
     if version.log_format == "JSON":
         variables[_LOG_FORMAT] = "JSON"
+        if version.application_log_level:
+            variables[_LOG_LEVEL] = version.application_log_level
     if endpoint_url:
         variables.setdefault("AWS_ENDPOINT_URL", endpoint_url)
     return variables
@@ -162,7 +177,7 @@ def managed_extension_variables(version: FunctionVersion, runtime: Mapping[str, 
     """An external extension's variables in a managed instance: it knows the log format, but is no worker."""
     own = extension_variables(version, runtime)
     own.pop(_MAX_CONCURRENCY, None)
-    return own | {_LOG_FORMAT: runtime[_LOG_FORMAT]}
+    return own | {name: runtime[name] for name in (_LOG_FORMAT, _LOG_LEVEL) if name in runtime}
 
 
 def log_stream(version: FunctionVersion, environment_id: str, wall: float) -> str:

@@ -44,7 +44,6 @@ TOO_MANY = error_body(f"Extension limit ({limits.EXTENSIONS_MAX}) reached", "Ext
 MISSING_IDENTIFIER = error_body("Missing Lambda-Extension-Identifier header", "Extension.MissingExtensionIdentifier")
 INVALID_IDENTIFIER = error_body("Invalid Lambda-Extension-Identifier", "Extension.InvalidExtensionIdentifier")
 MISSING_ERROR_TYPE = error_body(f"{ERROR_TYPE_HEADER} not found", "Extension.MissingHeader")
-NOT_FOUND = error_body("The Extensions API has no such path", "InvalidRequest")
 
 
 class _Registration(msgspec.Struct, frozen=True):
@@ -62,10 +61,8 @@ def parse_call(method: str, path: str) -> ExtensionCall:
 
 def unrouted(method: str, path: str) -> tuple[int, list[tuple[str, str]], bytes]:
     """Status, headers and body for a request that is no call: another method's path, or nobody's (3.1)."""
-    for allowed in ("GET", "POST"):
-        if parse_call(allowed, path) is not ExtensionCall.UNKNOWN:
-            return 405, [("Allow", allowed)], b""
-    return 404, [_JSON], NOT_FOUND
+    known = (allowed for allowed in runtime_api.METHODS if parse_call(allowed, path) is not ExtensionCall.UNKNOWN)
+    return runtime_api.no_call(next(known, ""))
 
 
 def wanted_events(body: bytes, *, internal: bool) -> tuple[bool, bool]:
@@ -140,6 +137,7 @@ _STATES = {
     AgentState.READY: "Ready",
     AgentState.RUNNING: "Running",
     AgentState.FAILED: "InitError",
+    AgentState.GAVE_UP: "ExitError",
     AgentState.EXITED: "Exited",
 }
 _TARGETS = {
@@ -150,12 +148,10 @@ _TARGETS = {
 }
 
 
-def refusal(refused: TransitionRefused, who: str, *, gave_up: bool = False) -> bytes:
-    """The body of a 403 for a call that the extension's state does not allow; `who` is its name or identifier,
-    `gave_up` says that the error it reported was not one of its Init (3.4)."""
-    state = "ExitError" if gave_up else _STATES.get(refused.state, "Started")
+def refusal(refused: TransitionRefused, who: str) -> bytes:
+    """The body of a 403 for a call that the extension's state does not allow; `who` is its name or identifier (3.4)."""
     return error_body(
-        f"State transition from {state} to {_TARGETS.get(refused.call, 'Ready')} "
+        f"State transition from {_STATES.get(refused.state, 'Started')} to {_TARGETS.get(refused.call, 'Ready')} "
         f"failed for extension {who}. Error: State transition is not allowed",
         "Extension.InvalidExtensionState",
     )

@@ -54,6 +54,26 @@ def error_type(failure: Failure) -> str:
     return "Sandbox.Failure"
 
 
+def state_code(failure: Failure | None) -> str:
+    """Why a version could not be made ready, as its state tells it (9.7)."""
+    if failure is None or failure.agent not in ("", "runtime"):
+        return "FunctionError.ExtensionInitError" if failure is not None else "FunctionError"
+    if failure.kind is FailureKind.TIMEOUT:
+        return "FunctionError.InitTimeout"
+    if failure.kind is FailureKind.START:
+        return "FunctionError.InvalidEntryPoint"
+    return "FunctionError.RuntimeInitError"
+
+
+def extension_state(state: str, failure: Failure | None) -> str:
+    """The state of an extension in the contract's words (3.4); `failure` is its own, if it has one."""
+    if failure is not None and failure.kind is FailureKind.START:
+        return "LaunchError"
+    if failure is not None and failure.kind is FailureKind.INIT_ERROR:
+        return failure.error_type.rpartition(".")[2]
+    return state.capitalize()
+
+
 def exit_text(failure: Failure) -> str:
     """Why a runtime process ended, in the daemon's words."""
     reason = _exit_reason(failure)

@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torpor.contracts.api_failure import ApiFailure as ApiFailure
+from torpor.contracts.lambda_ import failures
 from torpor.contracts.lambda_.wire import JSON, ApiResponse
 from torpor.model import errors
+from torpor.model.failure import Failure, FailureKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +37,16 @@ KINDS: Mapping[str, Kind] = {
     "NotImplementedException": Kind(501, "Message"),
     "PolicyLengthExceededException": Kind(400),
     "PreconditionFailedException": Kind(412),
+    "ProvisionedConcurrencyConfigNotFoundException": Kind(404),
     "RequestEntityTooLargeException": Kind(413),
     "RequestTooLargeException": Kind(413),
     "ResourceConflictException": Kind(409),
     "ResourceNotFoundException": Kind(404, "Message"),
     "SerializationException": Kind(400),
     "ServiceException": Kind(500, "Message"),
+    "SnapStartException": Kind(400, "Message"),
+    "SnapStartNotReadyException": Kind(409, "Message"),
+    "SnapStartTimeoutException": Kind(408, "Message"),
     "TooManyRequestsException": Kind(429),
     "UnknownOperationException": Kind(404, "Message"),
     "UnrecognizedClientException": Kind(403),
@@ -103,6 +109,20 @@ def not_in_state(state: str) -> ApiFailure:
     return ApiFailure(
         "ResourceConflictException", f"{_NOT_NOW} The function is currently in the following state: {state}"
     )
+
+
+def not_restored(failure: Failure) -> ApiFailure:
+    """The environment could not go on from its version's snapshot."""
+    if failure.kind is FailureKind.TIMEOUT:
+        message = f"The runtime did not go on from its snapshot within {failure.limit:.0f} seconds."
+        return ApiFailure("SnapStartTimeoutException", message)
+    posted = failures.posted(failure).decode(errors="replace")
+    return ApiFailure("SnapStartException", posted or failures.error_text(failure))
+
+
+def no_snapshot_yet(arn: str) -> ApiFailure:
+    """The version's snapshot is still being made."""
+    return ApiFailure("SnapStartNotReadyException", f"The snapshot of {arn} is not ready yet; try again later.")
 
 
 def update_in_progress(arn: str) -> ApiFailure:

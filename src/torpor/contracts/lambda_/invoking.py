@@ -12,7 +12,7 @@ import re
 import msgspec
 
 from torpor.contracts.lambda_ import limits
-from torpor.contracts.lambda_.failures_api import ApiFailure
+from torpor.contracts.lambda_.failures_api import ApiFailure, not_restored
 from torpor.contracts.lambda_.invoke_request import InvokeRequest
 from torpor.contracts.lambda_.names import FunctionName, Place, function_name
 from torpor.contracts.lambda_.operations import api_model
@@ -174,6 +174,8 @@ def invocation_of(
 
 def render_outcome(outcome: Outcome, request_id: str, trace: str, *, wants_log: bool) -> ApiResponse:
     """The answer to a synchronous call. Raises PlatformError when the platform failed, not the function."""
+    if outcome.failure is not None and outcome.failure.restoring:
+        raise not_restored(outcome.failure)
     if outcome.status is OutcomeStatus.FAILURE and not outcome.error_type:
         raise PlatformError("The function could not be run because the platform failed. Send the request again.")
     headers = [

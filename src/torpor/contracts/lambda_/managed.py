@@ -3,9 +3,18 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from torpor.contracts.lambda_ import environment, failures, limits, managed_extensions, policy, runtime_api
+from torpor.contracts.lambda_ import (
+    environment,
+    failures,
+    limits,
+    managed_extensions,
+    managed_telemetry,
+    policy,
+    runtime_api,
+)
 from torpor.contracts.lambda_.contract import LambdaContract, log_facts
-from torpor.contracts.lambda_.json_log import render_managed
+from torpor.contracts.lambda_.json_log import json_lines
+from torpor.contracts.lambda_.platform_events import EventRules, PlatformEvent, platform_events
 from torpor.model.failure import Failure, FailureKind
 from torpor.model.function import FunctionVersion
 from torpor.model.image import STANDARD, Image, Layout
@@ -26,6 +35,7 @@ class ManagedContract:
 
     wire = runtime_api
     extension_wire = managed_extensions
+    telemetry_wire = managed_telemetry
     server_wire = None
     logs_every_invocation = True
     files_max = limits.FILES_MAX
@@ -33,7 +43,7 @@ class ManagedContract:
     """Each worker may be a process of its own."""
 
     def policy(self, version: FunctionVersion, start: Start = Start.ON_DEMAND) -> LifecyclePolicy:
-        return policy.managed_policy(version)
+        return policy.managed_policy(version, self.standard.long_init_limit)
 
     def scaling(self, version: FunctionVersion) -> ScalingPolicy:
         return ScalingPolicy(
@@ -109,9 +119,31 @@ class ManagedContract:
         memory_mb: int,
         trace: str = "",
         start: Start = Start.ON_DEMAND,
+        stream: str = "",
     ) -> list[str]:
-        facts = log_facts(version, image, record, memory_mb, trace, environment.MANAGED)
-        return render_managed(record, facts, wall, error_type)
+        """Always in JSON."""
+        events = self.platform_events(
+            version, image, record, wall=wall, memory_mb=memory_mb, trace=trace, stream=stream
+        )
+        return json_lines(events, wall, version.system_log_level)
+
+    def platform_events(
+        self,
+        version: FunctionVersion,
+        image: Image,
+        record: Record,
+        *,
+        wall: float,
+        memory_mb: int,
+        trace: str = "",
+        start: Start = Start.ON_DEMAND,
+        stream: str = "",
+    ) -> list[PlatformEvent]:
+        facts = log_facts(version, image, record, memory_mb, trace, stream, environment.MANAGED)
+        return platform_events(record, facts, wall, _RULES)
+
+    def line_filter(self, version: FunctionVersion) -> Callable[[str], bool] | None:
+        return self.standard.line_filter(version)
 
     def is_traced(self, version: FunctionVersion) -> bool:
         return self.standard.is_traced(version)
@@ -120,6 +152,11 @@ class ManagedContract:
         self, version: FunctionVersion, invocation: Invocation, steps: Sequence[tuple[Record, float]]
     ) -> list[bytes]:
         return self.standard.segments(version, invocation, steps)
+
+    def credentials_answer(
+        self, version: FunctionVersion, given: str, environment: str, wall: float
+    ) -> tuple[int, tuple[str, str], bytes]:
+        return self.standard.credentials_answer(version, given, environment, wall)
 
     def comments(self, version: FunctionVersion) -> None:
         """Nothing is added to what processes write."""
@@ -145,3 +182,6 @@ def error_text(failure: Failure) -> str:
     if failure.kind is FailureKind.EXIT and failure.agent == "runtime":
         return text[:1].lower() + text[1:]
     return text
+
+
+_RULES = EventRules(error_type=error_type)

@@ -6,11 +6,22 @@ from datetime import UTC, datetime
 from enum import StrEnum
 
 from torpor.contracts.lambda_ import failures
+from torpor.contracts.lambda_.environment import SNAPSHOT
 from torpor.contracts.lambda_.log_facts import LogFacts
 from torpor.contracts.lambda_.tracing import read_trace
 from torpor.model.failure import Failure, FailureKind
 from torpor.model.invocation import OutcomeStatus
-from torpor.model.records import ExtensionReady, InitEnded, InitStarted, InvocationEnded, InvocationStarted, Record
+from torpor.model.records import (
+    ExtensionStatus,
+    InitEnded,
+    InitStarted,
+    InvocationEnded,
+    InvocationStarted,
+    Record,
+    RestoreEnded,
+    RestoreStarted,
+    Subscribed,
+)
 
 
 class LogStyle(StrEnum):
@@ -38,14 +49,24 @@ class PlatformLog:
             return [f"START RequestId: {record.id} Version: {facts.version}\n"]
         if isinstance(record, InvocationEnded):
             return [*self._failure_lines(record, wall), f"END RequestId: {record.id}\n", self._report(record, facts)]
-        if isinstance(record, ExtensionReady):
-            return [f"EXTENSION\tName: {record.name}\tState: Ready\tEvents: [{', '.join(record.events)}]\n"]
+        if isinstance(record, ExtensionStatus):
+            return [_extension_line(record)]
+        if isinstance(record, Subscribed):
+            sources = ", ".join(source.capitalize() for source in record.sources)
+            return [f"{record.api.upper()}\tName: {record.name}\tState: Subscribed\tTypes: [{sources}]\n"]
         if isinstance(record, InitStarted) and not record.within_invocation and facts.runtime_version:
             return [
                 f"INIT_START Runtime Version: {facts.runtime_version}\tRuntime Version ARN: {facts.runtime_resource}\n"
             ]
-        if isinstance(record, InitEnded) and not record.within_invocation and record.failure is not None:
-            return [_init_report(record, record.failure)]
+        if isinstance(record, InitEnded) and not record.within_invocation:
+            return _init_report(record, always=facts.initialization == SNAPSHOT)
+        if isinstance(record, RestoreStarted):
+            return [
+                f"RESTORE_START Runtime Version: {facts.runtime_version}\t"
+                f"Runtime Version ARN: {facts.runtime_resource}\n"
+            ]
+        if isinstance(record, RestoreEnded):
+            return [f"RESTORE_REPORT Restore Duration: {record.duration * 1000:.2f} ms{_end(record.failure)}\n"]
         return []
 
     def _failure_lines(self, record: InvocationEnded, wall: float) -> list[str]:
@@ -67,6 +88,11 @@ class PlatformLog:
         )
         if record.init_duration is not None:
             fields += f"Init Duration: {record.init_duration * 1000:.2f} ms\t"
+        if record.restored is not None:
+            fields += (
+                f"Restore Duration: {record.restored.duration * 1000:.2f} ms\t"
+                f"Billed Restore Duration: {billed_restore(record.restored)} ms\t"
+            )
         return fields + self._status_fields(record) + "\n" + _trace_line(facts.trace)
 
     def _status_fields(self, record: InvocationEnded) -> str:
@@ -92,7 +118,8 @@ class PlatformLog:
         if self.billing is Billing.SAMPLES:
             failed_new = record.failure is not None and self.style is LogStyle.NEW
             return math.floor(duration) if failed_new else math.ceil(duration)
-        return math.ceil(round(duration + (record.init_duration or 0.0) * 1000, 2))
+        restored = billed_restore(record.restored) if record.restored is not None else 0
+        return math.ceil(round(duration + (record.init_duration or 0.0) * 1000, 2)) + restored
 
 
 def _trace_line(trace: str) -> str:
@@ -102,11 +129,31 @@ def _trace_line(trace: str) -> str:
     return f"XRAY TraceId: {header.root}\tSegmentId: {header.parent}\tSampled: true\t\n"
 
 
-def _init_report(record: InitEnded, failure: Failure) -> str:
-    line = f"INIT_REPORT Init Duration: {record.duration * 1000:.2f} ms\tPhase: init\t"
+def billed_restore(record: RestoreEnded) -> int:
+    """Whole milliseconds that a restoration is billed for: those in which the runtime was at work."""
+    return math.ceil(round(record.hooks * 1000, 2))
+
+
+def _init_report(record: InitEnded, *, always: bool) -> list[str]:
+    line = f"INIT_REPORT Init Duration: {record.duration * 1000:.2f} ms"
+    if record.failure is not None:
+        return [f"{line}\tPhase: init{_end(record.failure)}\t\n"]
+    return [f"{line}\n"] if always else []
+
+
+def _end(failure: Failure | None) -> str:
+    """How a step ended that had not to do with an invocation."""
+    if failure is None:
+        return ""
     if failure.kind is FailureKind.TIMEOUT:
-        return line + "Status: timeout\t\n"
-    return line + f"Status: error\tError Type: {failures.error_type(failure)}\t\n"
+        return "\tStatus: timeout"
+    return f"\tStatus: error\tError Type: {failures.error_type(failure)}"
+
+
+def _extension_line(record: ExtensionStatus) -> str:
+    state = failures.extension_state(record.state, record.failure)
+    line = f"EXTENSION\tName: {record.name}\tState: {state}\tEvents: [{', '.join(record.events)}]"
+    return line + (f"\tError Type: {failures.error_type(record.failure)}\n" if record.failure else "\n")
 
 
 def stamp(wall: float) -> str:

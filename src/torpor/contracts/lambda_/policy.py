@@ -1,5 +1,7 @@
 """The standard Lambda environment and that of managed instances as policy values (contract 1.1 to 1.3, 1.6)."""
 
+from dataclasses import replace
+
 from torpor.contracts.lambda_ import limits
 from torpor.model.function import FunctionVersion
 from torpor.model.policy import (
@@ -10,6 +12,7 @@ from torpor.model.policy import (
     RuntimeKind,
     ShutdownBudget,
 )
+from torpor.model.start import Start
 
 _SHUTDOWN = ShutdownBudget(
     runtime_only=0.0,
@@ -17,6 +20,18 @@ _SHUTDOWN = ShutdownBudget(
     with_external_extension=limits.SHUTDOWN_EXTERNAL_EXTENSION,
     runtime_share=limits.SHUTDOWN_RUNTIME_SHARE,
 )
+
+
+def lambda_policy(
+    start: Start, *, init_limit: float, restore_limit: float = limits.RESTORE_LIMIT, single_use: bool = False
+) -> LifecyclePolicy:
+    """By how the environment comes to be ready; `init_limit` is that of this kind."""
+    policy = standard_policy(init_limit=init_limit, single_use=single_use)
+    if start is Start.PROVISIONED:
+        return _provisioned(policy)
+    if start is Start.SAVED:
+        return replace(policy, init_failure=InitFailure.REPLACE, is_saved=True)
+    return replace(_replaced(policy), restore_limit=restore_limit) if start is Start.RESTORED else policy
 
 
 def standard_policy(*, init_limit: float = limits.INIT_LIMIT, single_use: bool = False) -> LifecyclePolicy:
@@ -35,16 +50,32 @@ def standard_policy(*, init_limit: float = limits.INIT_LIMIT, single_use: bool =
     )
 
 
-def extended_init_limit(version: FunctionVersion) -> float:
+def _provisioned(policy: LifecyclePolicy) -> LifecyclePolicy:
+    """Environments that are kept initialised (1.4): nothing waits for their Init, and what fails is replaced ahead of
+    the next invocation rather than initialised again inside it."""
+    return replace(_replaced(policy), init_failure=InitFailure.REPLACE, early=False)
+
+
+def _replaced(policy: LifecyclePolicy) -> LifecyclePolicy:
+    """After a failure there is another environment."""
+    return replace(
+        policy,
+        timeout_scope=FailureScope.REPLACE,
+        runtime_exit_scope=FailureScope.REPLACE,
+        extension_exit_scope=FailureScope.REPLACE,
+    )
+
+
+def extended_init_limit(version: FunctionVersion, floor: float = limits.EXTENDED_INIT_FLOOR) -> float:
     """Of an Init that no invocation waits for (1.1)."""
-    return min(max(limits.EXTENDED_INIT_FLOOR, version.timeout_s), limits.EXTENDED_INIT_CEILING)
+    return min(max(floor, version.timeout_s), limits.EXTENDED_INIT_CEILING)
 
 
-def managed_policy(version: FunctionVersion) -> LifecyclePolicy:
+def managed_policy(version: FunctionVersion, floor: float = limits.EXTENDED_INIT_FLOOR) -> LifecyclePolicy:
     """Managed instances: as many invocations at once as the version says, never frozen, replaced after a failure."""
     return LifecyclePolicy(
         runtime_kind=RuntimeKind.PARALLEL_POLLER,
-        init_limit=extended_init_limit(version),
+        init_limit=extended_init_limit(version, floor),
         init_failure=InitFailure.REPLACE,
         slots=version.concurrency,
         timeout_scope=FailureScope.INVOCATION,

@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Any
 
 from torpor.contracts.arns import partition_of
-from torpor.contracts.lambda_ import capacity, limits, tenancy
+from torpor.contracts.lambda_ import capacity, limits, log_levels, snap_start, tenancy
 from torpor.model.function import FunctionRecord, FunctionVersion, VersionRecord
 
 _IN_PROGRESS = "The function is being created."
@@ -105,10 +105,9 @@ def _resources(version: FunctionVersion) -> dict[str, Any]:
 
 def _stored(record: VersionRecord) -> dict[str, Any]:
     settings = record.settings
-    snap_start = settings.get("SnapStart", {}).get("ApplyOn", "None")
     return {
         "Architectures": list(settings.get("Architectures", ["x86_64"])),
-        "SnapStart": {"ApplyOn": snap_start, "OptimizationStatus": "Off"},
+        snap_start.CONFIG: snap_start.shown(record.version),
         "LoggingConfig": _logging(record),
         "VpcConfig": _vpc(settings.get("VpcConfig")),
         "DeadLetterConfig": _without_empty(settings.get("DeadLetterConfig", {})) or None,
@@ -122,9 +121,8 @@ def _stored(record: VersionRecord) -> dict[str, Any]:
 def _logging(record: VersionRecord) -> dict[str, Any]:
     shown: dict[str, Any] = {"LogFormat": record.version.log_format, "LogGroup": record.version.log_group}
     if record.version.log_format == "JSON":
-        levels = record.settings.get("LogLevels", {})
-        shown["ApplicationLogLevel"] = levels.get("ApplicationLogLevel", "INFO")
-        shown["SystemLogLevel"] = levels.get("SystemLogLevel", "INFO")
+        shown["ApplicationLogLevel"] = record.version.application_log_level or log_levels.DEFAULT
+        shown["SystemLogLevel"] = record.version.system_log_level or log_levels.DEFAULT
     return shown
 
 

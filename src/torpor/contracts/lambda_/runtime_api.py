@@ -12,11 +12,18 @@ from torpor.model.invocation import Invocation
 from torpor.model.runtime_calls import RuntimeCall
 
 PREFIX = "/2018-06-01/runtime/"
+CREDENTIALS_PATH = "/2021-04-23/credentials"
 _INVOCATION = PREFIX + "invocation/"
 NEXT_PATH = _INVOCATION + "next"
 INIT_ERROR_PATH = PREFIX + "init/error"
 _PING_PATH = "/2018-06-01/ping"
+_RESTORE_NEXT_PATH = PREFIX + "restore/next"
+_RESTORE_ERROR_PATH = PREFIX + "restore/error"
+METHODS = ("GET", "POST")
+_NOT_HERE = (RuntimeCall.UNKNOWN, RuntimeCall.RESTORE_NEXT, RuntimeCall.RESTORE_ERROR)
+"""The calls about snapshots have no path where there are none."""
 JSON = ("Content-Type", "application/json")
+TEXT = ("Content-Type", "text/plain; charset=utf-8")
 ACCEPTED = b'{"status":"OK"}\n'
 ERROR_TYPE_HEADER = "Lambda-Runtime-Function-Error-Type"
 CAUSE_HEADER = "Lambda-Runtime-Function-XRay-Error-Cause"
@@ -40,12 +47,16 @@ def parse_call(method: str, path: str) -> tuple[RuntimeCall, str]:
     if method == "POST":
         if path == INIT_ERROR_PATH:
             return RuntimeCall.INIT_ERROR, ""
+        if path == _RESTORE_ERROR_PATH:
+            return RuntimeCall.RESTORE_ERROR, ""
         if path.startswith(_INVOCATION):
             invocation_id, _, action = path[len(_INVOCATION) :].partition("/")
             if action == "response":
                 return RuntimeCall.RESPONSE, invocation_id
             if action == "error":
                 return RuntimeCall.ERROR, invocation_id
+    if method == "GET" and path == _RESTORE_NEXT_PATH:
+        return RuntimeCall.RESTORE_NEXT, ""
     if method == "GET" and path == _PING_PATH:
         return RuntimeCall.PING, ""
     return RuntimeCall.UNKNOWN, ""
@@ -53,10 +64,13 @@ def parse_call(method: str, path: str) -> tuple[RuntimeCall, str]:
 
 def unrouted(method: str, path: str) -> tuple[int, list[tuple[str, str]], bytes]:
     """Status, headers and body for a request that is no call: another method's path, or nobody's (2.1)."""
-    for allowed in ("GET", "POST"):
-        if parse_call(allowed, path)[0] is not RuntimeCall.UNKNOWN:
-            return 405, [("Allow", allowed)], b""
-    return 404, [JSON], NOT_FOUND
+    known = (allowed for allowed in METHODS if parse_call(allowed, path)[0] not in _NOT_HERE)
+    return no_call(next(known, ""))
+
+
+def no_call(allowed: str) -> tuple[int, list[tuple[str, str]], bytes]:
+    """The answer to a request that is no call; `allowed` is the method that its path has, if any."""
+    return (405, [("Allow", allowed)], b"") if allowed else (404, [TEXT], b"404 page not found\n")
 
 
 def event_headers(invocation: Invocation, deadline_ms: int) -> list[tuple[str, str]]:
@@ -84,10 +98,12 @@ _STATE_NAMES = {
     AgentState.RUNNING: "Running",
     AgentState.ANSWERING: "InvocationResponse",
     AgentState.ANSWERED: "RuntimeResponseSentState",
+    AgentState.RESTORABLE: "RestoreReady",
+    AgentState.RESTORING: "Restoring",
     AgentState.FAILED: "InitError",
     AgentState.EXITED: "Exited",
 }
-_TARGET_NAMES = {AgentCall.NEXT: "Ready", AgentCall.FAIL: "InitError"}
+_TARGET_NAMES = {AgentCall.NEXT: "Ready", AgentCall.FAIL: "InitError", AgentCall.AWAIT_RESTORE: "RestoreReady"}
 
 
 def refusal(refused: TransitionRefused, *, error: bool = False) -> bytes:

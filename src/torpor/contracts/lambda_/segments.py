@@ -105,7 +105,7 @@ def _parts(
     steps: Sequence[tuple[Record, float]],
     new_id: Callable[[], str],
 ) -> list[dict[str, Any]]:
-    done = next((wall for record, wall in steps if isinstance(record, RuntimeDone)), end)
+    done = next((wall for record, wall in steps if isinstance(record, RuntimeDone) and record.failure is None), end)
     started = next((wall for record, wall in steps if isinstance(record, InvocationStarted)), done)
     spans = [("Initialization", begin, stop) for begin, stop in inits]
     spans += [("Invocation", min(started, done), done), ("Overhead", done, end)]

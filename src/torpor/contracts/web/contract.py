@@ -89,6 +89,7 @@ class WebContract(ServersOnly):
         memory_mb: int,
         trace: str = "",
         start: Start = Start.ON_DEMAND,
+        stream: str = "",
     ) -> list[str]:
         return platform_log.lines(version, record)
 

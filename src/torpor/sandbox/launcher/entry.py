@@ -41,7 +41,8 @@ def enter_root(descriptor: int) -> None:
         channel.set_inheritable(True)
         os.execve(executable, command(executable, places.PROGRAM, "serve", descriptor), environment)
     except OSError as error:
-        wire.send(channel, {"event": "failed", "reason": f"{error}"})
+        with contextlib.suppress(OSError):  # a server that ends takes the folder with it, and does not listen any more
+            wire.send(channel, {"event": "failed", "reason": f"{error}"})
         sys.exit(1)
 
 

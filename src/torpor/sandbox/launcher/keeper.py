@@ -12,15 +12,32 @@ import os
 import select
 import signal
 import socket
+import tarfile
 import time
 from typing import Any
 
-from . import filesystem, network, places, process, saving, syscalls, title, wire, workers
+from . import (
+    checkpoint,
+    filesystem,
+    lending,
+    network,
+    places,
+    process,
+    resuming,
+    saving,
+    syscalls,
+    title,
+    wire,
+    workers,
+)
+from .descriptors import Unfit
 
 _EVERYONE = -1
 _KILLED_PAUSE = 0.001
 _KILLED_LOOKS = 1000
 """Looks with such a pause (seconds) in between at whether all that was killed is gone."""
+_LENT_WITHIN = 10.0
+"""Seconds in which a process must be ready to be replaced by a saved one."""
 _LOWEST_PORT = "sys/net/ipv4/ip_unprivileged_port_start"
 _NAMESPACES = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWNET | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
 
@@ -169,9 +186,73 @@ class Keeper:
             self._await_killed()
         if message["worker_variable"]:
             self._open_workers(message)
+        if message["saved"]:
+            self._restore(message, descriptors)
+            return
         child, self._spare = self._spare or process.fork(self._surroundings), None
         self._children[child.pid] = (message["name"], child)
         child.begin(message, descriptors)
+
+    def _restore(self, message: wire.Message, descriptors: list[int]) -> None:
+        """Start a process that goes on where a saved one was."""
+        layout, memory, files = descriptors[-3:]
+        saved = lending.read(layout, memory)
+        child = self._child_with(saved.description["pid"])
+        self._children[child.pid] = (message["name"], child)
+        message["saved"] = {name: saved.description[name] for name in ("files", "memory")}
+        child.begin(message, [*descriptors[:-3], memory, files])
+        try:
+            child.await_lent(_LENT_WITHIN)
+            resuming.resume(child.pid, saved, self._proc_path())
+        except (OSError, ValueError, resuming.Changed) as error:
+            child.problem = str(error)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child.pid, signal.SIGKILL)
+
+    def _child_with(self, number: int) -> process.Child:
+        """A child with this pid, if nobody else here has it."""
+        spare, self._spare = self._spare, None
+        if spare is not None and spare.pid == number:
+            return spare
+        if spare is not None:
+            spare.close()
+        with contextlib.suppress(OSError):
+            resuming.choose_number(self._proc_path(), number)
+        return process.fork(self._surroundings)
+
+    def _proc_path(self) -> str:
+        """A writable view of `/proc`."""
+        return f"/proc/self/fd/{self._surroundings.proc}"
+
+    def _do_checkpoint(self, message: wire.Message, descriptors: list[int]) -> None:
+        """Save a process, which ends thereby."""
+        told: wire.Message = {"event": "checkpointed", "error": "", "unfit": False}
+        made: list[int] = []
+        try:
+            made = self._checkpointed(message["name"], framed=message["framed"])
+        except (OSError, ValueError, tarfile.TarError) as error:
+            told["error"] = str(error)
+        except Unfit as error:
+            told.update(error=str(error), unfit=True)
+        with contextlib.suppress(OSError):
+            wire.send(self._control, told, tuple(made))
+        wire.close_all(made)
+
+    def _checkpointed(self, name: str, *, framed: bool) -> list[int]:
+        pid = next((pid for pid, (known, _) in self._children.items() if known == name), None)
+        if pid is None:
+            raise OSError("it has ended")
+        given = (0, 1, 2, process.FRAMED) if framed else (0, 1, 2)
+        saved = checkpoint.take(pid, given, self._proc_path())
+        return [lending.write(saved), saved.memory, self._packed_files()]
+
+    def _packed_files(self) -> int:
+        """Nobody inside changes a file meanwhile, or what a name stands for."""
+        self._signal_everyone(signal.SIGSTOP)
+        try:
+            return lending.pack()
+        finally:
+            self._signal_everyone(signal.SIGCONT)
 
     def _open_workers(self, message: wire.Message) -> None:
         try:
@@ -202,9 +283,12 @@ class Keeper:
         for item in made:
             item.close()
 
-    def _do_everyone(self, message: wire.Message, descriptors: list[int]) -> None:
+    def _signal_everyone(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(_EVERYONE, message["number"])
+            os.kill(_EVERYONE, number)
+
+    def _do_everyone(self, message: wire.Message, descriptors: list[int]) -> None:
+        self._signal_everyone(message["number"])
         if message["number"] == signal.SIGKILL:
             self._killed = True
             if self._spare is not None:

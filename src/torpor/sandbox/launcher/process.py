@@ -12,13 +12,16 @@ import os
 import resource
 import signal
 import socket
+import tarfile
 from dataclasses import dataclass
 from typing import Any
 
-from . import clone, places, seccomp, syscalls, title, wire
+from . import clone, lending, places, seccomp, syscalls, title, wire
 
 _SPECIFICATION = 3
 _FIRST_FREE = 4
+FRAMED = _FIRST_FREE
+"""The framed log, if a process has one: it is the first descriptor that comes with the specification."""
 _OUT_OF_MEMORY_SCORE = "500"
 _LOCKED_BYTES = 65536
 _START_FAILED = 127
@@ -48,6 +51,8 @@ class Child:
 
     pid: int
     channel: socket.socket
+    problem: str = ""
+    """Why it could not be restored."""
 
     def begin(self, specification: wire.Message, descriptors: list[int]) -> None:
         with contextlib.suppress(OSError):
@@ -55,12 +60,23 @@ class Child:
 
     def start_error(self) -> str:
         """Why it could not start; empty if it did. To be asked once it has ended."""
+        if self.problem:
+            return self.problem
         self.channel.setblocking(False)
         try:
             received = wire.receive(self.channel)
         except OSError:
             return ""
         return str(received[0]["error"]) if received else ""
+
+    def await_lent(self, within: float) -> None:
+        """Return once it is ready to be replaced by a saved process. Raises OSError if it is not, within so many
+        seconds."""
+        self.channel.settimeout(within)
+        received = wire.receive(self.channel)
+        self.channel.settimeout(None)
+        if received is None or "error" in received[0]:
+            raise OSError(received[0]["error"] if received else "its process ended")
 
     def close(self) -> None:
         self.channel.close()
@@ -145,9 +161,13 @@ def _run(surroundings: Surroundings, channel: socket.socket) -> None:
         os._exit(0)
     message, descriptors = received
     argv, environment = message["argv"], message["environment"]
-    for descriptor in descriptors:
-        os.set_inheritable(descriptor, True)
-        environment[message["framed_variable"]] = str(descriptor)
+    if message["own_output"]:
+        _replace_output(descriptors.pop(0))
+    if message["framed_variable"]:
+        os.set_inheritable(FRAMED, True)
+        environment[message["framed_variable"]] = str(FRAMED)
+    if message["saved"]:
+        _lend(message, channel, descriptors)
     try:
         _set_limits(message)
         os.chdir(message["cwd"])
@@ -160,9 +180,30 @@ def _run(surroundings: Surroundings, channel: socket.socket) -> None:
     _execute(argv, environment)
 
 
+def _lend(message: wire.Message, channel: socket.socket, descriptors: list[int]) -> None:
+    try:
+        _limit_processes(message)
+        saved = message["saved"]
+        lending.lend(channel, saved["files"], saved["memory"], *descriptors[-2:])
+    except (OSError, ValueError, tarfile.TarError) as error:
+        with contextlib.suppress(OSError):
+            wire.send(channel, {"error": f"{error}"})
+    os._exit(_START_FAILED)
+
+
+def _replace_output(descriptor: int) -> None:
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+
+
 def _set_limits(message: wire.Message) -> None:
     files = min(message["files"], resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+    _limit_processes(message)
+
+
+def _limit_processes(message: wire.Message) -> None:
     if message["limit_processes"]:
         count = message["processes"]
         resource.setrlimit(resource.RLIMIT_NPROC, (count, count))

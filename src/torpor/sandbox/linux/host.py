@@ -2,15 +2,19 @@
 
 import os
 import re
+from collections.abc import Iterator
 
-from torpor.sandbox.launcher import cgroups, tmpdisk
-from torpor.sandbox.port import Capability
+from torpor.sandbox.launcher import cgroups, tmpdisk, tracing
+from torpor.sandbox.port import SNAPSHOTS, Capability
 
 _KERNEL = (5, 12)
 """The first that can make a whole tree of mounts read-only in one call."""
 _MAPPED_LAYERS = (5, 19)
 _SYS_ADMIN = 21
 _NAMESPACES = "/proc/sys/user/max_user_namespaces"
+_LAST_PID = "/proc/sys/kernel/ns_last_pid"
+_TRACING = "/proc/sys/kernel/yama/ptrace_scope"
+_NO_TRACING = 3
 _RESTRICTED = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns"
 
 
@@ -29,6 +33,21 @@ def capabilities(*, rootless: bool, boot_only: bool) -> tuple[Capability, ...]:
             detail="every process is booted, as set" if boot_only else "managed interpreters are cloned",
         ),
     )
+
+
+def snapshots() -> Capability:
+    """Whether processes can be saved and go on elsewhere: that takes tracing them, and a word with the kernel."""
+    reason = next(_against_snapshots(), "")
+    return Capability(name=SNAPSHOTS, available=not reason, detail=reason or "processes are saved while they wait")
+
+
+def _against_snapshots() -> Iterator[str]:
+    if not tracing.SUPPORTED:
+        yield f"not for {os.uname().machine} processors: x86_64 only"
+    if not (os.path.exists(_LAST_PID) and os.path.exists(f"/proc/self/task/{os.getpid()}/children")):
+        yield "the kernel was built without CHECKPOINT_RESTORE"
+    if _number(_TRACING) == _NO_TRACING:
+        yield f"nobody may trace processes: {_TRACING} is {_NO_TRACING}"
 
 
 def maps_ids() -> bool:

@@ -96,8 +96,11 @@ class LinuxProvider:
         self._live[spec.name] = sandbox
         return sandbox
 
+    def snapshots(self) -> Capability:
+        return host.snapshots()
+
     def capabilities(self) -> tuple[Capability, ...]:
-        return host.capabilities(rootless=self._rootless, boot_only=self._boot_only)
+        return (*host.capabilities(rootless=self._rootless, boot_only=self._boot_only), self.snapshots())
 
     def statistics(self) -> ProviderStatistics:
         return ProviderStatistics(

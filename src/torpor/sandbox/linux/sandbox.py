@@ -6,9 +6,10 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Protocol
 
-from torpor.model.errors import SandboxUnavailable
+from torpor.model.errors import NotSavable, SandboxUnavailable
 from torpor.sandbox.gauge import Gauge
 from torpor.sandbox.images import RuntimeImage
 from torpor.sandbox.launcher import places, wire
@@ -18,6 +19,7 @@ from torpor.sandbox.linux.sockets import SocketStock
 from torpor.sandbox.output import OutputReader
 from torpor.sandbox.port import (
     ProcessExit,
+    ProcessImage,
     ProcessSpec,
     SandboxListener,
     SandboxSpec,
@@ -73,6 +75,8 @@ class LinuxSandbox:
         self._worker_limits: dict[str, int] = {}
         self._running: set[str] = set()
         self._framed: dict[str, OutputReader] = {}
+        self._own: dict[str, OutputReader] = {}
+        """The outputs of processes that have one of their own, by name."""
         self._by_signal = not {"cgroup.freeze", "freezer.state"} & set(self._controls.fds)
         self._gauge = None if self._controls.counts_memory else Gauge()
         limit = spec.memory_mb * _MIB
@@ -85,6 +89,7 @@ class LinuxSandbox:
         self._dead = False
         self._destroying: asyncio.Task[None] | None = None
         self._saving: asyncio.Future[str] | None = None
+        self._checkpoint: asyncio.Future[ProcessImage] | None = None
         descriptor, prepared.output = prepared.output, -1
         self._output = OutputReader(loop, descriptor, self._deliver_output)
         self._set_limits()
@@ -126,9 +131,10 @@ class LinuxSandbox:
         if self._dead:
             return
         message = self._start_message(process)
-        writers: tuple[int, ...] = ()
-        if process.framed_log_variable:
-            writers = (self._open_framed(process.name),)
+        writers = self._open_pipes(process)
+        saved = process.image
+        if saved is not None:
+            writers += tuple(os.dup(part) for part in (saved.layout, saved.memory, saved.files))
         self._running.add(process.name)
         self._worker_limits[process.name] = process.worker_connections
         self._killed.discard(process.name)
@@ -183,7 +189,7 @@ class LinuxSandbox:
     def drain_output(self) -> None:
         if not self._dead:
             self._output.drain()
-            for reader in list(self._framed.values()):
+            for reader in (*self._own.values(), *self._framed.values()):
                 reader.drain()
             self._workers.drain()
 
@@ -206,6 +212,14 @@ class LinuxSandbox:
             cpu_seconds=self._controls.cpu_seconds(),
             processes=self._controls.processes(),
         )
+
+    async def checkpoint(self, name: str) -> ProcessImage:
+        if self._dead or name not in self._running or self._checkpoint is not None:
+            raise SandboxUnavailable(f"The process {name} is gone or is being saved already.")
+        self._killed.add(name)
+        taken = self._checkpoint = self._loop.create_future()
+        self._prepared.channel.send({"do": "checkpoint", "name": name, "framed": name in self._framed})
+        return await asyncio.shield(taken)
 
     async def save(self, folder: str) -> None:
         if not self._spec.writable:
@@ -232,6 +246,8 @@ class LinuxSandbox:
         event = message["event"]
         if event == "sockets":
             self._sockets.deliver(descriptors, message["lacking"])
+        elif event == "checkpointed":
+            self._end_checkpoint(message, descriptors)
         elif event == "workers" and not self._dead:
             listening = socket.socket(fileno=descriptors[0])
             self._workers.open(message["name"], listening, self._worker_limits[message["name"]])
@@ -265,20 +281,32 @@ class LinuxSandbox:
             "environment": dict(process.environment),
             "cwd": process.cwd or self._spec.code_at,
             "clone": self._prepared.launcher.plan.clone and may_clone(process, self._image),
+            "saved": process.image is not None,
             "framed_variable": process.framed_log_variable,
+            "own_output": process.own_output,
             "worker_variable": process.worker_log_variable,
             "files": self._spec.files,
             "processes": self._spec.processes,
             "limit_processes": "pids.max" not in self._controls.fds,
         }
 
-    def _open_framed(self, name: str) -> int:
+    def _open_pipes(self, process: ProcessSpec) -> tuple[int, ...]:
+        """The writing ends of the pipes that this process gets beside the shared output, in the launcher's order."""
+        writers: list[int] = []
+        if process.own_output:
+            deliver = partial(self._listener.process_output, process.name)
+            writers.append(self._open_pipe(self._own, process.name, deliver))
+        if process.framed_log_variable:
+            writers.append(self._open_pipe(self._framed, process.name, self._deliver_framed))
+        return tuple(writers)
+
+    def _open_pipe(self, readers: dict[str, OutputReader], name: str, deliver: Callable[[bytes], None]) -> int:
         reader, writer = os.pipe2(os.O_CLOEXEC)
-        earlier = self._framed.pop(name, None)
+        earlier = readers.pop(name, None)
         if earlier is not None:
             earlier.drain()
             earlier.close()
-        self._framed[name] = OutputReader(self._loop, reader, self._deliver_framed)
+        readers[name] = OutputReader(self._loop, reader, deliver)
         return writer
 
     def _deliver_output(self, data: bytes) -> None:
@@ -337,6 +365,17 @@ class LinuxSandbox:
         else:
             self._egress.attach(self.name, tcp.detach(), udp.detach())
 
+    def _end_checkpoint(self, message: wire.Message, descriptors: list[int]) -> None:
+        taken, self._checkpoint = self._checkpoint, None
+        if taken is None or taken.done():
+            wire.close_all(descriptors)
+        elif message["error"]:
+            kind = NotSavable if message["unfit"] else SandboxUnavailable
+            taken.set_exception(kind(f"The process cannot be saved: {message['error']}."))
+        else:
+            layout, memory, files = descriptors
+            taken.set_result(ProcessImage(layout=layout, memory=memory, files=files))
+
     def _end_saving(self, problem: str) -> None:
         if self._saving is not None and not self._saving.done():
             self._saving.set_result(problem)
@@ -344,12 +383,14 @@ class LinuxSandbox:
     def _die(self) -> None:
         self._dead = True
         self._end_saving("it is gone")
+        self._end_checkpoint({"error": "the sandbox is gone", "unfit": False}, [])
         self._sockets.close(f"The sandbox {self.name} is gone.")
         if self._watch is not None:
             self._watch.stop()
         self._output.close()
-        for reader in self._framed.values():
+        for reader in (*self._own.values(), *self._framed.values()):
             reader.close()
+        self._own.clear()
         self._framed.clear()
         self._workers.close()
 

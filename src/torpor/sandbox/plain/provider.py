@@ -20,6 +20,7 @@ from torpor.sandbox.plain import guard
 from torpor.sandbox.plain.folders import merge_layers, write_script
 from torpor.sandbox.plain.sandbox import Place, PlainSandbox
 from torpor.sandbox.port import (
+    SNAPSHOTS,
     Capability,
     Isolation,
     ProviderStatistics,
@@ -168,6 +169,13 @@ class PlainProvider:
 
     def _forget(self, name: str) -> None:
         self._sandboxes.pop(name, None)
+
+    def snapshots(self) -> Capability:
+        return Capability(
+            name=SNAPSHOTS,
+            available=False,
+            detail="Only a sandbox keeps what a saved process had apart from others; see the missing rungs.",
+        )
 
     def capabilities(self) -> tuple[Capability, ...]:
         """What this rung has and lacks."""

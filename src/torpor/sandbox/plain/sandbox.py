@@ -7,6 +7,7 @@ import signal
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from torpor.model.errors import SandboxUnavailable
 from torpor.sandbox.gauge import Gauge, family
@@ -22,6 +23,7 @@ from torpor.sandbox.plain.processes import (
 )
 from torpor.sandbox.port import (
     ProcessExit,
+    ProcessImage,
     ProcessSpec,
     SandboxListener,
     SandboxSpec,
@@ -73,6 +75,8 @@ class PlainSandbox:
         self._loop = asyncio.get_running_loop()
         self._translation = PathTranslation(place.paths, spec.code_at)
         self._outputs = {Stream.OUTPUT: OutputPipe(self._loop, self._deliver_output)}
+        self._own: dict[str, OutputPipe] = {}
+        """The outputs of processes that have one of their own, by name."""
         self._workers = WorkerOutputs(self._loop, listener)
         self._worker_sockets = 0
         self._processes: dict[int, PlainProcess] = {}
@@ -153,7 +157,7 @@ class PlainSandbox:
             argv=[self._translation.translate(argument) for argument in process.argv],
             environment=environment,
             cwd=self._translation.translate(process.cwd or self._spec.code_at),
-            output=self._outputs[Stream.OUTPUT].writer,
+            output=self._output_of(process).writer,
             inherited=inherited,
             files=self._spec.files,
         )
@@ -171,6 +175,14 @@ class PlainSandbox:
             raise
         self._workers.open(process.name, listening, process.worker_connections)
         return path
+
+    def _output_of(self, process: ProcessSpec) -> OutputPipe:
+        if not process.own_output:
+            return self._outputs[Stream.OUTPUT]
+        name = process.name
+        if name not in self._own:
+            self._own[name] = OutputPipe(self._loop, partial(self._listener.process_output, name))
+        return self._own[name]
 
     def _framed(self) -> OutputPipe:
         if Stream.FRAMED not in self._outputs:
@@ -279,7 +291,7 @@ class PlainSandbox:
     def drain_output(self) -> None:
         """Deliver what the pipes hold."""
         if self._ending is None:
-            for pipe in tuple(self._outputs.values()):
+            for pipe in (*self._outputs.values(), *self._own.values()):
                 pipe.drain()
             self._workers.drain()
 
@@ -298,6 +310,10 @@ class PlainSandbox:
             return SandboxStatistics(memory_bytes=0, memory_peak_bytes=self._gauge.peak, cpu_seconds=self._cpu_of_ended)
         return self._sample()
 
+    async def checkpoint(self, name: str) -> ProcessImage:
+        """Nobody here may look into a process, and one that went on elsewhere would meet its own files."""
+        raise SandboxUnavailable("Without isolation a process cannot be saved; see torpor doctor for what is missing.")
+
     async def save(self, folder: str) -> None:
         """Copy the code; nothing else of this rung's is private."""
         if not self._spec.writable or self._ending is not None:
@@ -315,7 +331,7 @@ class PlainSandbox:
         self._workers.close()
         self._place.api.close()
         await self._end_processes()
-        for pipe in self._outputs.values():
+        for pipe in (*self._outputs.values(), *self._own.values()):
             pipe.close()
         for session in self._orphaned:
             self._note_session("-", session)

@@ -18,6 +18,8 @@ def main() -> None:
     del sys.argv[1:]
     paths.finish_start()
     client: Any = importlib.import_module("awslambdaric.__main__")
+    restoring: Any = importlib.import_module("torpor_guest.restoring")
+    restoring.prepare()
     client.main([sys.argv[0], os.environ.get("_HANDLER", "")])
 
 

@@ -15,7 +15,7 @@ import sys
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
-from . import paths
+from . import paths, restoring
 
 _PRELOADED = (
     "asyncio",
@@ -99,6 +99,7 @@ def run(handler: str) -> None:
     random.seed()
     if any(os.environ.get(name) for name in _LOG_SETTINGS):
         exec(_client_code, _client().__dict__)  # the client reads them when its module is executed
+    restoring.prepare()
     main: Any = sys.modules["awslambdaric.__main__"]
     main.main([sys.argv[0], handler])
 

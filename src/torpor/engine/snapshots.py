@@ -1,0 +1,224 @@
+"""The snapshots of versions: made when they are published, kept encrypted, at hand for the environments made from them.
+
+One thread; what takes a moment is done in another.
+"""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from torpor.engine.environment import Environment
+from torpor.model.errors import NotFound, SandboxUnavailable, TorporError
+from torpor.model.failure import Failure
+from torpor.model.function import FunctionVersion
+from torpor.sandbox.port import ProcessImage
+
+log = logging.getLogger(__name__)
+_MEMORY_RETRY = 1.0
+"""Seconds between two attempts to make a snapshot while there is no memory for its environment."""
+
+
+class Store(Protocol):
+    """Where snapshots are kept; its calls block."""
+
+    def save(self, name: str, parts: Mapping[str, int], about: Mapping[str, str]) -> None: ...
+
+    def about(self, name: str) -> dict[str, str]: ...
+
+    def load(self, name: str) -> dict[str, int]: ...
+
+    def remove(self, name: str) -> None: ...
+
+    def names(self) -> list[str]: ...
+
+
+class Watcher(Protocol):
+    """Is told how far the versions are."""
+
+    def pending(self, version: FunctionVersion) -> None:
+        """Its snapshot is being made."""
+        ...
+
+    def ready(self, version: FunctionVersion) -> None: ...
+
+    def failed(self, version: FunctionVersion, reason: str, failure: Failure | None) -> None:
+        """It could not be made; `failure` is that of its Init, if that was it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """What making a snapshot takes."""
+
+    start: Callable[[FunctionVersion], Environment | None]
+    """Starts an environment that is to be saved; None if there is no memory. Raises TorporError."""
+    made_for: Callable[[FunctionVersion], Mapping[str, str]]
+    """What a snapshot made now depends on beside the version. Raises TorporError."""
+    watcher: Watcher
+
+
+class _Failed(SandboxUnavailable):
+    """A snapshot could not be made, because of this failure of Init if there is one."""
+
+    def __init__(self, reason: str, failure: Failure | None) -> None:
+        super().__init__(reason)
+        self.failure = failure
+
+
+class SnapshotShelf:
+    """See `torpor.engine.surroundings.Snapshots`. `room` is in bytes: what is used least goes from memory first."""
+
+    def __init__(self, store: Store, room: int) -> None:
+        self._store = store
+        self._room = room
+        self._workshop: Workshop | None = None
+        self._images: dict[str, ProcessImage] = {}
+        """Most recently used last."""
+        self._making: dict[str, asyncio.Task[None]] = {}
+        self._stored: set[str] = set()
+        self._unsaved: set[str] = set()
+        """Snapshots that memory alone has, because the disk refused them."""
+
+    def open(self, workshop: Workshop) -> None:
+        """From now on snapshots can be made. Raises StoreUnavailable."""
+        self._workshop = workshop
+        self._stored = set(self._store.names())
+
+    def keep_only(self, versions: Iterable[FunctionVersion]) -> None:
+        """Remove the snapshots of all others from the disk. Raises StoreUnavailable."""
+        for name in self._stored - {_name(version) for version in versions}:
+            self._store.remove(name)
+            self._stored.discard(name)
+
+    def prepare(self, version: FunctionVersion) -> None:
+        """Make the version's snapshot unless there is one."""
+        if _name(version) not in self._stored:
+            self._begin(version)
+
+    def forget(self, version: FunctionVersion) -> None:
+        """The version is gone. Raises StoreUnavailable."""
+        name = _name(version)
+        making = self._making.pop(name, None)
+        if making is not None:
+            making.cancel()
+        self._drop(name)
+        if name in self._stored:
+            self._stored.discard(name)
+            self._store.remove(name)
+
+    async def take(self, version: FunctionVersion) -> ProcessImage:
+        name = _name(version)
+        while (image := self._images.get(name)) is None:
+            making = self._making.get(name)
+            await asyncio.shield(self._begin(version) if making is None else making)
+        self._images[name] = self._images.pop(name)
+        return image.copy()
+
+    async def keep(self, version: FunctionVersion, image: ProcessImage) -> None:
+        name = _name(version)
+        self._put(name, image)
+        parts = image.copy()
+        try:
+            about = self._shop.made_for(version)
+            await asyncio.to_thread(self._store.save, name, _parts(parts), about)
+            self._stored.add(name)
+        except TorporError as error:
+            log.warning("The snapshot of %s is kept in memory only: %s", version.function, error)
+            self._unsaved.add(name)
+        parts.close()
+
+    def doubt(self, version: FunctionVersion, reason: str) -> None:
+        """It is made anew: what it was made on has changed."""
+        name = _name(version)
+        if name not in self._images or name in self._making:
+            return
+        log.warning("The snapshot of %s %s is made anew: %s.", version.function, version.version, reason)
+        self.forget(version)
+        self._begin(version)
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        for making in self._making.values():
+            making.cancel()
+        for name in list(self._images):
+            self._drop(name)
+
+    @property
+    def _shop(self) -> Workshop:
+        assert self._workshop is not None, "open comes first"
+        return self._workshop
+
+    def _begin(self, version: FunctionVersion) -> asyncio.Task[None]:
+        """Load it, or make it and tell the watcher."""
+        name = _name(version)
+        work = self._load(version) if name in self._stored else self._make(version)
+        task = self._making[name] = asyncio.get_running_loop().create_task(work)
+        task.add_done_callback(lambda done: self._made(name, done))
+        return task
+
+    def _made(self, name: str, task: "asyncio.Task[None]") -> None:
+        if self._making.get(name) is task:
+            del self._making[name]
+        if not task.cancelled():
+            task.exception()  # whoever waits is told; nobody may be waiting
+
+    async def _load(self, version: FunctionVersion) -> None:
+        name = _name(version)
+        try:
+            if await asyncio.to_thread(self._store.about, name) == self._shop.made_for(version):
+                parts = await asyncio.to_thread(self._store.load, name)
+                self._put(name, ProcessImage(**parts))
+                return
+        except NotFound:
+            pass
+        self._stored.discard(name)
+        await self._make(version)
+
+    async def _make(self, version: FunctionVersion) -> None:
+        watcher = self._shop.watcher
+        watcher.pending(version)
+        failed: TorporError | None = None
+        try:
+            await self._made_by_environment(version)
+        except TorporError as error:
+            failed = error
+        if failed is None:
+            watcher.ready(version)
+            return
+        watcher.failed(version, str(failed), failed.failure if isinstance(failed, _Failed) else None)
+        raise failed
+
+    async def _made_by_environment(self, version: FunctionVersion) -> None:
+        environment = self._shop.start(version)
+        while environment is None:
+            await asyncio.sleep(_MEMORY_RETRY)
+            environment = self._shop.start(version)
+        await environment.ended()
+        if _name(version) not in self._images:
+            raise _Failed(environment.failure or "the environment ended before it was saved", environment.init_failure)
+
+    def _put(self, name: str, image: ProcessImage) -> None:
+        self._drop(name)
+        self._images[name] = image
+        for other in list(self._images)[:-1]:
+            if sum(kept.size for kept in self._images.values()) <= self._room:
+                break
+            if other not in self._unsaved:
+                self._drop(other)
+
+    def _drop(self, name: str) -> None:
+        image = self._images.pop(name, None)
+        self._unsaved.discard(name)
+        if image is not None:
+            image.close()
+
+
+def _parts(image: ProcessImage) -> dict[str, int]:
+    return {"layout": image.layout, "memory": image.memory, "files": image.files}
+
+
+def _name(version: FunctionVersion) -> str:
+    return hashlib.sha256("\0".join(version.key[:3]).encode()).hexdigest()

@@ -1,0 +1,135 @@
+"""Letting a process go on from a snapshot: another one, which has just been made, becomes what the saved one was.
+
+It lends its pid, its namespaces, control groups, user and system call filter; everything in its memory is replaced.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import signal
+from collections.abc import Iterable
+from typing import Any
+
+from . import checkpoint, memory_map, tracing
+from .remaking import CALLS_SIZE, DATA_AT
+from .tracing import Call, Caller, Thread, single, syscalls_of
+
+_LOWEST, _HIGHEST = 0x10000, 0x7FFFFFFFF000
+"""Where an ordinary process can have memory."""
+_MOVE, _MOVE_TO = 1, 2
+_UNREGISTER = 1
+_THREAD = 0x100 | 0x200 | 0x400 | 0x800 | 0x10000 | 0x40000
+"""CLONE_VM, FS, FILES, SIGHAND, THREAD and SYSVSEM."""
+
+
+class Changed(Exception):
+    """The snapshot does not fit this host any more; the text says why."""
+
+
+def resume(pid: int, saved: checkpoint.Snapshot, proc: str = "/proc") -> None:
+    """Replace a process that waits in a kernel call, with the snapshot's memory under the number that its description
+    says, and let it run. `proc` is a writable view of the kernel's process folders.
+
+    Raises Changed, and OSError where the kernel refuses: the process is killed then."""
+    thread = tracing.seize(pid)
+    memory = os.open(f"{proc}/{pid}/mem", os.O_RDWR | os.O_CLOEXEC)
+    made: list[Thread] = []
+    try:
+        _Resumption(thread, saved, proc, memory, made).run()
+    except BaseException:
+        os.kill(pid, signal.SIGKILL)
+        for other in made:
+            other.wait_end()
+        raise
+    finally:
+        os.close(memory)
+
+
+def choose_number(proc: str, number: int) -> None:
+    """Let the next process or thread that is made here have this number, if it is free. Raises OSError."""
+    with open(f"{proc}/sys/kernel/ns_last_pid", "w") as file:
+        file.write(str(number - 1))
+
+
+class _Resumption:
+    def __init__(self, thread: Thread, saved: checkpoint.Snapshot, proc: str, memory: int, made: list[Thread]) -> None:
+        self._saved = saved
+        self._proc = proc
+        self._memory = memory
+        self._made = made
+        description = saved.description
+        self._own = memory_map.kernels(f"{proc}/{thread.number}")
+        self._caller = Caller(thread, memory, description["scratch"], CALLS_SIZE)
+
+    def run(self) -> None:
+        description = self._saved.description
+        main, *others = description["threads"]
+        thread = self._caller.thread
+        first = tracing.pack([*self._unmapping(), *self._kernels_placing()])
+        self._make(first + self._saved.calls, description["data"], thread)
+        self._write_stacks()
+        threads = [(main, thread), *((state, self._make_thread(state)) for state in others)]
+        instruction = self._kernel_instruction()
+        single(thread, self._memory, (syscalls_of("munmap"), self._caller.at, CALLS_SIZE), instruction)
+        for state, each in threads:
+            each.set_extended(bytes.fromhex(state["extended"]))
+            each.set_registers(state["registers"])
+        for _, each in reversed(threads):
+            each.detach()
+
+    def _make(self, calls: bytes, data: str, thread: Thread) -> None:
+        os.pwrite(self._memory, bytes.fromhex(data), self._caller.at + DATA_AT)
+        results = self._caller.run_packed(calls, thread)
+        failed = next((result for result in results if -4096 < result < 0), 0)
+        if failed:
+            raise OSError(-failed, f"restoring a process: {os.strerror(-failed)}")
+
+    def _unmapping(self) -> Iterable[Call]:
+        """Everything goes but what is the kernel's, and the page of calls."""
+        address, size, sign = self._caller.thread.rseq()
+        if address:
+            yield (syscalls_of("rseq"), address, size, _UNREGISTER, sign)
+        kept = sorted([(self._caller.at, CALLS_SIZE), *((start, size) for _, start, size in self._own)])
+        begin = _LOWEST
+        for start, size in kept:
+            if start > begin:
+                yield (syscalls_of("munmap"), begin, start - begin)
+            begin = start + size
+        yield (syscalls_of("munmap"), begin, _HIGHEST - begin)
+
+    def _kernels_placing(self) -> Iterable[Call]:
+        wanted = self._saved.description["kernels"]
+        if [(name, size) for name, _, size in self._own] != [(name, size) for name, _, size in wanted]:
+            raise Changed("the snapshot was made on another kernel")
+        if all(mine[1] == theirs[1] for mine, theirs in zip(self._own, wanted, strict=True)):
+            return
+        aside, first = self._caller.at + CALLS_SIZE, min(start for _, start, _ in self._own)
+        for _, start, size in self._own:
+            yield _move(start, size, aside + start - first)
+        for (_, start, size), (_, to, _) in zip(self._own, wanted, strict=True):
+            yield _move(aside + start - first, size, to)
+
+    def _write_stacks(self) -> None:
+        """What must stay able to grow is copied."""
+        for start, size, at in self._saved.description["stacks"]:
+            with mmap.mmap(self._saved.memory, size, prot=mmap.PROT_READ, offset=at) as content:
+                os.pwrite(self._memory, content, start)
+
+    def _make_thread(self, state: dict[str, Any]) -> Thread:
+        choose_number(self._proc, state["number"])
+        thread = self._caller.make_thread((syscalls_of("clone"), _THREAD))
+        self._made.append(thread)
+        self._make(bytes.fromhex(state["calls"]), state["data"], thread)
+        return thread
+
+    def _kernel_instruction(self) -> int:
+        """Where the kernel's own part of the memory makes a kernel call."""
+        start, size = next(
+            (start, size) for name, start, size in self._saved.description["kernels"] if name == "[vdso]"
+        )
+        return tracing.find_call(self._memory, start, size)
+
+
+def _move(start: int, size: int, to: int) -> Call:
+    return (syscalls_of("mremap"), start, size, size, _MOVE | _MOVE_TO, to)
