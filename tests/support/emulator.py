@@ -7,6 +7,7 @@ binary is kept.
 import contextlib
 import os
 import platform
+import random
 import shutil
 import signal
 import socket
@@ -20,6 +21,8 @@ from typing import IO
 _ROOT = Path(__file__).parents[2]
 _KEPT = Path(sys.prefix) / "emulator"
 _NAMES = {"x86_64": "aws-lambda-rie-x86_64", "aarch64": "aws-lambda-rie-arm64", "arm64": "aws-lambda-rie-arm64"}
+_PORTS = range(20_000, 32_000)
+"""Below those that Linux gives to outgoing connections."""
 WHEEL = "aws-sam-cli>=1.130,<2"
 
 
@@ -47,7 +50,8 @@ def _fetch(name: str, kept: Path) -> None:
     ]
     with tempfile.TemporaryDirectory(prefix="torpor-emulator-") as folder:
         pins = ["--constraint", str(_ROOT / "requirements-ci.lock")]
-        subprocess.run([*pip, *pins, "--no-deps", "--no-compile", "--target", folder, WHEEL], check=True, timeout=120)
+        command = [*pip, *pins, "--no-deps", "--no-compile", "--target", folder, WHEEL]
+        subprocess.run(command, check=True, timeout=120, stderr=subprocess.DEVNULL)
         kept.parent.mkdir(exist_ok=True)
         part = kept.with_suffix(f".{os.getpid()}")
         shutil.copyfile(Path(folder) / "samcli" / "local" / "rapid" / name, part)
@@ -136,8 +140,22 @@ def descendants(pid: int) -> list[int]:
 
 
 def free_port() -> int:
-    """A TCP port nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port that nobody has now, and that no outgoing connection gets meanwhile."""
+    while True:
+        port = random.choice(_PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+def main() -> int:
+    """Fetch it ahead of the tests, which skip where it cannot be had."""
+    try:
+        binary()
+    except (OSError, subprocess.SubprocessError) as error:
+        print(f"The emulator cannot be had, so tests beside it will be skipped: {error}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

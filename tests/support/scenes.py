@@ -51,7 +51,7 @@ _RUNTIME = {
             ask("next while running")
             respond(Answer(), what="response with a wrong id")
             fail(Answer(), what="error with a wrong id")
-            respond(Answer(headers={"Lambda-Runtime-Aws-Request-Id": ""}), what="response without an id")
+            respond(Answer(headers={"lambda-runtime-aws-request-id": ""}), what="response without an id")
             post("init/error while running", RUNTIME + "init/error", "{}")
             respond(event, '{"a":1}')
             respond(event, what="response twice")
@@ -118,9 +118,9 @@ _RUNTIME = {
         timeout=1,
         runtime="""
             event = ask()
-            api = http.client.HTTPConnection(HOST, int(PORT), timeout=PATIENCE)
-            api.request("POST", f"{RUNTIME}invocation/{event.id}/response", "half", {"Content-Length": "100"})
-            api.sock.shutdown(socket.SHUT_WR)
+            path = f"{RUNTIME}invocation/{event.id}/response"
+            api = sent("POST", path, {"Content-Length": 100}, "half")
+            api.shutdown(_socket.SHUT_WR)
             try:
                 tell("response", received(api))
             except OSError:
@@ -132,7 +132,8 @@ _RUNTIME = {
     "two requests for work": Scene(
         invocations=2,
         runtime="""
-            events = queue.Queue()
+            import queue
+            events = queue.SimpleQueue()
             for _ in range(2):
                 beside(lambda: events.put(ask()))
             time.sleep(0.1)
@@ -175,7 +176,7 @@ _RUNTIME = {
     "bad end in Init": Scene(runtime="sys.exit(3)"),
     "good end": Scene(runtime="ask()\nsys.exit(0)", invocations=2),
     "bad end": Scene(runtime="ask()\nsys.exit(3)"),
-    "killed": Scene(runtime="ask()\nos.kill(os.getpid(), signal.SIGKILL)"),
+    "killed": Scene(runtime="ask()\nos.kill(os.getpid(), 9)"),
     "end after the response": Scene(runtime="respond(ask())\nsys.exit(3)", invocations=2),
     "time-out": Scene(runtime="ask()\ntime.sleep(9)", timeout=1),
     "no bootstrap": Scene(runtime=""),
@@ -266,7 +267,6 @@ _EXTENSIONS = {
     ),
     "init/error of an extension": Scene(
         runtime=SERVES,
-        timeout=1,
         extensions={
             "watcher": f"""
                 me = register()
@@ -279,12 +279,12 @@ _EXTENSIONS = {
         },
     ),
     "exit/error of an extension": Scene(
-        runtime="event = ask()\ntime.sleep(0.2)\nrespond(event)\nask()",
-        timeout=1,
+        runtime="ask()\nsignal_that('asked')\ntime.sleep(9)",
         extensions={
             "watcher": f"""
                 me = register()
                 event_next(me)
+                wait_until("asked")
                 error(me, "exit", "exit/error", {OWN}, {TYPE})
                 event_next(me, "next after it")
                 error(me, "init", "init/error after it", "", {TYPE})
@@ -295,10 +295,12 @@ _EXTENSIONS = {
     ),
     "end of an extension in Init": Scene(runtime=SERVES, extensions={"watcher": "register()\nsys.exit(1)"}),
     "bad end of an extension": Scene(
-        runtime="ask()\ntime.sleep(9)", extensions={"watcher": "event_next(register())\nsys.exit(2)"}
+        runtime="ask()\nsignal_that('asked')\ntime.sleep(9)",
+        extensions={"watcher": "event_next(register())\nwait_until('asked')\nsys.exit(2)"},
     ),
     "good end of an extension": Scene(
-        runtime="ask()\ntime.sleep(9)", extensions={"watcher": "event_next(register())\nsys.exit(0)"}
+        runtime="ask()\nsignal_that('asked')\ntime.sleep(9)",
+        extensions={"watcher": "event_next(register())\nwait_until('asked')\nsys.exit(0)"},
     ),
     "extension without its interpreter": Scene(runtime=SERVES, extensions={"watcher": "#!/var/none\n"}),
     "events of a time-out": Scene(runtime="ask()\ntime.sleep(9)", timeout=1, extensions={"watcher": WATCHES}),
