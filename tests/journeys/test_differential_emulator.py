@@ -16,12 +16,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.journeys.conftest import require, require_sandbox
 from tests.support.emulator import HOUSED, EmulatorProcess, binary, house
 from tests.support.extensions import layer
 from tests.support.functions import PROVIDED, PYTHON, Package, archive
+from tests.support.managed import ManagedFunction, managed
 from tests.support.scenes import SCENES
 from tests.support.scripted import Answers, Scene, Told, answers
 from tests.support.server import Function, TorporServer, eventually
@@ -33,6 +35,8 @@ pytestmark = pytest.mark.privileged
 
 FUNCTION = "scripted"
 HANDLER = "app.handler"
+MANAGED = "python3.13"
+"""The oldest one for managed instances."""
 NONE = "none"
 """A field, or a whole answer, that is not there."""
 TOGETHER = 6
@@ -97,6 +101,19 @@ MEANT: Mapping[Difference, str] = {
         '{"errorType":"Extension.ExitError","errorMessage":"RequestId: <id 1> Error: exit status 1"}',
         '{"errorType":"Extension.ExitError","errorMessage":"RequestId: <id 1> Error: watcher reported an error"}',
     ): "3.3: the report itself is the failure; the emulator waits for the process to end",
+    Difference("managed: *: caller*", "body", '{"errorType":"*"}', _FAILED): "5.6: in words too",
+    Difference(
+        "managed: answers in and out of turn: caller (4)",
+        "body",
+        '{"errorType":"Function.ResponseSizeTooLarge"}',
+        f'{{"errorMessage":"{_TOO_LARGE}","errorType":"Function.ResponseSizeTooLarge"}}',
+    ): "5.6: in words too",
+    Difference(
+        "managed: late answer: caller",
+        "body",
+        '{"errorType":"Sandbox.Timedout","errorMessage":"Task timed out after 1.00 seconds"}',
+        _FAILED,
+    ): "5.6: with the request id",
     # What the runtime gets.
     Difference("*: bootstrap: *", "Lambda-Runtime-Trace-Id", NONE, "<trace>"): "2.2: there always",
     Difference(
@@ -122,16 +139,38 @@ MEANT: Mapping[Difference, str] = {
     Difference("init/error*: bootstrap: * (2)", "answer", NONE, "given"): (
         "1.2: Init is made again inside the invocation; the emulator, which has no Init before it, makes it once"
     ),
+    Difference("managed: *: bootstrap: next*", "Lambda-Runtime-Invocation-Id", "<attempt>", NONE): (
+        "2.2: optional; it tells attempts of the same id apart, and an environment gets each id once"
+    ),
+    Difference("managed: *: bootstrap: * by *", "Allow", NONE, "*"): "2.1: as in standard environments",
+    Difference("managed: *: bootstrap: init/error while running", "status", "202", "403"): (
+        "2.5: Init is over; to workers it is all one"
+    ),
+    Difference("managed: *: bootstrap: init/error while running", "body", _OK, _transition("Ready", "InitError")): (
+        "as above"
+    ),
     # What extensions get.
     Difference("*: *: register (2)", "answer", NONE, "given"): "1.2: as above",
     Difference("init/error of an extension: watcher: * (2)", "answer", NONE, "given"): "1.2: as above",
-    Difference("registrations: watcher: *", "body", _NOT_JSON, _NOT_JSON): "3.4: each parser has its own words",
+    Difference("*: watcher: *", "body", _NOT_JSON, _NOT_JSON): "3.4: each parser has its own words",
     Difference(
         "*: *: register",
         "body",
         '{"functionName":"<function>","functionVersion":"$LATEST","handler":"app.handler"}\n',
         '{"functionName":"<function>","functionVersion":"$LATEST","handler":"app.handler","accountId":"000000000000"}\n',
     ): "3.1: there if it was asked for; the emulator has no account",
+    Difference(
+        "managed: extensions: watcher: register",
+        "body",
+        '{"accountId":"*","functionName":"<function>","functionVersion":"1","handler":"app.handler"}\n',
+        '{"functionName":"<function>","functionVersion":"1","handler":"app.handler","accountId":"*"}\n',
+    ): "3.1: in one order everywhere",
+    Difference(
+        "managed: extensions: watcher: twice",
+        "body",
+        '{"*. Error: state transition is not allowed","errorType":"Extension.InvalidExtensionState"}\n',
+        '{"*. Error: State transition is not allowed","errorType":"Extension.InvalidExtensionState"}\n',
+    ): "3.4: in one spelling everywhere",
     Difference(
         "identifiers: watcher: next with an identifier without dashes",
         "body",
@@ -160,9 +199,15 @@ MEANT: Mapping[Difference, str] = {
 # -- the two platforms
 
 
-def _call(base: str, function: str) -> Told:
-    """What the caller of one invocation gets. The emulator tells no content type of its own: it guesses one."""
-    address = f"{base}/2015-03-31/functions/{function}/invocations"
+def _call(base: str, function: str, query: str = "", *, refused: int = 0) -> Told:
+    """What the caller of one invocation gets. An answer `refused` says that no worker has asked for one yet."""
+    address = f"{base}/2015-03-31/functions/{function}/invocations{query}"
+    told = [_called(address)]
+    eventually(lambda: told.append(_called(address)) if told[-1].status == refused else told, what="a free worker")
+    return told[-1]
+
+
+def _called(address: str) -> Told:
     request = urllib.request.Request(address, data=b'{"n": 1}', headers=CALLED_WITH)
     try:
         with urllib.request.urlopen(request, timeout=20) as answer:
@@ -173,6 +218,7 @@ def _call(base: str, function: str) -> Told:
 
 
 def _told(status: int, headers: Mapping[str, str], body: bytes) -> Told:
+    """The emulator tells no content type of its own: it guesses one."""
     kept = {name: value for name, value in headers.items() if name.lower() == "x-amz-function-error"}
     return Told(status, kept, body.decode())
 
@@ -184,18 +230,20 @@ def _on_emulator(scene: Scene, program: Path) -> Answers:
         "PATH": "/usr/bin:/bin",
         "LD_LIBRARY_PATH": "/var/lang/lib",
         "AWS_LAMBDA_FUNCTION_NAME": FUNCTION,
-        "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+        "AWS_LAMBDA_FUNCTION_VERSION": "1" if scene.workers else "$LATEST",
         "AWS_LAMBDA_FUNCTION_TIMEOUT": str(scene.timeout),
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "256",
         "AWS_REGION": "us-east-1",
         "_HANDLER": HANDLER,
+        **({"AWS_LAMBDA_MAX_CONCURRENCY": str(scene.workers)} if scene.workers else {}),
     }
     with tempfile.TemporaryDirectory(prefix="torpor-emulator-") as name, tempfile.TemporaryFile() as output:
-        before = house(Path(name), program, files, lang=_interpreter())
+        before = house(Path(name), program, files, lang=_interpreter(scene))
         emulator = EmulatorProcess(HOUSED, [], environment, folder=Path(name), before=before, output=output)
         try:
             eventually(emulator.listens, what="the emulator listening")
-            told = [_call(f"http://127.0.0.1:{emulator.port}", "function") for _ in range(scene.invocations)]
+            base = f"http://127.0.0.1:{emulator.port}"
+            told = [_call(base, "function", refused=400) for _ in range(scene.invocations)]
             emulator.process.send_signal(signal.SIGTERM)
             emulator.process.wait(10)
         finally:
@@ -204,32 +252,46 @@ def _on_emulator(scene: Scene, program: Path) -> Answers:
         return answers(output.read().decode().splitlines(), told, FUNCTION)
 
 
-def _interpreter() -> str:
+def _runtime(scene: Scene) -> str:
+    """A managed runtime, for its interpreter; the script takes the place of its program."""
+    return MANAGED if scene.workers else PYTHON if scene.is_scripted else PROVIDED
+
+
+def _interpreter(scene: Scene) -> str:
     """The prefix of the one that the server chooses."""
-    python = choose(discover(), Language.PYTHON, 3, int(PYTHON.partition(".")[2]))
+    name = MANAGED if scene.workers else PYTHON
+    python = choose(discover(), Language.PYTHON, 3, int(name.partition(".")[2]))
     assert python is not None
     return python.prefix
 
 
 def _on_torpor(scene: Scene, server: TorporServer) -> Answers:
-    """A managed runtime, for its interpreter; the script takes the place of its program."""
-    configuration = {"Timeout": scene.timeout}
-    package = Package(archive=archive(scene.package), runtime=PYTHON, handler=HANDLER)
+    package = Package(archive=archive(scene.package), runtime=_runtime(scene), handler=HANDLER)
+    configuration: dict[str, Any] = {"Timeout": scene.timeout}
     if scene.is_scripted:
         configuration["Environment"] = {"Variables": {"AWS_LAMBDA_EXEC_WRAPPER": "/var/task/bootstrap"}}
-    else:
-        package = Package(archive=package.archive, runtime=PROVIDED, handler=HANDLER)
     with ExitStack() as stack:
-        arn = stack.enter_context(layer(server, scene.layer or {"nothing": ""}))
-        function = stack.enter_context(server.deployed(package, Layers=[arn], **configuration))
-        told = [_call(server.url, function.name) for _ in range(scene.invocations)]
-        eventually(lambda: _at_rest(function), what=f"{function.name} being at rest")
-        function.recycle()
-        return answers(function.lines(), told, function.name)
+        configuration["Layers"] = [stack.enter_context(layer(server, scene.layer or {"nothing": ""}))]
+        if scene.workers:
+            many = managed(server, package, concurrency=scene.workers, **configuration)
+            return _of_instances(scene, stack.enter_context(many))
+        return _of_function(scene, stack.enter_context(server.deployed(package, **configuration)))
 
 
-def _at_rest(function: Function) -> bool:
-    return {environment["phase"] for environment in function.environments()} <= {"frozen", "uninitialized"}
+def _of_function(scene: Scene, function: Function) -> Answers:
+    told = [_call(function.server.url, function.name) for _ in range(scene.invocations)]
+    rests = {"frozen", "uninitialized"}
+    eventually(lambda: {one["phase"] for one in function.environments()} <= rests, what="the environment resting")
+    function.recycle()
+    return answers(function.lines(), told, function.name)
+
+
+def _of_instances(scene: Scene, function: ManagedFunction) -> Answers:
+    version = f"?Qualifier={function.version}"
+    told = [_call(function.server.url, function.name, version, refused=429) for _ in range(scene.invocations)]
+    function.scale(0, 0)
+    eventually(lambda: not function.environments(), what="the environment ending")
+    return answers(function.lines(), told, function.name)
 
 
 # -- what differs
@@ -254,7 +316,7 @@ def _is_as(found: Difference, meant: Difference) -> bool:
 
 @pytest.fixture(scope="module")
 def found(server: TorporServer) -> Mapping[str, list[Difference]]:
-    """By scene. All are played together, as they mostly wait."""
+    """By scene, of those that this host can play. All are played together, as they mostly wait."""
     require_sandbox(server)
     require(server, PYTHON)
     try:
@@ -266,18 +328,23 @@ def found(server: TorporServer) -> Mapping[str, list[Difference]]:
         scene = SCENES[name]
         return list(_differences(name, _on_emulator(scene, program), _on_torpor(scene, server)))
 
+    names = [name for name, scene in SCENES.items() if _runtime(scene) in (*server.runtimes, PROVIDED)]
     with ThreadPoolExecutor(TOGETHER) as pool:
-        return dict(zip(SCENES, pool.map(play, SCENES), strict=True))
+        return dict(zip(names, pool.map(play, names), strict=True))
 
 
 @pytest.mark.parametrize("scene", SCENES)
 def test_answers_are_those_of_the_emulator_but_where_another_is_meant(
     found: Mapping[str, list[Difference]], scene: str
 ) -> None:
+    if scene not in found:
+        pytest.skip(f"this host has no interpreter for {MANAGED}")
     assert [one for one in found[scene] if not any(_is_as(one, meant) for meant in MEANT)] == []
 
 
 def test_every_difference_that_is_meant_still_is_one(found: Mapping[str, list[Difference]]) -> None:
+    if len(found) < len(SCENES):
+        pytest.skip(f"not every scene was played: this host has no interpreter for {MANAGED}")
     everything = [one for differences in found.values() for one in differences]
 
     assert [meant for meant in MEANT if not any(_is_as(one, meant) for one in everything)] == []

@@ -306,4 +306,82 @@ _EXTENSIONS = {
     "events of a time-out": Scene(runtime="ask()\ntime.sleep(9)", timeout=1, extensions={"watcher": WATCHES}),
     "events of a crash": Scene(runtime="ask()\ntime.sleep(0.2)\nsys.exit(1)", extensions={"watcher": WATCHES}),
 }
-SCENES: Mapping[str, Scene] = _RUNTIME | _EXTENSIONS
+_MANAGED = {
+    "managed: answers in and out of turn": Scene(
+        workers=4,
+        invocations=5,
+        runtime="""
+            respond(Answer(), what="response before any event")
+            fail(Answer(), what="error before any event")
+            event = ask()
+            respond(Answer(), what="response with a wrong id")
+            fail(Answer(), what="error with a wrong id")
+            post("init/error while running", RUNTIME + "init/error", "{}")
+            respond(event)
+            respond(event, what="response twice")
+            fail(event, what="error after the response")
+            event = ask()
+            fail(event, OWN)
+            fail(event, what="error twice")
+            respond(event, what="response after the error")
+            event = ask()
+            respond(event, Lambda_Runtime_Function_Response_Mode="buffered", what="response of an unknown mode")
+            respond(event, what="response after that")
+            event = ask()
+            respond(event, "x" * 6291557, what="too large a response")
+            respond(event, what="response after that")
+            stream(ask(), ["in ", "pieces"])
+            ask()
+        """.replace("OWN", OWN),
+    ),
+    "managed: paths and methods": Scene(
+        workers=4,
+        runtime="""
+            get("ping", "/2018-06-01/ping")
+            get("no such path", RUNTIME + "nothing")
+            get("restore/next", RUNTIME + "restore/next")
+            post("next by POST", RUNTIME + "invocation/next")
+            get("response by GET", RUNTIME + "invocation/some/response")
+            get("register by GET", EXTENSION + "register")
+            respond(ask())
+            ask()
+        """,
+    ),
+    "managed: late answer": Scene(
+        workers=4,
+        timeout=1,
+        runtime="""
+            event = ask()
+            time.sleep(1.3)
+            respond(event, what="late response")
+            respond(event, what="late response again")
+            ask()
+        """,
+    ),
+    "managed: extensions": Scene(
+        workers=4,
+        runtime="""
+            register("inner with an event", "inner", '{"events":["SHUTDOWN"]}')
+            inner = register("inner", "inner", "{}")
+            beside(event_next, inner)
+            event = ask()
+            register("late", "later", "{}")
+            respond(event)
+            ask()
+        """,
+        extensions={
+            "watcher": script(
+                """
+                register("with INVOKE")
+                register("with an unknown event", body='{"events":["OTHER"]}')
+                register("bad JSON", body="{")
+                me = register(body='{"events":["SHUTDOWN"]}', Lambda_Extension_Accept_Feature="accountId")
+                register("twice", body='{"events":["SHUTDOWN"]}')
+                """,
+                LISTENS,
+            )
+        },
+    ),
+    "managed: bad end": Scene(workers=4, runtime="ask()\nsys.exit(3)"),
+}
+SCENES: Mapping[str, Scene] = _RUNTIME | _EXTENSIONS | _MANAGED

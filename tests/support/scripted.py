@@ -10,18 +10,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from textwrap import dedent
 
-from tests.support.functions import PYTHON
-
 TOLD = "ANSWER "
-_CALLS = (
-    f"#!/var/lang/bin/{PYTHON} -SE"
-    + r"""
+_CALLS = r"""#!/var/lang/bin/python3 -SE
 # Only what starts fast: these programs are started a hundred times.
 import _socket, os, sys, threading, time
 HOST, PORT = os.environ["AWS_LAMBDA_RUNTIME_API"].split(":")
 WHO = os.path.basename(sys.argv[0])
 RUNTIME, EXTENSION = "/2018-06-01/runtime/", "/2020-01-01/extension/"
 PATIENCE = 10
+OPEN = []
 
 class Answer:
     def __init__(self, status=0, headers={}, body=""):
@@ -67,26 +64,33 @@ def sent(method, path, headers, body):
     api.settimeout(PATIENCE)
     api.connect((HOST, int(PORT)))
     lines = [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
-    head = [f"{method} {path} HTTP/1.1", f"Host: {HOST}", "Connection: close", *lines]
+    head = [f"{method} {path} HTTP/1.1", f"Host: {HOST}", *lines]
     api.sendall(("\r\n".join(head) + "\r\n\r\n" + body).encode())
     return api
 
 def received(api):
-    # The whole answer, up to the end of the connection.
     got = b""
-    while piece := api.recv(65536):
-        got += piece
-    api.close()
-    if not got:
-        raise ConnectionError("broken off")
+    while b"\r\n\r\n" not in got:
+        got += more(api)
     head, _, body = got.decode("latin-1").partition("\r\n\r\n")
     first, *lines = head.split("\r\n")
-    fields = (line.split(": ", 1) for line in lines)
-    return Answer(int(first.split()[1]), {name.lower(): value for name, value in fields}, body)
+    headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+    while len(body) < int(headers["content-length"]):
+        body += more(api).decode("latin-1")
+    return Answer(int(first.split()[1]), headers, body)
+
+def more(api):
+    piece = api.recv(65536)
+    if not piece:
+        raise ConnectionError("broken off")
+    return piece
 
 def call(what, method, path, body, headers):
     try:
-        return tell(what, received(sent(method, path, {"Content-Length": len(body)} | headers, body)))
+        api = sent(method, path, {"Content-Length": len(body)} | headers, body)
+        # A worker has the connection over which it got an event for as long as it works.
+        OPEN.append(api)
+        return tell(what, received(api))
     except OSError as error:
         return tell(what, Answer(body=type(error).__name__))
 
@@ -130,7 +134,6 @@ def event_next(me, what="event"):
 def error(me, kind, what, body="", **headers):
     return post(what, f"{EXTENSION}{kind}/error", body, **identified(me), **headers)
 """
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +147,8 @@ class Scene:
     invocations: int = 1
     timeout: int = 3
     """Of the function, in seconds."""
+    workers: int = 0
+    """How many invocations one environment of a managed instance takes at once; 0 for a standard environment."""
 
     @property
     def is_scripted(self) -> bool:
@@ -188,6 +193,7 @@ def script(*parts: str) -> str:
 
 _HEADERS = re.compile(r"(?i)content-type|allow|lambda-.*|x-amz-function-error")
 """Those that say something about the call; the others are the HTTP server's own."""
+_ATTEMPT = "Lambda-Runtime-Invocation-Id"
 _MEASURED = re.compile(
     r"(?P<arn>arn:aws:lambda:[\w-]+:\d+:function:[^\s\"]+)"
     r"|(?P<id>[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
@@ -231,5 +237,6 @@ def _named(told: Told, function: str, ids: dict[str, str]) -> Told:
     def clear(text: str) -> str:
         return _MEASURED.sub(name, text).replace(function, "<function>")
 
-    headers = {key.title(): clear(value) for key, value in sorted(told.headers.items()) if _HEADERS.fullmatch(key)}
+    headers = {key.title(): value for key, value in sorted(told.headers.items()) if _HEADERS.fullmatch(key)}
+    headers = {key: "<attempt>" if key == _ATTEMPT else clear(value) for key, value in headers.items()}
     return Told(told.status, headers, clear(told.body))
