@@ -11,6 +11,7 @@ from tests.support.emulator import binary
 
 from bench import emulator, measures
 from bench.events import events
+from bench.extended import extended
 from bench.load import Outcome
 from bench.machine import describe
 from bench.managed import managed
@@ -18,6 +19,7 @@ from bench.report import Row, keep, show
 from bench.server import Server, serving
 from bench.services import relay, wake, zero
 from bench.sizes import FULL, QUICK, Sizes
+from bench.snapshots import restore
 from bench.yardstick import Yardstick
 
 _MIB = 1024 * 1024
@@ -102,7 +104,7 @@ def _measure_server(sizes: Sizes, yardstick: Yardstick, notes: list[str], only: 
         if only and name not in only:
             continue
         _say(f"Torpor: {name}")
-        with serving(*_ROOMY) as server:
+        with serving(*_ROOMY, *_FLAGS.get(name, ())) as server:
             rows += part(server, sizes, yardstick)
             isolation, code = server.isolation(), server.code()
         if name in _HOW:
@@ -196,7 +198,11 @@ _PARTS: dict[str, Callable[[Server, Sizes, Yardstick], list[Row]]] = {
     "wake": wake,
     "zero": zero,
     "events": events,
+    "restore": restore,
+    "extended": extended,
 }
+_FLAGS = {"restore": ("--single-use",)}
+"""What the server of a part is told beside the rest."""
 _HOW = {
     "managed": "Managed: the emulator's multi-concurrent mode (`AWS_LAMBDA_MAX_CONCURRENCY`), the same interpreter, "
     "client and handler; one environment with all CPUs of this machine; measured in turns, medians of all turns beside "

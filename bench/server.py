@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,18 +42,46 @@ class Server:
         self.port = port
         self.client = _client(port)
 
-    def deploy(self, name: str, handler: str, *, memory_mb: int = WHOLE_CPU_MB) -> None:
-        """Create a function of the bench's handlers and wait until it can be invoked."""
+    def deploy(
+        self,
+        name: str,
+        handler: str,
+        *,
+        memory_mb: int = WHOLE_CPU_MB,
+        layers: Sequence[str] = (),
+        snap_start: str = "",
+    ) -> None:
+        """Create a function of the bench's handlers and wait until it can be invoked. With `snap_start` it has this
+        runtime, and its versions snapshots."""
         self.client.create_function(
             FunctionName=name,
-            Runtime=runtime()[0],
+            Runtime=snap_start or runtime()[0],
             Handler=handler,
             Role=ROLE,
             Code={"ZipFile": _package()},
             Timeout=60,
             MemorySize=memory_mb,
+            Layers=list(layers),
+            SnapStart={"ApplyOn": "PublishedVersions" if snap_start else "None"},
         )
         self.client.get_waiter("function_active_v2").wait(FunctionName=name, WaiterConfig={"Delay": 0.05})
+
+    def publish(self, name: str) -> str:
+        """The number of a new version, once it is active."""
+        number = str(self.client.publish_version(FunctionName=name)["Version"])
+        self.until(lambda: self._is_active(name, number), f"{name} becoming active")
+        return number
+
+    def publish_layer(self, files: Mapping[str, bytes]) -> str:
+        """The ARN of a layer with these programs."""
+        archive = io.BytesIO()
+        with zipfile.ZipFile(archive, "w") as package:
+            for path, content in files.items():
+                entry = zipfile.ZipInfo(path)
+                entry.external_attr = 0o755 << 16
+                package.writestr(entry, content)
+        made = self.client.publish_layer_version(LayerName="bench", Content={"ZipFile": archive.getvalue()})
+        return str(made["LayerVersionArn"])
 
     def deploy_managed(self, name: str, handler: str, *, runtime: str, workers: int) -> str:
         """Publish a version with one environment on managed instances, with as many CPUs as are here. Its number."""
@@ -139,6 +167,10 @@ class Server:
         """The live environments as the operator sees them."""
         found = self._read("environments")["environments"]
         return [entry for entry in found if not function or entry["function"].startswith(function)]
+
+    def runtimes(self) -> list[str]:
+        """The managed runtimes that it serves."""
+        return list(self._read("health")["runtimes"])
 
     def isolation(self) -> str:
         """The rung of the isolation ladder in use."""

@@ -35,6 +35,8 @@ class PollerWire(Protocol):
     RESPONSE_MODE_HEADER: str
     RESPONSE_MAX: int
     CREDENTIALS_PATH: str
+    RESTORE_REQUEST: str
+    """The request of a runtime that waits to go on from its snapshot, as it goes over the wire."""
     RESPONSE_MODES: frozenset[str]
     """Ways of answering that stream."""
     STREAMED_MAX: int

@@ -91,6 +91,7 @@ class Specifications:
             framed_log_variable=contract.framed_log_variable(version),
             worker_log_variable=contract.worker_log_variable(version),
             image=saved,
+            image_request=contract.wire.RESTORE_REQUEST if contract.wire is not None and saved is not None else "",
         )
 
     def _extension(self, agent: str, sandbox: Sandbox) -> ProcessSpec:

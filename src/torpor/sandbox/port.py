@@ -116,6 +116,9 @@ class ProcessSpec:
     image: ProcessImage | None = None
     """If set, the process goes on from there instead of running `argv`; `environment` and `cwd` are then the saved
     one's. Its connections are closed, as if by their peers; its output goes where this sandbox's does."""
+    image_request: str = ""
+    """What the saved process was waiting for an answer to, in ASCII: sent again on its behalf over a connection to
+    `api_address`, which it finds in place of its own. Without it that connection is closed too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,6 @@ from torpor.service.provisions import provision_of, provisions, target
 
 StandingOf: TypeAlias = Callable[[FunctionVersion], Standing]
 """Knows how many of a version's environments are up."""
-_SNAPSHOTS = "PublishedVersions"
 
 
 def none_standing(_version: FunctionVersion) -> Standing:
@@ -51,7 +50,7 @@ class ProvisionedOperations:
             version = record.versions[target(record, named.qualifier)]
             if version.version.contract == capacity.CONTRACT:
                 raise invalid_parameter("A version on a capacity provider has a scaling configuration instead.")
-            if version.settings.get("SnapStart", {}).get("ApplyOn") == _SNAPSHOTS:
+            if version.version.snapshots:
                 raise invalid_parameter("Provisioned concurrency is not supported for a version with SnapStart.")
             number = call.values["ProvisionedConcurrentExecutions"]
             provision = self._functions.provision(record.name, named.qualifier, number)

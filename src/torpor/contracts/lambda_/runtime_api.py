@@ -22,6 +22,7 @@ _RESTORE_ERROR_PATH = PREFIX + "restore/error"
 METHODS = ("GET", "POST")
 _NOT_HERE = (RuntimeCall.UNKNOWN, RuntimeCall.RESTORE_NEXT, RuntimeCall.RESTORE_ERROR)
 """The calls about snapshots have no path where there are none."""
+RESTORE_REQUEST = f"GET {_RESTORE_NEXT_PATH} HTTP/1.1\r\nHost: runtime\r\n\r\n"
 JSON = ("Content-Type", "application/json")
 TEXT = ("Content-Type", "text/plain; charset=utf-8")
 ACCEPTED = b'{"status":"OK"}\n'

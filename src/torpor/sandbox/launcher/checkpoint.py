@@ -24,6 +24,7 @@ from .tracing import Caller, Thread, syscalls_of
 _SCRATCH_AT = 16 * PAGE
 """Where in the page of calls results of calls are left."""
 _STACK_SIZE = 24
+_RECEIVING = frozenset(map(syscalls_of, ("read", "recvfrom", "recvmsg")))
 _CALLS_MOST = 1_536
 """Of those that make a process again, less those that clear the one it is made of."""
 _PR_GET_TID_ADDRESS = 40
@@ -64,6 +65,7 @@ def take(pid: int, given: Collection[int], proc: str = "/proc") -> Snapshot:
 
 
 def _taken(pid: int, folder: str, threads: list[Thread], memory: int, given: Collection[int]) -> Snapshot:
+    asking = _asking(threads[0].registers())
     states = [_thread_state(thread, f"{folder}/task/{thread.number}") for thread in threads]
     maps = [area for area in memory_map.areas(folder) if area.path != "[vsyscall]"]
     files = descriptors.describe(folder, given)
@@ -89,6 +91,7 @@ def _taken(pid: int, folder: str, threads: list[Thread], memory: int, given: Col
     description = {
         "pid": _inner_number(folder),
         "files": files,
+        "asking": asking,
         "memory": number,
         "scratch": scratch,
         "kernels": [[area.path, area.start, area.size] for area in maps if area.is_kernels],
@@ -100,6 +103,11 @@ def _taken(pid: int, folder: str, threads: list[Thread], memory: int, given: Col
         os.close(image)
         raise Unfit(f"its memory lies in {len(maps)} pieces, more than can be made again")
     return Snapshot(description, tracing.pack(main), image)
+
+
+def _asking(values: dict[str, int]) -> int:
+    """The descriptor on which its first thread waits for an answer; -1 if it waits for something else."""
+    return values["rdi"] if values["orig_rax"] in _RECEIVING else -1
 
 
 def _described(state: dict[str, Any], scratch: int) -> dict[str, Any]:

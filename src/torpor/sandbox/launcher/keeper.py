@@ -199,7 +199,7 @@ class Keeper:
         saved = lending.read(layout, memory)
         child = self._child_with(saved.description["pid"])
         self._children[child.pid] = (message["name"], child)
-        message["saved"] = {name: saved.description[name] for name in ("files", "memory")}
+        message["saved"].update((name, saved.description[name]) for name in ("files", "memory", "asking"))
         child.begin(message, [*descriptors[:-3], memory, files])
         try:
             child.await_lent(_LENT_WITHIN)

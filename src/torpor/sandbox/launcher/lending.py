@@ -15,11 +15,14 @@ from typing import Any
 from . import checkpoint, descriptors, places, wire
 
 _SIZE = 4
+_CONNECTS_WITHIN = 5.0
 
 
-def lend(channel: socket.socket, known: list[dict[str, Any]], number: int, memory: int, files: int) -> None:
-    """Open what the saved process had open and tell the keeper; `known` describes it. Its memory is to have this
-    `number`, above all of that. Returns only if something goes wrong."""
+def lend(channel: socket.socket, saved: dict[str, Any], memory: int, files: int) -> None:
+    """Open what the saved process had open and tell the keeper. `saved` has what is needed of its description, and the
+    request to send again where it was `asking`, with the address for that. Its memory is to have the number that says
+    so, above all of that. Returns only if something goes wrong."""
+    known, number = saved["files"], saved["memory"]
     content, image = descriptors.moved(files, number), descriptors.moved(memory, number)
     ours = socket.socket(fileno=descriptors.moved(channel.detach(), number))
     if image != number:
@@ -30,8 +33,21 @@ def lend(channel: socket.socket, known: list[dict[str, Any]], number: int, memor
         os.dup2(image, number)
     _unpack(content)
     descriptors.open_again(known, number + 1)
+    if saved["request"] and any(each["number"] == saved["asking"] for each in known):
+        _ask_again(saved["asking"], saved["address"], saved["request"].encode())
     wire.send(ours, {"lent": True})
     wire.receive(ours)
+
+
+def _ask_again(descriptor: int, address: str, request: bytes) -> None:
+    """Let a fresh connection stand where the saved process had one, with its request on the way."""
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host, int(port)), _CONNECTS_WITHIN) as connection:
+        connection.settimeout(None)
+        connection.sendall(request)
+        flags = os.get_inheritable(descriptor), os.get_blocking(descriptor)
+        os.dup2(connection.fileno(), descriptor, inheritable=flags[0])
+        os.set_blocking(descriptor, flags[1])
 
 
 def write(saved: checkpoint.Snapshot) -> int:

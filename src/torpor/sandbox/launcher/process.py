@@ -21,7 +21,7 @@ from . import clone, lending, places, seccomp, syscalls, title, wire
 _SPECIFICATION = 3
 _FIRST_FREE = 4
 FRAMED = _FIRST_FREE
-"""The framed log, if a process has one: it is the first descriptor that comes with the specification."""
+"""The framed log, if a process has one."""
 _OUT_OF_MEMORY_SCORE = "500"
 _LOCKED_BYTES = 65536
 _START_FAILED = 127
@@ -164,7 +164,7 @@ def _run(surroundings: Surroundings, channel: socket.socket) -> None:
     if message["own_output"]:
         _replace_output(descriptors.pop(0))
     if message["framed_variable"]:
-        os.set_inheritable(FRAMED, True)
+        _place_framed(descriptors.pop(0))
         environment[message["framed_variable"]] = str(FRAMED)
     if message["saved"]:
         _lend(message, channel, descriptors)
@@ -183,12 +183,18 @@ def _run(surroundings: Surroundings, channel: socket.socket) -> None:
 def _lend(message: wire.Message, channel: socket.socket, descriptors: list[int]) -> None:
     try:
         _limit_processes(message)
-        saved = message["saved"]
-        lending.lend(channel, saved["files"], saved["memory"], *descriptors[-2:])
+        lending.lend(channel, message["saved"], *descriptors[-2:])
     except (OSError, ValueError, tarfile.TarError) as error:
         with contextlib.suppress(OSError):
             wire.send(channel, {"error": f"{error}"})
     os._exit(_START_FAILED)
+
+
+def _place_framed(descriptor: int) -> None:
+    if descriptor != FRAMED:
+        os.dup2(descriptor, FRAMED)
+        os.close(descriptor)
+    os.set_inheritable(FRAMED, True)
 
 
 def _replace_output(descriptor: int) -> None:

@@ -281,7 +281,7 @@ class LinuxSandbox:
             "environment": dict(process.environment),
             "cwd": process.cwd or self._spec.code_at,
             "clone": self._prepared.launcher.plan.clone and may_clone(process, self._image),
-            "saved": process.image is not None,
+            "saved": process.image and {"request": process.image_request, "address": self.api_address},
             "framed_variable": process.framed_log_variable,
             "own_output": process.own_output,
             "worker_variable": process.worker_log_variable,

@@ -1,7 +1,7 @@
 """What a Python runtime does about being saved and restored, around the client's own wait for that.
 
-The client asks to be restored and waits for the answer. It is saved while it waits. Where it goes on, its connection is
-closed, which tells it that it is a copy: it makes anew what no two copies may share and asks again.
+The client asks to be restored and is saved while it waits for the answer. Whoever gets one is a copy, and makes anew
+what no two copies may share. A copy whose connection was closed asks again.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ def prepare() -> None:
         gc.collect()
         gc.freeze()  # its collector writes to what it looks at, and what is written to is not shared by copies
         try:
-            return ask(client)
+            answer = ask(client)
         except ConnectionError:
-            renew()
-            return ask(client)
+            answer = ask(client)
+        renew()
+        return answer
 
     kind.restore_next = restore_next
 
