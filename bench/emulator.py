@@ -1,23 +1,15 @@
 """The cloud's own emulator as the yardstick: its binary; the same interpreter, client and handler; no container.
 
-The binary ships inside the wheel of `aws-sam-cli`. Only the wheel is fetched, without what it depends on, and only the
-binary is kept. Without a container it is faster than what people have, so the comparison is kind to it. It serves one
-invocation at a time and ends itself when it is sent two, so several callers need an emulator each, or take turns.
+Without a container it is faster than what people have, so the comparison is kind to it. It serves one invocation at a
+time and ends itself when it is sent two, so several callers need an emulator each, or take turns. Where it comes from:
+`tests.support.emulator`.
 
 Its multi-concurrent mode (`managed_emulator`) serves several, and refuses what comes while all workers are busy. It
-takes the runtime from fixed folders only and runs it as a user of its own, so these folders are made in a mount
-namespace that ends with it.
+takes the runtime from fixed folders only and runs it as a user of its own.
 """
 
 import argparse
 import asyncio
-import contextlib
-import os
-import platform
-import shutil
-import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,40 +18,19 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import uvloop
+from tests.support.emulator import HOUSED, EmulatorProcess, binary, house
 
 from bench.load import Outcome, closed_loop, invocation, once
-from bench.machine import descendants
 from torpor.sandbox.images import DEFAULT_ROOT
 from torpor.sandbox.interpreters import Language, choose, discover
 
 HANDLERS = Path(__file__).parent / "handlers" / "echo"
 MANAGED_RUNTIME = "python3.13"
 """The oldest Python whose client has workers."""
-_KEPT = Path(sys.prefix) / "emulator"
 _WITHIN = 20.0
 _MINORS = (11, 12, 13)
 """Of the standard mode: from 3.12 on the client polls from a thread of its own where it finds the cloud's variables,
 which the emulator does not set; with 3.11 it does the same on both sides."""
-
-
-def binary(given: str = "") -> Path:
-    """The emulator; fetched once into the virtual environment. Raises CalledProcessError if that fails."""
-    if given:
-        return Path(given)
-    name = f"aws-lambda-rie-{'arm64' if platform.machine() in ('aarch64', 'arm64') else 'x86_64'}"
-    kept = _KEPT / name
-    if not kept.exists():
-        _fetch(name, kept)
-    return kept
-
-
-def _fetch(name: str, kept: Path) -> None:
-    with tempfile.TemporaryDirectory(prefix="torpor-bench-") as folder:
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-        subprocess.run([*pip, "--no-compile", "--target", folder, "aws-sam-cli>=1.130,<2"], check=True)
-        kept.parent.mkdir(exist_ok=True)
-        shutil.copyfile(Path(folder) / "samcli" / "local" / "rapid" / name, kept)
-        kept.chmod(0o755)
 
 
 def managed_runtime() -> tuple[str, str]:
@@ -82,26 +53,13 @@ def runtime() -> tuple[str, str, str]:
     raise LookupError("No managed Python with its runtime client is here; `make setup` installs the client.")
 
 
-class Emulator:
-    """One emulator process with one runtime. `before` is what its program is started by, `after` starts the runtime."""
+class Emulator(EmulatorProcess):
+    """One emulator process with one runtime that serves the benchmark's handlers."""
 
     def __init__(
         self, program: Path, after: Sequence[str], environment: Mapping[str, str], before: Sequence[str] = ()
     ) -> None:
-        self.port = free_port()
-        addresses = [
-            *("--runtime-interface-emulator-address", f"127.0.0.1:{self.port}"),
-            *("--runtime-api-address", f"127.0.0.1:{free_port()}"),
-        ]
-        self.process = subprocess.Popen(
-            [*before, str(program), *addresses, *after],
-            cwd=HANDLERS,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        super().__init__(program, after, environment, folder=HANDLERS, before=before)
 
     @classmethod
     def standard(cls, program: Path, handler: str = "handler.handler") -> "Emulator":
@@ -121,14 +79,6 @@ class Emulator:
                     raise
                 await asyncio.sleep(0.001)
 
-    def stop(self) -> None:
-        """End the emulator and the runtime it started."""
-        family = [self.process.pid, *descendants(self.process.pid)]
-        for pid in family:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        self.process.wait()
-
 
 def _environment(client: str, code: str) -> Mapping[str, str]:
     return {
@@ -141,14 +91,6 @@ def _environment(client: str, code: str) -> Mapping[str, str]:
         "AWS_REGION": "us-east-1",
         "LAMBDA_TASK_ROOT": code,
     }
-
-
-def free_port() -> int:
-    """A TCP port nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager
@@ -165,17 +107,10 @@ def running(program: Path, count: int) -> Iterator[list[Emulator]]:
         yield emulators
 
 
-_FOLDERS = """set -e
-mount -t tmpfs -o mode=755 none /var
-mkdir /var/task /var/lang /var/runtime
-mount --bind "$LANG_FOLDER" /var/lang
-mount --bind "$CLIENT_FOLDER" /var/runtime
-cp "$PWD"/*.py /var/task
-printf '#!/bin/sh\\nexport AWS_EXECUTION_ENV=%s\\nexec /var/lang/bin/python3 -m awslambdaric "$_HANDLER"\\n' \\
-  "$CLIENT_NAME" > /var/task/bootstrap
-chmod 755 /var/task/bootstrap
-cd /var/task
-exec "$@"
+_BOOTSTRAP = f"""#!/bin/sh
+# The emulator takes this variable away; with it the client polls from a thread of its own, as in the cloud.
+export AWS_EXECUTION_ENV=AWS_Lambda_{MANAGED_RUNTIME}
+exec /var/lang/bin/python3 -m awslambdaric "$_HANDLER"
 """
 _WORKERS_START = 1.0
 """Seconds after the first answer until the other workers have started too."""
@@ -188,22 +123,20 @@ def managed_emulator(program: Path, workers: int) -> Iterator[Emulator]:
     environment = {
         **_environment("/var/runtime", "/var/task"),
         "AWS_LAMBDA_MAX_CONCURRENCY": str(workers),
-        "LANG_FOLDER": prefix,
-        "CLIENT_FOLDER": client,
         "LD_LIBRARY_PATH": "/var/lang/lib",
         "_HANDLER": "handler.handler",
-        # The emulator takes this variable away; with it the client polls from a thread of its own, as in the cloud.
-        "CLIENT_NAME": f"AWS_Lambda_{MANAGED_RUNTIME}",
     }
-    user = [] if os.geteuid() == 0 else ["--map-root-user"]
-    before = ["unshare", *user, "--mount", "/bin/sh", "-c", _FOLDERS, "sh"]
-    emulator = Emulator(program, ["/var/task/bootstrap"], environment, before)
-    try:
-        uvloop.run(emulator.first_answer())
-        time.sleep(_WORKERS_START)
-        yield emulator
-    finally:
-        emulator.stop()
+    files = {f"var/task/{file.name}": file.read_text() for file in HANDLERS.glob("*.py")}
+    with tempfile.TemporaryDirectory(prefix="torpor-emulator-") as folder:
+        files["var/task/bootstrap"] = _BOOTSTRAP
+        before = house(Path(folder), program, files, lang=prefix, client=client)
+        emulator = Emulator(HOUSED, ["/var/task/bootstrap"], environment, before)
+        try:
+            uvloop.run(emulator.first_answer())
+            time.sleep(_WORKERS_START)
+            yield emulator
+        finally:
+            emulator.stop()
 
 
 def warm(program: Path, *, callers: int, processes: int, count: int) -> Outcome:

@@ -35,15 +35,6 @@ def rss_bytes(pid: int) -> int:
     return _kilobytes(f"/proc/{pid}/status", "VmRSS")
 
 
-def descendants(pid: int) -> list[int]:
-    """All processes below a process."""
-    found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in task.read_text().split():
-            found += [int(child), *descendants(int(child))]
-    return found
-
-
 def cpu_seconds(pid: int) -> float:
     """CPU time of a process so far, all its threads together; 0 if it is gone."""
     with contextlib.suppress(OSError):

@@ -13,11 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import uvloop
+from tests.support.emulator import descendants, free_port
 
 from bench.backends import BUILD
-from bench.emulator import free_port
 from bench.load import once
-from bench.machine import descendants
 from torpor.sandbox.interpreters import Language, choose, discover
 
 _WITHIN = 30.0

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tests.support.emulator import binary
+
 from bench import emulator, measures
 from bench.events import events
 from bench.extended import extended
@@ -68,8 +70,8 @@ def _program(path: str) -> str:
 
 def _measure_emulator(given: argparse.Namespace, sizes: Sizes, notes: list[str]) -> Yardstick:
     try:
-        program = emulator.binary(given.emulator)
-    except (OSError, subprocess.CalledProcessError) as error:
+        program = binary(given.emulator)
+    except (OSError, subprocess.SubprocessError) as error:
         notes.append(f"Without the emulator, which could not be fetched: {error}.")
         return Yardstick()
     if given.only and not _BESIDE_EMULATOR & set(given.only):

@@ -19,8 +19,9 @@ from urllib.request import Request, urlopen
 
 import botocore.session
 from botocore.config import Config
+from tests.support.emulator import free_port
 
-from bench.emulator import HANDLERS, free_port, runtime
+from bench.emulator import HANDLERS, runtime
 
 ROLE = "arn:aws:iam::000000000000:role/bench"
 WHOLE_CPU_MB = 1769

@@ -1,9 +1,11 @@
 """Exported trace segments of functions with active tracing."""
 
 import json
+import re
 import socket
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +28,7 @@ FAILURES = {
     "crash": ({"exit": True}, "Runtime.ExitError"),
     "time-out": ({"sleep": 30}, "Sandbox.Timedout"),
 }
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "trace-segments.md"
 ROOT, PARENT = "1-5f35ae12-0c0fec141ab77a00bc047aa2", "2be948a625588e32"
 
 
@@ -74,6 +77,11 @@ def _traced(function: Function, event: dict[str, Any], header: str = f"Root={ROO
         return json.loads(answer.read())
 
 
+def _documented() -> set[str]:
+    """The fields that the page about segments names."""
+    return set(re.findall(r'`"?(\w+)', PAGE.read_text()))
+
+
 def _form(value: object) -> object:
     """The structure of a document: what is there, and of which type."""
     if isinstance(value, dict):
@@ -105,6 +113,7 @@ def test_exported_segment_marks_the_failure_in_the_same_form_on_every_run(
         assert [part["name"] for part in inner["subsegments"] if part.get("fault")] == ["Invocation"]
         assert inner["cause"]["exceptions"][0]["type"] == kind
         assert service["start_time"] <= inner["subsegments"][-1]["end_time"] <= service["end_time"]
+        assert set(service) | set(inner) <= _documented()
     assert _form(runs[0]) == _form(runs[1])
     assert len({segment["id"] for run in runs for segment in run}) == 4
 

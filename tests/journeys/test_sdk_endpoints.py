@@ -9,14 +9,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
-import botocore
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from tests.journeys.conftest import MakeServer
-from tests.support.functions import PYTHON, Package, archive, python
+from tests.support.functions import PYTHON, archive, python
 from tests.support.lives import refused
-from tests.support.objects import PLAIN, object_store
+from tests.support.objects import PLAIN, object_store, with_boto3
 from tests.support.server import ROLE, Function, TorporServer
 
 PUTTING = """
@@ -28,8 +27,6 @@ def handler(event, context):
     s3.put_object(Bucket="results", Key=event["key"], Body=b"from inside")
     return [os.environ["AWS_ENDPOINT_URL"], s3.get_object(Bucket="results", Key=event["key"])["Body"].read().decode()]
 """
-_LIBRARIES = ("boto3", "botocore", "s3transfer", "jmespath", "dateutil", "urllib3", "six.py")
-_KEPT_DATA = ("s3", "endpoints.json", "partitions.json", "sdk-default-configuration.json", "_retry.json")
 
 
 @pytest.fixture(scope="module")
@@ -45,23 +42,6 @@ def store(endpoint: str) -> Iterator[Any]:
         client.create_bucket(Bucket=bucket)
     yield client
     client.close()
-
-
-def with_boto3(source: str) -> Package:
-    """A function with the SDK in its package, no more of its data than S3 needs."""
-    site = Path(botocore.__file__).parent.parent
-    files: dict[str, str | bytes] = {"app.py": source}
-    for library in _LIBRARIES:
-        found = [site / library] if library.endswith(".py") else sorted((site / library).rglob("*"))
-        for path in found:
-            inside = path.relative_to(site)
-            if path.is_file() and path.suffix != ".pyc" and _needed(inside.parts):
-                files[str(inside)] = path.read_bytes()
-    return Package(archive=archive(files), runtime=PYTHON, handler="app.handler")
-
-
-def _needed(parts: tuple[str, ...]) -> bool:
-    return parts[:2] != ("botocore", "data") or parts[2] in _KEPT_DATA
 
 
 def test_package_in_a_bucket_is_deployed_and_updated(make_server: MakeServer, endpoint: str, store: Any) -> None:
@@ -88,7 +68,7 @@ def test_function_puts_an_object_into_the_endpoint_it_is_given(
     if isolation == "sandbox" and os.geteuid() != 0:
         isolation = "auto"
     server = make_server(aws_endpoint_url=endpoint, pass_endpoint_url=True, isolation=isolation)
-    with server.deployed(with_boto3(PUTTING), MemorySize=1024, Timeout=60) as function:
+    with server.deployed(with_boto3(PUTTING, "s3"), MemorySize=1024, Timeout=60) as function:
         reply = function.invoke({"key": isolation})
     assert not reply.error, reply.payload
     url, read = reply.payload

@@ -343,7 +343,27 @@ async def test_call_without_a_known_identifier_is_refused(tmp_path: Path, path: 
     async with _stage(tmp_path, "watcher") as stage:
         for identifier, refusal in expected.items():
             headers = {"Lambda_Extension_Identifier": identifier} if identifier else {}
+            headers |= {} if method == "GET" else {"Lambda_Extension_Function_Error_Type": "Extension.Own"}
             assert _refusal(await stage.call(method, path, **headers)) == (403, *refusal)
+
+
+async def test_second_request_for_an_event_is_refused_while_the_first_is_open(tmp_path: Path) -> None:
+    async with _stage(tmp_path, "watcher") as stage:
+        identifier = await stage.registered("watcher", "INVOKE")
+        asked = {"Lambda_Extension_Identifier": identifier}
+        async with stage.next_invocation(), stage.next_event(identifier):
+            await stage.reached(PhaseName.IDLE)
+            refused = await stage.call("GET", "/2020-01-01/extension/event/next", **asked)
+            assert _refusal(refused) == (
+                403,
+                "Extension.InvalidExtensionState",
+                f"State transition from Ready to Ready failed for extension {identifier}. "
+                "Error: State transition is not allowed",
+            )
+        async with stage.next_invocation(), stage.next_event(identifier) as asking:
+            await asyncio.sleep(0.02)
+            stage.assign()
+            assert b'"INVOKE"' in (await asking.answer()).body
 
 
 async def test_error_needs_a_type_and_is_taken_once(tmp_path: Path) -> None:
@@ -391,7 +411,16 @@ async def test_extension_that_cannot_be_started_fails_init_as_a_launch_error(tmp
         await stage.until(lambda: any("Error Type: Extension.LaunchError" in line for line in stage.journal_lines()))
 
 
-async def test_unknown_paths_are_not_found(tmp_path: Path) -> None:
+async def test_unknown_paths_are_not_found_and_the_others_have_one_method(tmp_path: Path) -> None:
+    extension, runtime = "/2020-01-01/extension", "/2018-06-01/runtime"
     async with _stage(tmp_path) as stage:
-        for method, path in (("GET", "register"), ("POST", "event/next"), ("GET", "nothing")):
-            assert (await stage.call(method, f"/2020-01-01/extension/{path}")).status == 404
+        for path in (f"{extension}/nothing", f"{runtime}/nothing", "/ping"):
+            assert (await stage.call("GET", path)).status == 404
+        for allowed, path in (
+            ("POST", f"{extension}/register"),
+            ("GET", f"{extension}/event/next"),
+            ("GET", f"{runtime}/invocation/next"),
+            ("POST", f"{runtime}/invocation/some/response"),
+        ):
+            answer = await stage.call("PUT", path, b"{}")
+            assert (answer.status, answer.headers["allow"]) == (405, allowed)

@@ -175,7 +175,7 @@ def test_init_is_reported_whether_it_succeeds_or_fails() -> None:
         (
             Failure(kind=FailureKind.EXIT, agent="extension", code=1),
             "Extension.Crash",
-            f"RequestId: {ID} Error: exit code 1",
+            f"RequestId: {ID} Error: exit status 1",
         ),
     ],
 )

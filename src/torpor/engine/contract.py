@@ -28,6 +28,7 @@ class PollerWire(Protocol):
     INVALID_MODE: bytes
     TOO_LARGE: bytes
     NOT_FOUND: bytes
+    TEXT: tuple[str, str]
     JSON: tuple[str, str]
     ERROR_TYPE_HEADER: str
     CAUSE_HEADER: str
@@ -50,6 +51,10 @@ class PollerWire(Protocol):
     """The answer to a result that comes after its invocation's time was up."""
 
     def parse_call(self, method: str, path: str) -> tuple[RuntimeCall, str]: ...
+
+    def unrouted(self, method: str, path: str) -> tuple[int, list[tuple[str, str]], bytes]:
+        """Status, headers and body for what is no call."""
+        ...
 
     def event_headers(self, invocation: Invocation, deadline_ms: int) -> list[tuple[str, str]]: ...
 
@@ -133,7 +138,6 @@ class ExtensionWire(Protocol):
     INIT_ERROR: str
     EXIT_ERROR: str
     ACCEPTED: bytes
-    NOT_FOUND: bytes
     EMPTY_NAME: bytes
     REGISTRATION_CLOSED: bytes
     NAME_TAKEN: bytes
@@ -143,6 +147,10 @@ class ExtensionWire(Protocol):
     MISSING_ERROR_TYPE: bytes
 
     def parse_call(self, method: str, path: str) -> ExtensionCall: ...
+
+    def unrouted(self, method: str, path: str) -> tuple[int, list[tuple[str, str]], bytes]:
+        """Status, headers and body for what is no call."""
+        ...
 
     def wanted_events(self, body: bytes, *, internal: bool) -> tuple[bool, bool]: ...
 

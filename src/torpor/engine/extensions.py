@@ -76,7 +76,7 @@ class ExtensionsEndpoint:
         if call is ExtensionCall.REGISTER:
             self._register(exchange)
         elif call is ExtensionCall.UNKNOWN:
-            _reply(exchange, 404, self._wire.NOT_FOUND)
+            exchange.reply(*self._wire.unrouted(exchange.method, exchange.path))
         else:
             self._identified(exchange, call)
 
@@ -113,7 +113,7 @@ class ExtensionsEndpoint:
         name = exchange.headers.get(self._wire.NAME_HEADER)
         agent = EXTENSIONS + name
         try:
-            refused = self._refused(name) or self._registered(agent, exchange)
+            refused = self._registered(agent, exchange) if name else self._wire.EMPTY_NAME
         except InvalidRequest as error:
             refused = self._wire.error_body(str(error), error.what)
         except TransitionRefused as error:
@@ -121,11 +121,8 @@ class ExtensionsEndpoint:
         if refused:
             _reply(exchange, 403, refused)
 
-    def _refused(self, name: str) -> bytes:
-        """Why nobody of this name may register now; empty if somebody may."""
-        agent = EXTENSIONS + name
-        if not name:
-            return self._wire.EMPTY_NAME
+    def _refused(self, agent: str) -> bytes:
+        """Why it may not register now; empty if it may."""
         if agent in self._external:
             return self._wire.TOO_MANY if self._is_full and agent not in self._by_agent else b""
         if not self._host.takes_registrations:
@@ -139,8 +136,11 @@ class ExtensionsEndpoint:
         return len(self._by_agent) >= self._wire.EXTENSIONS_MAX
 
     def _registered(self, agent: str, exchange: Exchange) -> bytes:
+        """Register it; why that cannot be, empty if it could. Raises InvalidRequest and TransitionRefused too."""
         internal = agent not in self._external
         invoke, shutdown = self._wire.wanted_events(exchange.body, internal=internal)
+        if refused := self._refused(agent):
+            return refused
         self._host.feed(AgentRegistered(agent, invoke, shutdown, internal))
         identifier = str(uuid.uuid4())
         self._by_identifier[identifier] = self._by_agent[agent] = _Extension(agent)
@@ -153,9 +153,14 @@ class ExtensionsEndpoint:
     def _identified(self, exchange: Exchange, call: ExtensionCall) -> None:
         identifier = exchange.headers.get(self._wire.IDENTIFIER_HEADER)
         extension = self._by_identifier.get(identifier.lower())
-        if extension is None:
+        if call is not ExtensionCall.NEXT and self._is_untyped(exchange, identifier):
+            _reply(exchange, 403, self._wire.MISSING_ERROR_TYPE)
+        elif extension is None:
             _reply(exchange, 403, self._unidentified(identifier, call))
-            return
+        else:
+            self._take(exchange, call, extension, identifier)
+
+    def _take(self, exchange: Exchange, call: ExtensionCall, extension: _Extension, identifier: str) -> None:
         try:
             if call is ExtensionCall.NEXT:
                 self._next(exchange, extension)
@@ -163,6 +168,10 @@ class ExtensionsEndpoint:
                 self._failed(exchange, extension, starting=call is ExtensionCall.INIT_ERROR)
         except TransitionRefused as refused:
             _reply(exchange, 403, self._wire.refusal(refused, identifier))
+
+    def _is_untyped(self, exchange: Exchange, identifier: str) -> bool:
+        """Is it an error of somebody, known or not, that lacks its type?"""
+        return self._wire.is_identifier(identifier) and not exchange.headers.get(self._wire.ERROR_TYPE_HEADER)
 
     def _unidentified(self, identifier: str, call: ExtensionCall) -> bytes:
         if not identifier:
@@ -173,20 +182,20 @@ class ExtensionsEndpoint:
 
     def _next(self, exchange: Exchange, extension: _Extension) -> None:
         _check_alive(extension, AgentCall.NEXT)
-        before, extension.parked = extension.parked, exchange
+        before = extension.parked
+        if before is not None and not before.closed:
+            raise TransitionRefused(extension.agent, AgentState.READY, AgentCall.NEXT)
+        extension.parked = exchange
         try:
             self._host.feed(NextRequested(extension.agent))
         except TransitionRefused:
-            extension.parked = before
+            extension.parked = None
             raise
         if extension.untold is not None and extension.parked is not None:
             self._tell(extension, extension.untold)
 
     def _failed(self, exchange: Exchange, extension: _Extension, *, starting: bool) -> None:
         _check_alive(extension, AgentCall.FAIL if starting else AgentCall.GIVE_UP)
-        if not exchange.headers.get(self._wire.ERROR_TYPE_HEADER):
-            _reply(exchange, 403, self._wire.MISSING_ERROR_TYPE)
-            return
         kind = self._wire.INIT_ERROR if starting else self._wire.EXIT_ERROR
         self._host.feed(AgentFailed(extension.agent, kind, exchange.body, starting))
         extension.failed = AgentState.FAILED if starting else AgentState.GAVE_UP

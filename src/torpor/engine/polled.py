@@ -187,7 +187,7 @@ class PolledInside:
         wire, telemetry = self._telemetry_wire, self._telemetry
         api = wire.api_of(exchange.method, exchange.path) if wire is not None else ""
         if not api or telemetry is None:
-            exchange.reply(404, (self._wire.JSON,), self._wire.NOT_FOUND)
+            exchange.reply(*self._wire.unrouted(exchange.method, exchange.path))
         elif agent := self._extensions.caller(exchange):
             telemetry.subscribe(exchange, api, agent)
 

@@ -111,11 +111,11 @@ class PollingEndpoint:
             elif call is RuntimeCall.RESTORE_ERROR and self._host.uses_snapshots:
                 self._init_error(exchange)
             elif call is RuntimeCall.PING:
-                exchange.reply(200, (("Content-Type", "text/plain"),), b"pong")
+                exchange.reply(200, (self._wire.TEXT,), b"pong")
             elif self._otherwise is not None:
                 self._otherwise(exchange)
             else:
-                self._reply(exchange, 404, self._wire.NOT_FOUND)
+                exchange.reply(*self._wire.unrouted(exchange.method, exchange.path))
         except TransitionRefused as refused:
             if self.uploads.settle():
                 self.handle(exchange)

@@ -44,7 +44,6 @@ TOO_MANY = error_body(f"Extension limit ({limits.EXTENSIONS_MAX}) reached", "Ext
 MISSING_IDENTIFIER = error_body("Missing Lambda-Extension-Identifier header", "Extension.MissingExtensionIdentifier")
 INVALID_IDENTIFIER = error_body("Invalid Lambda-Extension-Identifier", "Extension.InvalidExtensionIdentifier")
 MISSING_ERROR_TYPE = error_body(f"{ERROR_TYPE_HEADER} not found", "Extension.MissingHeader")
-NOT_FOUND = error_body("The Extensions API has no such path", "InvalidRequest")
 
 
 class _Registration(msgspec.Struct, frozen=True):
@@ -58,6 +57,12 @@ _registration = msgspec.json.Decoder(_Registration)
 def parse_call(method: str, path: str) -> ExtensionCall:
     """Which call a request is."""
     return _CALLS.get((method, path), ExtensionCall.UNKNOWN)
+
+
+def unrouted(method: str, path: str) -> tuple[int, list[tuple[str, str]], bytes]:
+    """Status, headers and body for a request that is no call: another method's path, or nobody's (3.1)."""
+    known = (allowed for allowed in runtime_api.METHODS if parse_call(allowed, path) is not ExtensionCall.UNKNOWN)
+    return runtime_api.no_call(next(known, ""))
 
 
 def wanted_events(body: bytes, *, internal: bool) -> tuple[bool, bool]:
@@ -139,7 +144,7 @@ _TARGETS = {
     AgentCall.REGISTER: "Registered",
     AgentCall.NEXT: "Ready",
     AgentCall.FAIL: "InitError",
-    AgentCall.GIVE_UP: "ExitError",
+    AgentCall.GIVE_UP: "Exited",
 }
 
 

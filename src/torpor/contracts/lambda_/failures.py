@@ -8,6 +8,7 @@ import signal as signals
 import msgspec
 
 from torpor.contracts.lambda_ import limits
+from torpor.lifecycle import EXTENSIONS
 from torpor.model.failure import Failure, FailureKind
 
 EXIT_ERROR = "Runtime.ExitError"
@@ -75,12 +76,15 @@ def extension_state(state: str, failure: Failure | None) -> str:
 
 def exit_text(failure: Failure) -> str:
     """Why a runtime process ended, in the daemon's words."""
+    reason = _exit_reason(failure)
+    return f"Runtime exited with error: {reason}" if reason else "Runtime exited without providing a reason"
+
+
+def _exit_reason(failure: Failure) -> str:
+    """How a process ended; empty if it ended well."""
     if failure.signal is not None:
-        text = _SIGNAL_TEXTS.get(failure.signal, f"signal {failure.signal}")
-        return f"Runtime exited with error: signal: {text}"
-    if failure.code:
-        return f"Runtime exited with error: exit status {failure.code}"
-    return "Runtime exited without providing a reason"
+        return f"signal: {_SIGNAL_TEXTS.get(failure.signal, f'signal {failure.signal}')}"
+    return f"exit status {failure.code}" if failure.code else ""
 
 
 def error_text(failure: Failure) -> str:
@@ -91,11 +95,11 @@ def error_text(failure: Failure) -> str:
         case FailureKind.EXIT if failure.agent == "runtime":
             return exit_text(failure)
         case FailureKind.EXIT:
-            return f"exit code {failure.code}" if failure.signal is None else f"signal {failure.signal}"
+            return _exit_reason(failure) or f"exit code {failure.code}"
         case FailureKind.START if failure.agent != "runtime":
             return f"The extension could not be started: {failure.detail}"
         case FailureKind.INIT_ERROR if failure.agent != "runtime":
-            return f"{failure.agent} reported an error"
+            return f"{failure.agent.removeprefix(EXTENSIONS)} reported an error"
         case FailureKind.START:
             return _start_text(failure.detail)
         case FailureKind.STOPPED:

@@ -16,7 +16,6 @@ from torpor.contracts.lambda_.extensions_api import (
     MISSING_IDENTIFIER,
     NAME_HEADER,
     NAME_TAKEN,
-    NOT_FOUND,
     PREFIX,
     REGISTRATION_CLOSED,
     TOO_MANY,
@@ -27,6 +26,7 @@ from torpor.contracts.lambda_.extensions_api import (
     refusal,
     registered,
     unknown,
+    unrouted,
 )
 from torpor.model.errors import InvalidRequest
 
@@ -45,7 +45,6 @@ __all__ = [
     "MISSING_IDENTIFIER",
     "NAME_HEADER",
     "NAME_TAKEN",
-    "NOT_FOUND",
     "PREFIX",
     "REGISTRATION_CLOSED",
     "TOO_MANY",
@@ -57,6 +56,7 @@ __all__ = [
     "registered",
     "shutdown_event",
     "unknown",
+    "unrouted",
     "wanted_events",
 ]
 

@@ -16,10 +16,15 @@ CREDENTIALS_PATH = "/2021-04-23/credentials"
 _INVOCATION = PREFIX + "invocation/"
 NEXT_PATH = _INVOCATION + "next"
 INIT_ERROR_PATH = PREFIX + "init/error"
+_PING_PATH = "/2018-06-01/ping"
 _RESTORE_NEXT_PATH = PREFIX + "restore/next"
 _RESTORE_ERROR_PATH = PREFIX + "restore/error"
+METHODS = ("GET", "POST")
+_NOT_HERE = (RuntimeCall.UNKNOWN, RuntimeCall.RESTORE_NEXT, RuntimeCall.RESTORE_ERROR)
+"""The calls about snapshots have no path where there are none."""
 RESTORE_REQUEST = f"GET {_RESTORE_NEXT_PATH} HTTP/1.1\r\nHost: runtime\r\n\r\n"
 JSON = ("Content-Type", "application/json")
+TEXT = ("Content-Type", "text/plain; charset=utf-8")
 ACCEPTED = b'{"status":"OK"}\n'
 ERROR_TYPE_HEADER = "Lambda-Runtime-Function-Error-Type"
 CAUSE_HEADER = "Lambda-Runtime-Function-XRay-Error-Cause"
@@ -53,9 +58,20 @@ def parse_call(method: str, path: str) -> tuple[RuntimeCall, str]:
                 return RuntimeCall.ERROR, invocation_id
     if method == "GET" and path == _RESTORE_NEXT_PATH:
         return RuntimeCall.RESTORE_NEXT, ""
-    if method == "GET" and path in ("/ping", "/2018-06-01/ping"):
+    if method == "GET" and path == _PING_PATH:
         return RuntimeCall.PING, ""
     return RuntimeCall.UNKNOWN, ""
+
+
+def unrouted(method: str, path: str) -> tuple[int, list[tuple[str, str]], bytes]:
+    """Status, headers and body for a request that is no call: another method's path, or nobody's (2.1)."""
+    known = (allowed for allowed in METHODS if parse_call(allowed, path)[0] not in _NOT_HERE)
+    return no_call(next(known, ""))
+
+
+def no_call(allowed: str) -> tuple[int, list[tuple[str, str]], bytes]:
+    """The answer to a request that is no call; `allowed` is the method that its path has, if any."""
+    return (405, [("Allow", allowed)], b"") if allowed else (404, [TEXT], b"404 page not found\n")
 
 
 def event_headers(invocation: Invocation, deadline_ms: int) -> list[tuple[str, str]]:
@@ -139,7 +155,7 @@ def body_limit(method: str, path: str) -> int:
     if method == "PUT":
         return limits.ERROR_BODY_MAX
     if method != "POST":
-        return 0 if path.startswith(PREFIX) else _SMALL_BODY
+        return 0 if method == "GET" and path.startswith(PREFIX) else _SMALL_BODY
     if path.startswith(_INVOCATION):
         return limits.RESPONSE_MAX
     return limits.ERROR_BODY_MAX
