@@ -268,3 +268,11 @@ def test_policy_of_a_deleted_layer_version_goes_too(client: Any) -> None:
     client.delete_layer_version(**version)
     with pytest.raises(client.exceptions.ResourceNotFoundException, match="does not exist"):
         client.get_layer_version_policy(**version)
+
+
+def test_newest_version_has_the_policy_of_the_function(client: Any, name: str) -> None:
+    client.add_permission(FunctionName=name, **FITTING)
+
+    assert policy(client, name, Qualifier="$LATEST") == policy(client, name)
+    client.remove_permission(FunctionName=name, Qualifier="$LATEST", StatementId="s3")
+    absent(client, name)

@@ -94,3 +94,12 @@ def test_what_tenants_cannot_have_is_refused(client: Any, isolated: str) -> None
     managed = {"LambdaManagedInstancesCapacityProviderConfig": {"CapacityProviderArn": provider}}
     with pytest.raises(client.exceptions.InvalidParameterValueException, match="a capacity provider"):
         new_function(client, "both", TenancyConfig=PER_TENANT, CapacityProviderConfig=managed)
+
+
+def test_neither_urls_nor_environments_kept_ready_go_with_isolation(client: Any, isolated: str) -> None:
+    with pytest.raises(client.exceptions.InvalidParameterValueException, match="cannot have a function URL"):
+        client.create_function_url_config(FunctionName=isolated, AuthType="NONE")
+    with pytest.raises(client.exceptions.InvalidParameterValueException, match="provisioned concurrency"):
+        client.put_provisioned_concurrency_config(
+            FunctionName=isolated, Qualifier="1", ProvisionedConcurrentExecutions=1
+        )

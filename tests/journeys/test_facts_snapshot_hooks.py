@@ -185,9 +185,11 @@ def test_a_hook_that_throws_after_the_restoration_is_told(deploy: Deploy) -> Non
     def handler(event, context): return 1
     """
     version = publish(deploy(saved(code), SnapStart=ON))
-    with pytest.raises(ClientError, match="cannot go on") as failed:
-        version.invoke()
-    assert _code_of(failed) == ("SnapStartException", 400)
+    client, name = version.server.client, version.function.name
+    for call in (version.invoke, lambda: client.invoke_with_response_stream(FunctionName=name, Qualifier="1")):
+        with pytest.raises(ClientError, match="cannot go on") as failed:
+            call()
+        assert _code_of(failed) == ("SnapStartException", 400)
 
 
 @pytest.mark.parametrize(

@@ -430,3 +430,12 @@ async def test_extension_that_has_failed_cannot_subscribe(tmp_path: Path) -> Non
         assert (await stage.call("POST", "/2020-01-01/extension/init/error", **named)).status == 202
         refused = await subscribe(stage, identifier, wanted(4000))
         assert _refusal(refused)[:2] == (403, "Extension.InvalidExtensionState")
+
+
+async def test_a_subscription_may_be_long(tmp_path: Path) -> None:
+    async with listening() as listener, _stage(tmp_path, "watcher") as stage:
+        identifier = await stage.registered("watcher")
+        long = wanted(listener.port) | {"comment": "x" * 900 * 1024}
+        assert (await subscribe(stage, identifier, long)).status in (200, 400), "it is read"
+        long["comment"] = "x" * 1100 * 1024
+        assert (await subscribe(stage, identifier, long)).status == 413
