@@ -4,11 +4,10 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from torpor.engine.environment import Environment
 from torpor.engine.snapshots import SnapshotShelf, Workshop
 from torpor.model.errors import SandboxUnavailable
 from torpor.model.failure import Failure
@@ -39,7 +38,7 @@ class MakingEnvironment:
     """In place of an environment: saves its runtime once it may."""
 
     failure = "it cannot be saved"
-    init_failure = None
+    init_failure: Failure | None = None
 
     def __init__(self, shelf: SnapshotShelf, may_save: asyncio.Event, works: bool) -> None:
         self._shelf = shelf
@@ -72,8 +71,8 @@ class Bench:
         shelf.open(Workshop(start=self._start, made_for=lambda version: {"kernel": self.kernel}, watcher=self))
         return shelf
 
-    def _start(self, version: FunctionVersion) -> Environment:
-        return cast(Environment, MakingEnvironment(self.shelf, self.may_save, self.works))
+    def _start(self, version: FunctionVersion) -> MakingEnvironment:
+        return MakingEnvironment(self.shelf, self.may_save, self.works)
 
     def pending(self, version: FunctionVersion) -> None:
         self.said.append("pending")

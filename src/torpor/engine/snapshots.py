@@ -10,7 +10,6 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from torpor.engine.environment import Environment
 from torpor.model.errors import SandboxUnavailable, TorporError
 from torpor.model.failure import Failure
 from torpor.model.function import FunctionVersion
@@ -49,11 +48,25 @@ class Watcher(Protocol):
         ...
 
 
+class Making(Protocol):
+    """An environment whose runtime is to be saved."""
+
+    @property
+    def failure(self) -> str: ...
+
+    @property
+    def init_failure(self) -> Failure | None: ...
+
+    async def ended(self) -> None:
+        """Returns once nothing is left of it."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Workshop:
     """What making a snapshot takes."""
 
-    start: Callable[[FunctionVersion], Environment | None]
+    start: Callable[[FunctionVersion], Making | None]
     """Starts an environment that is to be saved; None if there is no memory. Raises TorporError."""
     made_for: Callable[[FunctionVersion], Mapping[str, str]]
     """What a snapshot made now depends on beside the version. Raises TorporError."""
@@ -222,6 +235,9 @@ class SnapshotShelf:
             await self._made_by_environment(version)
         except TorporError as error:
             failed = error
+        except Exception as error:  # the version must not stay pending for ever
+            log.exception("the snapshot of %s %s cannot be made", version.function, version.version)
+            failed = SandboxUnavailable(f"making the snapshot failed: {error}")
         if failed is None:
             watcher.ready(version)
             return
