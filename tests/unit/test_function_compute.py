@@ -15,6 +15,7 @@ from torpor.contracts.function_compute.server_wire import (
     answered_fields,
     forwarded_fields,
 )
+from torpor.model.entries import Entry
 from torpor.model.failure import Failure, FailureKind
 from torpor.model.function import CodeRef, FunctionVersion
 from torpor.model.invocation import Invocation, OutcomeStatus
@@ -218,7 +219,7 @@ def test_the_log_says_why_the_initializer_failed() -> None:
     def line(payload: bytes, kind: FailureKind = FailureKind.INIT_ERROR) -> str:
         failure = Failure(kind=kind, detail=INITIALIZE, code=404, payload=payload, limit=3, starting=True)
         record = InitEnded(at=0.0, status=OutcomeStatus.ERROR, duration=1.0, failure=failure)
-        return CONTRACT.log_lines(version(), FakeImage(), record, wall=0.0, memory_mb=0)[0]
+        return CONTRACT.log_lines(Entry(version=version(), record=record, wall=0.0))[0]
 
     assert line(b'{"errorMessage": "no db"}') == "Function initialize failed: no db\n"
     assert line(b"none here") == "Function initialize failed with status code: 404. none here\n"
@@ -286,7 +287,7 @@ def test_the_platform_logs_only_what_no_runtime_can() -> None:
         record = InvocationEnded(
             at=0.0, id="1-r", status=OutcomeStatus.ERROR, duration=4.912, limit=60.0, failure=failure
         )
-        return CONTRACT.log_lines(version(), FakeImage(), record, wall=0.0, memory_mb=0)
+        return CONTRACT.log_lines(Entry(version=version(), record=record, wall=0.0))
 
     assert ended(None) == []
     assert ended(Failure(kind=FailureKind.CANCELLED)) == [

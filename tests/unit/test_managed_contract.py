@@ -11,6 +11,7 @@ from torpor.contracts.lambda_ import managed_extensions
 from torpor.contracts.lambda_.contract import LambdaContract
 from torpor.contracts.lambda_.environment import Credentials
 from torpor.contracts.lambda_.managed import ManagedContract
+from torpor.model.entries import Entry
 from torpor.model.errors import InvalidRequest
 from torpor.model.failure import Failure, FailureKind
 from torpor.model.function import CodeRef, FunctionVersion
@@ -57,7 +58,7 @@ def version(**changes: Any) -> FunctionVersion:
 
 
 def lines(record: Any, **changes: Any) -> list[dict[str, Any]]:
-    texts = MANAGED.log_lines(version(**changes), IMAGE, record, wall=0.0, memory_mb=99)
+    texts = MANAGED.log_lines(Entry(version=version(**changes), record=record, wall=0.0, memory_mb=99))
     return [json.loads(text) for text in texts]
 
 

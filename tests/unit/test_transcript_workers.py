@@ -10,7 +10,7 @@ from torpor.telemetry import Journal
 def transcript(journal: Journal) -> Transcript:
     anything: Any = SimpleNamespace(log_group="group")
     contract: Any = SimpleNamespace(comments=lambda version: None, line_filter=lambda version: None)
-    return Transcript(journal, anything, "stream", contract, anything, lambda: 0)
+    return Transcript(journal, anything, "stream", contract, lambda: 0)
 
 
 def texts(journal: Journal) -> list[str]:

@@ -9,6 +9,7 @@ from tests.support.services import service_version
 
 from torpor.contracts.web import failures
 from torpor.contracts.web.contract import WebContract
+from torpor.model.entries import Entry
 from torpor.model.errors import NotFound, ShuttingDown, Throttled, TooLarge
 from torpor.model.failure import Failure, FailureKind
 from torpor.model.function import FunctionVersion
@@ -46,7 +47,7 @@ def starting(kind: FailureKind, output: str = "", **fields: Any) -> Failure:
 
 
 def lines(record: Record, version: object = SERVICE) -> list[str]:
-    return CONTRACT.log_lines(version, IMAGE, record, wall=0.0, memory_mb=1)  # type: ignore[arg-type]
+    return CONTRACT.log_lines(Entry(version=version, record=record, wall=0.0, memory_mb=1))  # type: ignore[arg-type]
 
 
 # Policy

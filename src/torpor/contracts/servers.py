@@ -3,6 +3,7 @@ nobody who subscribes to telemetry."""
 
 from collections.abc import Mapping, Sequence
 
+from torpor.model.entries import Entry
 from torpor.model.function import FunctionVersion
 from torpor.model.image import Image
 from torpor.model.invocation import Invocation
@@ -52,18 +53,7 @@ class ServersOnly:
     ) -> list[bytes]:
         return []
 
-    def platform_events(
-        self,
-        version: FunctionVersion,
-        image: Image,
-        record: Record,
-        *,
-        wall: float,
-        memory_mb: int,
-        trace: str = "",
-        start: Start = Start.ON_DEMAND,
-        stream: str = "",
-    ) -> list[str]:
+    def platform_events(self, entry: Entry) -> list[str]:
         return []
 
     def line_filter(self, version: FunctionVersion) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from torpor.lifecycle import TransitionRefused
+from torpor.model.entries import Entry
 from torpor.model.errors import InvalidRequest
 from torpor.model.failure import Answer, Failure
 from torpor.model.function import FunctionVersion
@@ -295,34 +296,11 @@ class Contract(Protocol):
 
     def log_stream(self, version: FunctionVersion, environment_id: str, wall: float) -> str: ...
 
-    def log_lines(
-        self,
-        version: FunctionVersion,
-        image: Image,
-        record: Record,
-        *,
-        wall: float,
-        memory_mb: int,
-        trace: str,
-        start: Start,
-        stream: str,
-    ) -> list[str]:
-        """The platform's own log events; `trace` is the header of the invocation if its trace is recorded, `stream`
-        the environment's log stream."""
+    def log_lines(self, entry: Entry) -> list[str]:
+        """The platform's own log events."""
         ...
 
-    def platform_events(
-        self,
-        version: FunctionVersion,
-        image: Image,
-        record: Record,
-        *,
-        wall: float,
-        memory_mb: int,
-        trace: str,
-        start: Start,
-        stream: str,
-    ) -> Sequence[Any]:
+    def platform_events(self, entry: Entry) -> Sequence[Any]:
         """What a record is in telemetry, for the wire to encode; see `log_lines`."""
         ...
 

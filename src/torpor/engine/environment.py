@@ -109,7 +109,7 @@ class Environment:
         self._done: dict[str, Done] = {}
         self._deadlines = Deadlines(around.loop, around.clock, lambda timer: self.feed(ev.DeadlineReached(timer)))
         self._sandbox: Sandbox | None = None
-        self._reports = Reports(identity, version, contract, image, around, start, has_workers=self.has_workers)
+        self._reports = Reports(identity, version, contract, around, start, has_workers=self.has_workers)
         self._inside = self._make_inside(around)
         self.log_stream = self._reports.log_stream
         self._transcript = self._reports.transcript

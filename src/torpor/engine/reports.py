@@ -1,8 +1,6 @@
 """What an environment tells the outside: callers what came of their invocations, logs and history what happened."""
 
 import logging
-from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
@@ -11,6 +9,7 @@ from torpor.engine.subscriptions import Subscriptions
 from torpor.engine.surroundings import Surroundings
 from torpor.engine.tracing import Tracer
 from torpor.engine.transcript import Transcript
+from torpor.model.clock import Clock
 from torpor.model.failure import Answer, Failure, FailureKind
 from torpor.model.function import FunctionVersion
 from torpor.model.invocation import Invocation, Outcome, OutcomeStatus
@@ -26,7 +25,6 @@ from torpor.model.records import (
     RuntimeDone,
 )
 from torpor.model.start import Start
-from torpor.sandbox.images import RuntimeImage
 from torpor.sandbox.port import Sandbox
 from torpor.telemetry import END_OF_PHASE
 
@@ -50,14 +48,12 @@ class Reports:
         identity: str,
         version: FunctionVersion,
         contract: Contract,
-        image: RuntimeImage,
         around: Surroundings,
         start: Start,
         *,
         has_workers: bool,
     ) -> None:
         self._has_workers = has_workers
-        self._start = start
         self._identity = identity
         self._version = version
         self._contract = contract
@@ -68,15 +64,9 @@ class Reports:
         traced = contract.is_traced(version)
         self.tracer = Tracer(version, self.log_stream, contract, around.traces) if traced else None
         self.transcript = Transcript(
-            around.journal, version, self.log_stream, contract, image, self._memory_mb, start, self.tracer
+            around.journal, version, self.log_stream, contract, self._memory_mb, start, self.tracer
         )
-        self._image = image
-        wire = contract.telemetry_wire
-        self.telemetry = (
-            Subscriptions(wire, self._events, self.note, around.clock, is_json=version.log_format == "JSON")
-            if wire
-            else None
-        )
+        self.telemetry = self._subscriptions(around.clock)
         """Who has subscribed to it; None where nobody can."""
         self.logs_all = self.tracer is not None or contract.logs_every_invocation
         """Whether records of invocations that went well are more than history."""
@@ -85,6 +75,13 @@ class Reports:
         """When the runtime was last started."""
         self.address = ""
         """Where a server is expected."""
+
+    def _subscriptions(self, clock: Clock) -> Subscriptions | None:
+        wire = self._contract.telemetry_wire
+        if wire is None:
+            return None
+        render, entry = self._contract.platform_events, self.transcript.entry
+        return Subscriptions(wire, render, entry, self.note, clock, is_json=self._version.log_format == "JSON")
 
     def placed(self, sandbox: Sandbox, version: FunctionVersion) -> None:
         """It has a sandbox, in which the version runs like this."""
@@ -145,19 +142,6 @@ class Reports:
         elif type(record) in _AFTER_OUTPUT:
             self.drain_output()
         self.note(record)
-
-    def _events(self, record: Record, wall: float, memory_mb: int, trace: str) -> Sequence[Any]:
-        """A record as it is in telemetry."""
-        return self._contract.platform_events(
-            self._version,
-            self._image,
-            record,
-            wall=wall,
-            memory_mb=memory_mb,
-            trace=trace,
-            start=self._start,
-            stream=self.log_stream,
-        )
 
     def init_ended(self, record: InitEnded) -> str:
         """Keep the record; why Init failed, for people."""

@@ -9,12 +9,13 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from torpor.engine.contract import TelemetryWire
 from torpor.engine.subscriber import Channel, HttpChannel, LineChannel, Subscriber
 from torpor.lifecycle import EXTENSIONS, RUNTIME
 from torpor.model.clock import Clock
+from torpor.model.entries import Entry
 from torpor.model.errors import InvalidRequest, TorporError
 from torpor.model.records import (
     InitEnded,
@@ -38,12 +39,6 @@ _KEPT_SIZE = 1024 * 1024
 """Bounds of what is kept of an Init for those who subscribe; the size counts characters of lines."""
 _LISTENS_WITHIN = 1.0
 _JSON = (("Content-Type", "application/json"),)
-
-
-class Render(Protocol):
-    """Makes a record's events, as the contract has them."""
-
-    def __call__(self, record: Record, wall: float, memory_mb: int, trace: str) -> Any: ...
 
 
 class _Line:
@@ -71,12 +66,20 @@ class Subscriptions:
     """Followed by the environment's transcript from the start of Init on, for as long as `is_needed`."""
 
     def __init__(
-        self, wire: TelemetryWire, render: Render, note: Callable[[Record], None], clock: Clock, *, is_json: bool
+        self,
+        wire: TelemetryWire,
+        render: Callable[[Entry], Any],
+        entry: Callable[[Record, float], Entry],
+        note: Callable[[Record], None],
+        clock: Clock,
+        *,
+        is_json: bool,
     ) -> None:
-        """`note` keeps a record, which comes back here as one of the environment's; `is_json` if lines may be
-        objects."""
+        """`render` makes an entry's events, as the contract has them, and `entry` one of the environment's; `note`
+        keeps a record, which comes back here; `is_json` if lines may be objects."""
         self._wire = wire
         self._render = render
+        self._entry = entry
         self._note = note
         self._clock = clock
         self._is_json = is_json
@@ -103,14 +106,15 @@ class Subscriptions:
         self.close()
         self._open = True
 
-    def record(self, record: Record, wall: float, memory_mb: int, trace: str) -> None:
-        """Something happened at wall-clock time `wall`."""
+    def record(self, entry: Entry) -> None:
+        """Something happened."""
+        record = entry.record
         if type(record) is TelemetryDropped:
             return  # whoever it is about is told in its place
         try:
-            events = self._render(record, wall, memory_mb, trace)
+            events = self._render(entry)
             if events:
-                self._tell(_Events(events, wall))
+                self._tell(_Events(events, entry.wall))
         except Exception:  # the function and its log have no part in it
             log.exception("telemetry of a record is lost")
         if type(record) is InitEnded or type(record) is RestoreEnded:
@@ -230,7 +234,7 @@ class Subscriptions:
         wall = self._clock.wall()
         if name:
             self._note(record)
-        (event,) = self._wire.encode_events(schema, self._render(record, wall, 0, ""), wall)
+        (event,) = self._wire.encode_events(schema, self._render(self._entry(record, wall)), wall)
         return event
 
     # -- the environment ---------------------------------------------------------------------------------------------

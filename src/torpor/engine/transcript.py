@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from torpor.engine.contract import Contract
 from torpor.engine.subscriptions import Subscriptions
 from torpor.engine.tracing import Tracer
+from torpor.model.entries import Entry
 from torpor.model.function import FunctionVersion
-from torpor.model.image import Image
 from torpor.model.records import InvocationEnded, InvocationStarted, Record
 from torpor.model.start import Start
 from torpor.model.telemetry import Source
@@ -34,13 +34,11 @@ class Transcript:
         version: FunctionVersion,
         stream: str,
         contract: Contract,
-        image: Image,
         memory_mb: Callable[[], int],
         start: Start = Start.ON_DEMAND,
         tracer: Tracer | None = None,
     ) -> None:
         self._journal = journal
-        self._image = image
         self._version = version
         self._group = version.log_group
         self._stream = stream
@@ -74,6 +72,18 @@ class Transcript:
     def is_followed(self) -> bool:
         return self._follower is not None
 
+    def entry(self, record: Record, wall: float, memory_mb: int = 0, trace: str = "") -> Entry:
+        """A record of this environment as it is told."""
+        return Entry(
+            record=record,
+            version=self._version,
+            wall=wall,
+            memory_mb=memory_mb,
+            trace=trace,
+            start=self._start,
+            stream=self._stream,
+        )
+
     def note(self, record: Record, wall: float) -> None:
         """Something happened at wall-clock time `wall`."""
         if not self._noted:
@@ -99,21 +109,13 @@ class Transcript:
     def _write(self, record: Record, wall: float, memory_mb: int) -> None:
         tracer = self._tracer
         trace = tracer.trace_of(record) if tracer is not None else ""
-        lines = self._contract.log_lines(
-            self._version,
-            self._image,
-            record,
-            wall=wall,
-            memory_mb=memory_mb,
-            trace=trace,
-            start=self._start,
-            stream=self._stream,
-        )
+        entry = self.entry(record, wall, memory_mb, trace)
+        lines = self._contract.log_lines(entry)
         if lines:
             self._append(wall, lines)
         follower = self._follower
         if follower is not None:
-            follower.record(record, wall, memory_mb, trace)
+            follower.record(entry)
             if not follower.is_needed:
                 self._follower = None
         if tracer is not None:

@@ -16,11 +16,12 @@ from torpor.contracts.function_compute.environment import NO_CREDENTIALS, Creden
 from torpor.contracts.function_compute.failures import Cost
 from torpor.contracts.function_compute.server_wire import FunctionComputeServerWire
 from torpor.contracts.servers import ServersOnly
+from torpor.model.entries import Entry
 from torpor.model.failure import Failure, FailureKind
 from torpor.model.function import FunctionVersion
 from torpor.model.image import Image, Layout
 from torpor.model.policy import LifecyclePolicy, ScalingPolicy
-from torpor.model.records import InitEnded, InvocationEnded, Record
+from torpor.model.records import InitEnded, InvocationEnded
 from torpor.model.start import Start
 
 _LOGGED = (FailureKind.TIMEOUT, FailureKind.EXIT, FailureKind.NO_ANSWER, FailureKind.CANCELLED)
@@ -97,29 +98,19 @@ class FunctionComputeContract(ServersOnly):
         """One stream per instance, named as the instance."""
         return names.instance_id(environment_id, classic=names.is_classic(version))
 
-    def log_lines(
-        self,
-        version: FunctionVersion,
-        image: Image,
-        record: Record,
-        *,
-        wall: float,
-        memory_mb: int,
-        trace: str = "",
-        start: Start = Start.ON_DEMAND,
-        stream: str = "",
-    ) -> list[str]:
+    def log_lines(self, entry: Entry) -> list[str]:
         """Runtimes print their own marks; the platform adds only what no runtime could (1.6)."""
+        record = entry.record
         failure = record.failure if isinstance(record, InvocationEnded | InitEnded) else None
         if failure is None:
             return []
         if isinstance(record, InvocationEnded):
             if failure.kind not in _LOGGED:
                 return []
-            cost = Cost(seconds=record.duration, memory_mb=memory_mb)
+            cost = Cost(seconds=record.duration, memory_mb=entry.memory_mb)
             text = failures.run_failure(failure, cost)
             return [f"FC Invoke End RequestId: {record.id}, Error: {text}\n"]
-        return [self._start_line(version, failure)]
+        return [self._start_line(entry.version, failure)]
 
     def _start_line(self, version: FunctionVersion, failure: Failure) -> str:
         if failures.is_hooks(failure):

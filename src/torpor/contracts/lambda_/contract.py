@@ -24,6 +24,7 @@ from torpor.contracts.lambda_.log_facts import LogFacts
 from torpor.contracts.lambda_.log_levels import is_wanted
 from torpor.contracts.lambda_.platform_events import EventRules, PlatformEvent, platform_events
 from torpor.contracts.lambda_.platform_log import LogStyle, PlatformLog, stamp
+from torpor.model.entries import Entry
 from torpor.model.failure import Failure, FailureKind
 from torpor.model.function import FunctionVersion
 from torpor.model.image import STANDARD, Image, Layout
@@ -166,41 +167,16 @@ class LambdaContract:
     def log_stream(self, version: FunctionVersion, environment_id: str, wall: float) -> str:
         return environment.log_stream(version, environment_id, wall)
 
-    def log_lines(
-        self,
-        version: FunctionVersion,
-        image: Image,
-        record: Record,
-        *,
-        wall: float,
-        memory_mb: int,
-        trace: str = "",
-        start: Start = Start.ON_DEMAND,
-        stream: str = "",
-    ) -> list[str]:
-        is_json = version.log_format == "JSON"
+    def log_lines(self, entry: Entry) -> list[str]:
+        record, version = entry.record, entry.version
         if type(record) is RuntimeDone and not _has_line(record, version):
             return []  # the most frequent record, so it is made for nothing as rarely as can be
-        facts = log_facts(version, image, record, memory_mb, trace, stream, environment.initialization(start))
-        if is_json:
-            events = platform_events(record, facts, wall, self._rules)
-            return json_lines(events, wall, version.system_log_level)
-        return self.log.render(record, facts, wall)
+        if version.log_format == "JSON":
+            return json_lines(self.platform_events(entry), entry.wall, version.system_log_level)
+        return self.log.render(record, _facts(entry), entry.wall)
 
-    def platform_events(
-        self,
-        version: FunctionVersion,
-        image: Image,
-        record: Record,
-        *,
-        wall: float,
-        memory_mb: int,
-        trace: str = "",
-        start: Start = Start.ON_DEMAND,
-        stream: str = "",
-    ) -> list[PlatformEvent]:
-        facts = log_facts(version, image, record, memory_mb, trace, stream, environment.initialization(start))
-        return platform_events(record, facts, wall, self._rules)
+    def platform_events(self, entry: Entry) -> list[PlatformEvent]:
+        return platform_events(entry.record, _facts(entry), entry.wall, self._rules)
 
     def line_filter(self, version: FunctionVersion) -> Callable[[str], bool] | None:
         """Runtimes of two families leave lines below the level out themselves."""
@@ -236,31 +212,28 @@ class LambdaContract:
         return failures.error_type(failure), failures.payload(failure, request_id)
 
 
-def log_facts(
-    version: FunctionVersion,
-    image: Image,
-    record: Record,
-    memory_mb: int,
-    trace: str,
-    stream: str,
-    initialization: str,
-) -> LogFacts:
-    """What the lines of a record say beside it; `memory_mb` is the most the environment has used."""
+def _facts(entry: Entry) -> LogFacts:
+    return log_facts(entry, environment.initialization(entry.start))
+
+
+def log_facts(entry: Entry, initialization: str) -> LogFacts:
+    """What the lines of a record say beside it."""
+    version = entry.version
     name = resource = ""
-    if isinstance(record, InitStarted | RestoreStarted):
+    if isinstance(entry.record, InitStarted | RestoreStarted):
         name, resource = environment.runtime_version(version)
     return LogFacts(
         function=version.function,
         version=version.version,
         memory_mb=version.memory_mb,
-        memory_used_mb=memory_mb,
+        memory_used_mb=entry.memory_mb,
         runtime_version=name,
         runtime_resource=resource,
         resource=f"{version.resource}:{version.version}",
-        trace=trace,
+        trace=entry.trace,
         initialization=initialization,
         tenant=version.tenant,
-        instance=stream,
+        instance=entry.stream,
     )
 
 

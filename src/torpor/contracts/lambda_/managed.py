@@ -15,6 +15,7 @@ from torpor.contracts.lambda_ import (
 from torpor.contracts.lambda_.contract import LambdaContract, log_facts
 from torpor.contracts.lambda_.json_log import json_lines
 from torpor.contracts.lambda_.platform_events import EventRules, PlatformEvent, platform_events
+from torpor.model.entries import Entry
 from torpor.model.failure import Failure, FailureKind
 from torpor.model.function import FunctionVersion
 from torpor.model.image import STANDARD, Image, Layout
@@ -109,38 +110,12 @@ class ManagedContract:
     def log_stream(self, version: FunctionVersion, environment_id: str, wall: float) -> str:
         return self.standard.log_stream(version, environment_id, wall)
 
-    def log_lines(
-        self,
-        version: FunctionVersion,
-        image: Image,
-        record: Record,
-        *,
-        wall: float,
-        memory_mb: int,
-        trace: str = "",
-        start: Start = Start.ON_DEMAND,
-        stream: str = "",
-    ) -> list[str]:
+    def log_lines(self, entry: Entry) -> list[str]:
         """Always in JSON."""
-        events = self.platform_events(
-            version, image, record, wall=wall, memory_mb=memory_mb, trace=trace, stream=stream
-        )
-        return json_lines(events, wall, version.system_log_level)
+        return json_lines(self.platform_events(entry), entry.wall, entry.version.system_log_level)
 
-    def platform_events(
-        self,
-        version: FunctionVersion,
-        image: Image,
-        record: Record,
-        *,
-        wall: float,
-        memory_mb: int,
-        trace: str = "",
-        start: Start = Start.ON_DEMAND,
-        stream: str = "",
-    ) -> list[PlatformEvent]:
-        facts = log_facts(version, image, record, memory_mb, trace, stream, environment.MANAGED)
-        return platform_events(record, facts, wall, _RULES)
+    def platform_events(self, entry: Entry) -> list[PlatformEvent]:
+        return platform_events(entry.record, log_facts(entry, environment.MANAGED), entry.wall, _RULES)
 
     def line_filter(self, version: FunctionVersion) -> Callable[[str], bool] | None:
         return self.standard.line_filter(version)

@@ -8,11 +8,11 @@ from torpor.contracts.servers import ServersOnly
 from torpor.contracts.web import environment, failures, limits, platform_log, policy
 from torpor.contracts.web.diagnosis import Diagnosis
 from torpor.contracts.web.server_wire import WebWire
+from torpor.model.entries import Entry
 from torpor.model.failure import Failure
 from torpor.model.function import FunctionVersion
 from torpor.model.image import Image, Layout
 from torpor.model.policy import LifecyclePolicy, ScalingPolicy
-from torpor.model.records import Record
 from torpor.model.start import Start
 
 IMAGE = "server"
@@ -79,19 +79,8 @@ class WebContract(ServersOnly):
     def log_stream(self, version: FunctionVersion, environment_id: str, wall: float) -> str:
         return environment.log_stream(environment_id, wall)
 
-    def log_lines(
-        self,
-        version: FunctionVersion,
-        image: Image,
-        record: Record,
-        *,
-        wall: float,
-        memory_mb: int,
-        trace: str = "",
-        start: Start = Start.ON_DEMAND,
-        stream: str = "",
-    ) -> list[str]:
-        return platform_log.lines(version, record)
+    def log_lines(self, entry: Entry) -> list[str]:
+        return platform_log.lines(entry.version, entry.record)
 
     def comments(self, version: FunctionVersion) -> Callable[[str], list[str]]:
         """Hints are added to what a server writes."""
