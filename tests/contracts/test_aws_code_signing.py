@@ -5,26 +5,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.contracts.aws_support import KEYS, ROLE, Server, archive, new_function, refusal, serving, unchecked
-
-from torpor.api.aws import AwsSettings
+from tests.contracts.aws_support import ROLE, Server, archive, new_function, refusal, unchecked
 
 ARN = "arn:aws:lambda:us-east-1:000000000000:function:"
 PROFILE = "arn:aws:signer:us-east-1:000000000000:/signing-profiles/p/v1"
 PUBLISHERS = {"SigningProfileVersionArns": [PROFILE]}
 ENFORCE = {"UntrustedArtifactOnDeployment": "Enforce"}
 NOWHERE = "arn:aws:lambda:us-east-1:000000000000:code-signing-config:csc-0123456789abcdef0"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("code"), AwsSettings(keys=KEYS)) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def client(server: Server) -> Any:
-    return server.client()
 
 
 @pytest.fixture

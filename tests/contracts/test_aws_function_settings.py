@@ -5,24 +5,11 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from tests.contracts.aws_support import KEYS, Server, new_function, refusal, serving, unchecked
-
-from torpor.api.aws import AwsSettings
+from tests.contracts.aws_support import Server, new_function, refusal, unchecked
 
 ARN = "arn:aws:lambda:us-east-1:000000000000:function:"
 QUEUE = "arn:aws:sqs:us-east-1:000000000000:results"
 TOPIC = "arn:aws:sns:us-east-1:000000000000:results"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("code"), AwsSettings(keys=KEYS)) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def client(server: Server) -> Any:
-    return server.client()
 
 
 @pytest.fixture(scope="module")

@@ -6,27 +6,13 @@ import json
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from tests.contracts.aws_support import KEYS, Server, archive, new_function, refusal, serving, signed_post
-
-from torpor.api.aws import AwsSettings
+from tests.contracts.aws_support import Server, archive, new_function, refusal, signed_post
 
 ARN = "arn:aws:lambda:us-east-1:000000000000:function:"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("code"), AwsSettings(keys=KEYS)) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def client(server: Server) -> Any:
-    return server.client()
 
 
 @pytest.fixture(scope="module")

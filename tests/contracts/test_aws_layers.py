@@ -26,11 +26,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def client(server: Server) -> Any:
-    return server.client()
-
-
 def _publish(client: Any, name: str, package: bytes = FIRST, **values: Any) -> Any:
     return client.publish_layer_version(LayerName=name, Content={"ZipFile": package}, **values)
 

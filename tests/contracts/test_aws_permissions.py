@@ -6,25 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.contracts.aws_support import KEYS, Server, archive, new_function, refusal, serving, unchecked
-
-from torpor.api.aws import AwsSettings
+from tests.contracts.aws_support import Server, archive, new_function, refusal, unchecked
 
 ARN = "arn:aws:lambda:us-east-1:000000000000:function:"
 LAYER = "arn:aws:lambda:us-east-1:000000000000:layer:"
 BUCKET = "arn:aws:s3:::uploads"
 FITTING = {"StatementId": "s3", "Action": "lambda:InvokeFunction", "Principal": "s3.amazonaws.com"}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("code"), AwsSettings(keys=KEYS)) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def client(server: Server) -> Any:
-    return server.client()
 
 
 @pytest.fixture

@@ -53,11 +53,6 @@ def server(tmp_path_factory: pytest.TempPathFactory, fake: FakeStanding) -> Iter
         yield running
 
 
-@pytest.fixture(scope="module")
-def client(server: Server) -> Any:
-    return server.client()
-
-
 @pytest.fixture
 def name(client: Any, request: pytest.FixtureRequest) -> Iterator[str]:
     """A function with versions 1 and 2, and the alias `live` on the first."""

@@ -3,25 +3,20 @@
 import io
 import json
 import zipfile
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 from tests.contracts.aws_support import (
-    KEYS,
     ROLE,
     Server,
     archive,
     encoded,
     new_function,
     refusal,
-    serving,
     signed_post,
     unchecked,
 )
-
-from torpor.api.aws import AwsSettings
 
 MODEL = "ValidationException"
 SERVICE = "InvalidParameterValueException"
@@ -29,12 +24,6 @@ TYPE = "SerializationException"
 ABSENT = "NotImplementedException"
 FAILED = "failed to satisfy constraint:"
 LAYER = "arn:aws:lambda:us-east-1:000000000000:layer:none:1"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("code"), AwsSettings(keys=KEYS)) as running:
-        yield running
 
 
 def at_least(number: int) -> str:

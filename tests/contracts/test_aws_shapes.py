@@ -5,9 +5,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.contracts.aws_support import KEYS, Server, archive, new_function, serving
+from tests.contracts.aws_support import Server, archive, new_function
 
-from torpor.api.aws import AwsSettings
 from torpor.contracts.lambda_.operations import api_model
 from torpor.contracts.lambda_.validation import check
 
@@ -40,12 +39,6 @@ class Recorder:
     def _keep(self, model: Any, http_response: Any, **_others: Any) -> None:
         if model.output_shape is not None and http_response.content:
             self.seen[model.name] = (model.output_shape.name, json.loads(http_response.content))
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("code"), AwsSettings(keys=KEYS)) as running:
-        yield running
 
 
 def unknown(shape_name: str, value: Any, path: str = "") -> Iterator[str]:

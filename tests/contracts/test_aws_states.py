@@ -43,11 +43,6 @@ def server(tmp_path_factory: pytest.TempPathFactory, objects: SlowObjects) -> It
         yield running
 
 
-@pytest.fixture(scope="module")
-def client(server: Server) -> Any:
-    return server.client()
-
-
 @pytest.fixture
 def name(client: Any, request: pytest.FixtureRequest) -> Iterator[str]:
     made = request.node.name[:60]

@@ -1,25 +1,11 @@
 """Functions whose environments serve one tenant each, through the official client."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.contracts.aws_support import KEYS, Server, new_function, refusal, serving, unchecked
-
-from torpor.api.aws import AwsSettings
+from tests.contracts.aws_support import Server, new_function, refusal, unchecked
 
 PER_TENANT = {"TenantIsolationMode": "PER_TENANT"}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("code"), AwsSettings(keys=KEYS)) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def client(server: Server) -> Any:
-    return server.client()
 
 
 @pytest.fixture(scope="module")

@@ -24,11 +24,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UrlServer]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def client(server: UrlServer) -> Any:
-    return server.client()
-
-
 @pytest.fixture
 def name(client: Any, request: pytest.FixtureRequest) -> Iterator[str]:
     made = re.sub(r"\W", "-", request.node.name)[:60]

@@ -43,11 +43,6 @@ def trusting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UrlServer]:
 
 
 @pytest.fixture(scope="module")
-def client(server: UrlServer) -> Any:
-    return server.client()
-
-
-@pytest.fixture(scope="module")
 def url(client: Any) -> str:
     return open_url(client, "open")
 

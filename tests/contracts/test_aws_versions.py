@@ -8,22 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.contracts.aws_support import KEYS, Server, archive, new_function, refusal, serving, unchecked
+from tests.contracts.aws_support import Server, archive, new_function, refusal, serving, unchecked
 
 from torpor.api.aws import AwsSettings
 
 ARN = "arn:aws:lambda:us-east-1:000000000000:function:"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("code"), AwsSettings(keys=KEYS)) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def client(server: Server) -> Any:
-    return server.client()
 
 
 @pytest.fixture
