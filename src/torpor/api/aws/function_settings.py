@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from torpor.api.aws.attached import EVENT_SETTINGS, RECURSION, RUNTIME_UPDATES
+from torpor.api.aws.attached import EVENT_SETTINGS, RECURSION, RUNTIME_UPDATES, plain
 from torpor.api.aws.call import Call, Handler, Reply
 from torpor.api.aws.lookup import Lookup
 from torpor.api.aws.paging import page
@@ -147,11 +147,6 @@ class ManagementOperations:
         require_unqualified(named)
         self._lookup.record(call, named)
         return named
-
-
-def plain(named: FunctionName) -> FunctionName:
-    """The newest version's settings are kept by the function's bare name, however it is called."""
-    return FunctionName(name=named.name) if named.qualifier == LATEST else named
 
 
 def _qualified_arn(call: Call, named: FunctionName) -> str:

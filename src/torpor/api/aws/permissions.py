@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from torpor.api.aws.attached import POLICY
+from torpor.api.aws.attached import POLICY, plain
 from torpor.api.aws.call import Call, Handler, Reply
-from torpor.api.aws.function_settings import plain
 from torpor.api.aws.layers import LAYER_POLICY, found_version
 from torpor.api.aws.lookup import Lookup
 from torpor.contracts.lambda_ import layers as wire
