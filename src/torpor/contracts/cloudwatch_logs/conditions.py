@@ -1,10 +1,11 @@
 """Conditions joined by `&&`, `||` and parentheses, of either kind of pattern."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from torpor.contracts.cloudwatch_logs import limits
-from torpor.contracts.cloudwatch_logs.pattern_values import Tokens, broken
+from torpor.contracts.cloudwatch_logs.pattern_values import ORDERED, Tokens, Wanted, broken, read_sign
 
 Condition = Callable[[Any], bool]
 
@@ -41,3 +42,16 @@ def _any(conditions: Sequence[Condition]) -> Condition:
 
 def _every(conditions: Sequence[Condition]) -> Condition:
     return lambda value: all(condition(value) for condition in conditions)
+
+
+def read_comparison(
+    tokens: Tokens, equals: Callable[[Wanted, Any], bool], number: Callable[[Any], float | None]
+) -> Condition:
+    """A comparison and its right side; `number` is what a value counts as in order, if it is one. Raises ApiFailure."""
+    sign, wanted = read_sign(tokens), Wanted(tokens.take())
+    if sign == "=":
+        return partial(equals, wanted)
+    if sign == "!=":
+        return lambda value: not equals(wanted, value)
+    compare, bound = ORDERED[sign], wanted.bound(sign)
+    return lambda value: (found := number(value)) is not None and compare(found, bound)

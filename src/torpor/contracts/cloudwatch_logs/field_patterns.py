@@ -3,8 +3,8 @@
 import re
 from collections.abc import Callable, Sequence
 
-from torpor.contracts.cloudwatch_logs.conditions import Condition, read_conditions
-from torpor.contracts.cloudwatch_logs.pattern_values import ORDERED, Token, Tokens, Wanted, broken, number_in, read_sign
+from torpor.contracts.cloudwatch_logs.conditions import Condition, read_comparison, read_conditions
+from torpor.contracts.cloudwatch_logs.pattern_values import Token, Tokens, Wanted, broken, number_in
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _BEGIN = re.compile(r"\S")
@@ -89,13 +89,7 @@ def _condition(tokens: Tokens, name: str) -> Condition:
     found = _name(tokens.take())
     if name and found != name:
         raise broken(f"the condition on '{found}' stands at the field '{name}'")
-    sign, wanted = read_sign(tokens), Wanted(tokens.take())
-    if sign == "=":
-        return wanted.equals_field
-    if sign == "!=":
-        return lambda field: not wanted.equals_field(field)
-    compare, bound = ORDERED[sign], wanted.bound(sign)
-    return lambda field: (number := number_in(field)) is not None and compare(number, bound)
+    return read_comparison(tokens, Wanted.equals_field, number_in)
 
 
 def _name(token: Token) -> str:

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 
 from torpor.contracts.cloudwatch_logs import limits
-from torpor.contracts.cloudwatch_logs.conditions import Condition, read_conditions
-from torpor.contracts.cloudwatch_logs.pattern_values import ORDERED, Token, Tokens, Wanted, broken, read_sign
+from torpor.contracts.cloudwatch_logs.conditions import Condition, read_comparison, read_conditions
+from torpor.contracts.cloudwatch_logs.pattern_values import Token, Tokens, Wanted, broken
 
 _STEP = re.compile(
     r"""\.?\[\s*(?P<index>\d{1,9}|\*)\s*\]"""
@@ -52,7 +52,7 @@ class _Reader:
             if not tokens.skip("EXISTS"):
                 raise broken("NOT is followed by EXISTS only")
             return lambda document: next(_selected(document, steps), _NOTHING) is _NOTHING
-        test = _is(tokens) if tokens.skip("IS") else _comparison(tokens)
+        test = _is(tokens) if tokens.skip("IS") else read_comparison(tokens, Wanted.equals, _number)
         return lambda document: any(test(value) for value in _selected(document, steps))
 
     def _steps(self, token: Token) -> tuple[_Step, ...]:
@@ -119,11 +119,5 @@ def _is_constant(constant: bool | None) -> Condition:
     return lambda value: value is constant
 
 
-def _comparison(tokens: Tokens) -> Condition:
-    sign, wanted = read_sign(tokens), Wanted(tokens.take())
-    if sign == "=":
-        return wanted.equals
-    if sign == "!=":
-        return lambda value: not wanted.equals(value)
-    compare, bound = ORDERED[sign], wanted.bound(sign)
-    return lambda value: isinstance(value, int | float) and not isinstance(value, bool) and compare(value, bound)
+def _number(value: Any) -> float | None:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
