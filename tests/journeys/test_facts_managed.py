@@ -162,10 +162,10 @@ def test_it_works_on_between_invocations_where_a_standard_function_is_frozen(
     assert all(running.result().error == "" for running in busy)
     assert len(ticks) >= 40, "about sixty ticks of fifty milliseconds in three seconds"
     with server.deployed(WORKER) as standard:
-        pid = standard.invoke({"tick": True}).payload["pid"]
+        pid = standard.invoke({"tick": True, "sleep": 0.3}).payload["pid"]
         standard.wait_until_frozen()
         time.sleep(1.5)
-        ticks = standard.invoke({"ticks": pid}).payload["ticks"]
+        ticks = standard.invoke({"ticks": pid, "sleep": 0.3}).payload["ticks"]
         gaps = [later - earlier for earlier, later in itertools.pairwise(ticks)]
         assert max(gaps) > 1.0, "nothing ran between the calls"
 

@@ -179,10 +179,7 @@ def test_concurrency_is_put_read_and_deleted(server: TorporServer, name: str) ->
 @pytest.mark.parametrize(
     ("operation", "arguments"),
     [
-        ("create_function_url_config", {"AuthType": "NONE"}),
-        ("put_provisioned_concurrency_config", {"Qualifier": "1", "ProvisionedConcurrentExecutions": 1}),
-        ("add_permission", {"StatementId": "s", "Action": "lambda:InvokeFunction", "Principal": "*"}),
-        ("put_function_event_invoke_config", {"MaximumRetryAttempts": 1}),
+        ("create_event_source_mapping", {"EventSourceArn": "arn:aws:sqs:us-east-1:000000000000:jobs"}),
         ("invoke", {"InvocationType": "Event"}),
     ],
 )
