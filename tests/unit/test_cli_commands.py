@@ -244,9 +244,10 @@ def test_invoke_prints_the_result_and_the_log_beside_it(server: FakeServer, caps
     log = base64.b64encode(b"START\nEND\n").decode()
     server.routes[f"POST {FUNCTIONS}/hello/invocations"] = (200, {"X-Amz-Log-Result": log}, {"x": 1})
 
-    assert run(["invoke", "hello", "--tail"]) == 0
+    assert run(["invoke", "hello", "--tail", "--tenant-id", "blue"]) == 0
 
-    assert server.requests[0][1]["x-amz-log-type"] == "Tail"
+    sent = server.requests[0][1]
+    assert (sent["x-amz-log-type"], sent["x-amz-tenant-id"]) == ("Tail", "blue")
     assert capsys.readouterr() == ('{"x": 1}\n', "START\nEND\n")
 
 
@@ -289,6 +290,14 @@ def test_list_reads_every_page(server: FakeServer, capsys: pytest.CaptureFixture
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["NAME", "RUNTIME", "HANDLER", "MEMORY", "TIMEOUT", "CODE", "MODIFIED"]
     assert lines[1].startswith("after-None  python3.12  app.handler  128 MB  3 s")
+
+
+@pytest.mark.parametrize(("name", "path"), [("hello:3", "hello%3A3"), ("hello:live", "hello/aliases/live")])
+def test_delete_of_a_version_or_alias_leaves_the_function(server: FakeServer, name: str, path: str) -> None:
+    server.routes[f"DELETE {FUNCTIONS}/{path}"] = (204, {}, b"")
+
+    assert run(["delete", name]) == 0
+    assert [target for target, _, _ in server.requests] == [f"DELETE {FUNCTIONS}/{path}"]
 
 
 def test_delete_says_what_it_did(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:

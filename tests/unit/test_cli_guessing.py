@@ -59,12 +59,37 @@ def test_given_runtime_decides_the_language() -> None:
     assert guess(package, "python3.11").runtime == "python3.11"
 
 
-@pytest.mark.parametrize(
-    "files", [{"readme.txt": "x"}, {"app.py": "def broken("}, {"lib/app.py": "def handler(e, c): ..."}]
-)
+@pytest.mark.parametrize("files", [{"readme.txt": "x"}, {"lib/app.py": "def handler(e, c): ..."}, {"app.py": "X = 1"}])
 def test_package_without_a_handler_in_sight_is_refused_with_an_example(files: dict[str, str]) -> None:
     with pytest.raises(InvalidRequest, match=r"--handler app\.handler"):
         guess(_package(files))
+
+
+def test_a_program_that_cannot_be_read_is_told_by_file_and_line() -> None:
+    with pytest.raises(InvalidRequest, match=r"app\.py is not valid Python, line 2: "):
+        guess(_package({"app.py": "import os\ndef broken("}))
+
+
+@pytest.mark.parametrize(
+    ("handler", "runtime"),
+    [
+        ("jobs.run", "python3.13"),
+        ("lib/jobs.run", "python3.13"),
+        ("lib.jobs.run", "python3.13"),
+        ("web.start", "nodejs20.x"),
+    ],
+)
+def test_given_handler_decides_the_language_by_its_file(handler: str, runtime: str) -> None:
+    package = _package({"jobs.py": "X = 1", "lib/jobs.py": "", "web.mjs": "", "index.js": "exports.handler = 1"})
+
+    assert guess(package, served=SERVED, handler=handler).runtime == runtime
+
+
+def test_runtime_that_does_not_fit_the_package_is_told_with_what_does() -> None:
+    package = _package({"app.py": "def handler(e, c): ..."})
+
+    with pytest.raises(InvalidRequest, match=r"No handler for nodejs20\.x .* app\.py defines `handler`"):
+        guess(package, "nodejs20.x")
 
 
 def test_broken_archive_is_an_invalid_package() -> None:

@@ -72,7 +72,7 @@ def _configuration(
     configuration = {key: value for key, value in given.items() if value is not None}
     if existing or (wishes.runtime and wishes.handler):
         return configuration
-    found = _guess(archive, wishes.runtime, _served(server))
+    found = _guess(archive, wishes, _served(server))
     guessed = {"Runtime": found.runtime, "Handler": found.handler}
     if not quiet:
         chosen = guessed | configuration
@@ -83,9 +83,9 @@ def _configuration(
     return guessed | configuration
 
 
-def _guess(archive: bytes, runtime: str | None, served: list[str]) -> Guess:
+def _guess(archive: bytes, wishes: Wishes, served: list[str]) -> Guess:
     try:
-        return guess(archive, runtime, served)
+        return guess(archive, wishes.runtime, served, wishes.handler)
     except InvalidRequest as error:
         try:
             start = guess_start(Source(archive))

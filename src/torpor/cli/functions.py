@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import quote
 
 from torpor.cli.client import FUNCTIONS, Client, client, function_path
 from torpor.cli.fc_functions import all_fc_functions, fc_named, fc_path, is_fc, show_fc_functions
@@ -39,7 +40,9 @@ def _show_functions(functions: Sequence[dict[str, Any]]) -> None:
 
 
 def delete(name: str, *, endpoint: str | None, as_json: bool) -> int:
-    """Delete a function, or the web service of that name if there is no function. Raises NotFound."""
+    """Delete a function, one of its versions or aliases, or the web service of that name if there is no function.
+
+    Raises NotFound."""
     server = client(endpoint)
     try:
         with working(f"Deleting {name}"):
@@ -59,6 +62,10 @@ def _delete(server: Client, name: str) -> None:
         return
     if "/" in name:
         raise NotFound(name)
+    base, colon, qualifier = name.partition(":")
+    if colon and ":" not in qualifier and not qualifier.isdecimal() and not qualifier.startswith("$"):
+        server.request("DELETE", function_path(base, "aliases", quote(qualifier, safe="")))
+        return
     try:
         server.request("DELETE", function_path(name))
     except NotFound:

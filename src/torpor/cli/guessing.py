@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import chain
 from pathlib import PurePosixPath
 
 from torpor.model.errors import InvalidPackage, InvalidRequest
@@ -33,22 +34,63 @@ class Guess:
     reason: str
 
 
-def guess(archive: bytes, runtime: str | None = None, served: Iterable[str] = ()) -> Guess:
-    """The best guess for a package, within `runtime` if one is given and among `served` runtimes if it names any.
+def guess(archive: bytes, runtime: str | None = None, served: Iterable[str] = (), handler: str | None = None) -> Guess:
+    """The best guess for a package: within `runtime` and for `handler` where they are given, and among `served`
+    runtimes if it names any.
 
     Raises InvalidRequest if nothing in the package looks like a handler, InvalidPackage for a broken archive.
     """
     try:
         with zipfile.ZipFile(BytesIO(archive)) as package:
-            found = next(_guesses(package, runtime or "", tuple(served)), None)
+            guesses = _for_handler(package, handler, tuple(served)) if handler else iter(())
+            found = next(chain(guesses, _guesses(package, runtime or "", tuple(served))), None)
+            if found is None:
+                raise InvalidRequest(_nothing(package, runtime or ""))
     except zipfile.BadZipFile as error:
         raise InvalidPackage(f"The package is not a readable zip archive: {error}.") from error
-    if found is None:
-        raise InvalidRequest(
-            "No handler is to be seen in this package: name one, for example --runtime python3.12 "
-            "--handler app.handler for the function `handler` in app.py."
-        )
     return found
+
+
+def _for_handler(package: zipfile.ZipFile, handler: str, served: Sequence[str]) -> Iterator[Guess]:
+    """By the file that the handler is in."""
+    path = handler.rpartition(".")[0]
+    names = frozenset(package.namelist())
+    if BOOTSTRAP in names:
+        return
+    if (name := f"{path.replace('.', '/')}.py") in names:
+        yield Guess(runtime=newest("python", served) or _PYTHON, handler=handler, reason=f"{name} is there")
+    for name in (f"{path}{suffix}" for suffix in _NODE_SUFFIXES):
+        if name in names:
+            yield Guess(runtime=newest("nodejs", served) or _NODE, handler=handler, reason=f"{name} is there")
+
+
+def _nothing(package: zipfile.ZipFile, runtime: str) -> str:
+    """Why there is no guess, and what to do."""
+    names = _ordered((name for name in package.namelist() if "/" not in name), (".py",))
+    wrong = next(filter(None, (_not_python(name, package.read(name)) for name in names)), "")
+    if wrong and runtime.startswith(("python", "")[not runtime]):
+        return f"No handler is to be seen in this package: {wrong}."
+    seen = next(_guesses(package, "", ()), None) if runtime else None
+    if seen is not None:
+        return (
+            f"No handler for {runtime} is to be seen in this package, but {seen.reason}: "
+            "leave --runtime out, or name a --handler too."
+        )
+    return (
+        "No handler is to be seen in this package: name one, for example --runtime python3.12 "
+        "--handler app.handler for the function `handler` in app.py."
+    )
+
+
+def _not_python(name: str, source: bytes) -> str:
+    """Why this is no program; empty if it is one."""
+    try:
+        ast.parse(source)
+    except SyntaxError as error:
+        return f"{name} is not valid Python, line {error.lineno}: {error.msg}"
+    except ValueError as error:
+        return f"{name} is not valid Python: {error}"
+    return ""
 
 
 def _guesses(package: zipfile.ZipFile, runtime: str, served: Sequence[str]) -> Iterator[Guess]:

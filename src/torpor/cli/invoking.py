@@ -41,13 +41,17 @@ _FC = _Words(
 )
 
 
-def invoke(name: str, payload: str, *, tail: bool, endpoint: str | None, as_json: bool) -> int:
+def invoke(name: str, payload: str, *, tail: bool, tenant: str | None, endpoint: str | None, as_json: bool) -> int:
     """Run a function once: its result on standard output, 1 if it failed. Raises NotFound, InvalidRequest."""
     body, server, words = _payload(payload), client(endpoint), _FC if is_fc(name) else _LAMBDA
     if "/" in name and not is_fc(name):
         raise missing_to_run(name, server)
     path, query = _place(name)
     headers = {"Content-Type": "application/json", words.log_type: "Tail" if tail else "None"}
+    if tenant is not None:
+        if not tenant.isascii() or not tenant.isprintable():
+            raise InvalidRequest("--tenant-id takes letters, digits, spaces and . _ : / = + - @ only.")
+        headers["X-Amz-Tenant-Id"] = tenant
     try:
         with working(f"Running {name}"):
             answer = server.request("POST", path, query=query, body=body, headers=headers, patience=_PATIENCE)

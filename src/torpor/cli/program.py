@@ -22,6 +22,12 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="A name as `torpor lis
 Runnable = Annotated[
     str, typer.Argument(metavar="NAME", help="A name as `torpor list` shows it; NAME:VERSION or NAME:ALIAS too.")
 ]
+Deletable = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME", help="A name as `torpor list` shows it; NAME:VERSION or NAME:ALIAS deletes that alone."
+    ),
+]
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help=f"Settings file (default ./{FILE_NAME}, if there).")
 ]
@@ -128,13 +134,16 @@ def invoke(
     name: Runnable,
     payload: Annotated[str, typer.Option("--payload", "-p", help="JSON, @FILE, or - for standard input.")] = "{}",
     tail: Annotated[bool, typer.Option("--tail", help="Show the invocation's log lines too (standard error).")] = False,
+    tenant: Annotated[
+        str | None, typer.Option("--tenant-id", metavar="ID", help="Whom it runs for, if its tenants are kept apart.")
+    ] = None,
     endpoint: Endpoint = None,
     json: Json = False,
 ) -> int:
     """Run a function once and print its result."""
     from torpor.cli.invoking import invoke
 
-    return invoke(name, payload, tail=tail, endpoint=endpoint, as_json=json)
+    return invoke(name, payload, tail=tail, tenant=tenant, endpoint=endpoint, as_json=json)
 
 
 def list_functions(endpoint: Endpoint = None, json: Json = False) -> int:
@@ -144,8 +153,8 @@ def list_functions(endpoint: Endpoint = None, json: Json = False) -> int:
     return list_functions(endpoint=endpoint, as_json=json)
 
 
-def delete(name: Name, endpoint: Endpoint = None, json: Json = False) -> int:
-    """Delete a function or web service."""
+def delete(name: Deletable, endpoint: Endpoint = None, json: Json = False) -> int:
+    """Delete a function, one of its versions or aliases, or a web service."""
     from torpor.cli.functions import delete
 
     return delete(name, endpoint=endpoint, as_json=json)

@@ -40,6 +40,13 @@ _FAILED = {
 }
 
 
+class _Told(msgspec.Struct, rename="camel"):
+    """What bodies of failures have in common."""
+
+    error_message: str
+    error_type: str = ""
+
+
 class Reports:
     """One environment's."""
 
@@ -152,7 +159,7 @@ class Reports:
             return ""
         failure = self._explained(failure, 0.0)
         self.note(msgspec.structs.replace(record, failure=failure))
-        return self._contract.failure(failure, self._version, "", 0.0)[1].decode(errors="replace")
+        return _for_people(self._contract.failure(failure, self._version, "", 0.0)[1])
 
     def concluded(self, record: InvocationEnded, elapsed: float) -> None:
         """Keep the record of an invocation, which ran for `elapsed` seconds if it failed."""
@@ -195,3 +202,12 @@ class Reports:
 
     def _memory_mb(self) -> int:
         return -(-self.sandbox.memory_peak() // _MIB) if self.sandbox is not None else 0
+
+
+def _for_people(payload: bytes) -> str:
+    """The body that callers get for a failure, as a line of text."""
+    try:
+        told = msgspec.json.decode(payload, type=_Told)
+    except msgspec.DecodeError:
+        return payload.decode(errors="replace")
+    return ": ".join(part for part in (told.error_type, told.error_message) if part)
