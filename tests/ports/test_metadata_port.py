@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic import command
@@ -15,7 +16,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import create_engine, event
+from sqlalchemy import MetaData, Table, create_engine, event
 from sqlalchemy.pool import NullPool
 
 from torpor.model.errors import InvalidRequest, StoreUnavailable
@@ -26,6 +27,7 @@ from torpor.store import documents
 from torpor.store.memory import MemoryMetadataStore
 from torpor.store.metadata import SqlMetadataStore
 from torpor.store.migrations.upgrade import settings as migration_settings
+from torpor.store.migrations.upgrade import upgrade
 from torpor.store.ports import MetadataStore
 from torpor.store.schema import REVISION, metadata
 
@@ -252,17 +254,41 @@ def test_database_is_flushed_on_commit_and_private_to_its_owner(tmp_path: Path) 
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_newest_migration_leads_to_the_tables_the_code_uses(tmp_path: Path) -> None:
-    SqlMetadataStore(str(tmp_path / "torpor.db")).close()
-    engine = create_engine(f"sqlite:///{tmp_path}/torpor.db", poolclass=NullPool)
-    with engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+def _described(table: Table) -> list[tuple[Any, ...]]:
+    columns = [
+        (
+            column.name,
+            str(column.type),
+            column.nullable,
+            column.primary_key,
+            str(getattr(column.server_default, "arg", "")),
+        )
+        for column in table.columns
+    ]
+    keys = [(key.target_fullname, key.ondelete) for key in table.foreign_keys]
+    return [(table.primary_key.name,), *sorted(columns), *keys]
+
+
+def test_newest_migration_leads_to_the_tables_that_a_new_database_has(tmp_path: Path) -> None:
+    found = []
+    SqlMetadataStore(str(tmp_path / "new.db")).close()
+    for name in ("new", "migrated"):
+        engine = create_engine(f"sqlite:///{tmp_path}/{name}.db", poolclass=NullPool)
+        with engine.begin() as connection:
+            upgrade(connection)
+            assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+            kinds = MetaData()
+            kinds.reflect(connection)
+            found.append({name: _described(table) for name, table in kinds.tables.items()})
+    assert found[0] == found[1] and "alembic_version" in found[0]
     assert ScriptDirectory.from_config(migration_settings()).get_current_head() == REVISION
 
 
-def test_current_database_opens_without_the_migration_tool(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_new", [True, False])
+def test_new_and_current_databases_open_without_the_migration_tool(tmp_path: Path, is_new: bool) -> None:
     path = str(tmp_path / "torpor.db")
-    SqlMetadataStore(path).close()
+    if not is_new:
+        SqlMetadataStore(path).close()
     program = (
         "import sys; from torpor.store.metadata import SqlMetadataStore as S; S(sys.argv[1]).close();"
         "sys.exit('alembic' in sys.modules)"

@@ -59,6 +59,7 @@ class Bench:
         self.kernel = "6"
         self.works = True
         self.said: list[str] = []
+        self.warmed = 0
         self.may_save = asyncio.Event()
         self.shelf = self._opened()
 
@@ -79,6 +80,9 @@ class Bench:
 
     def ready(self, version: FunctionVersion) -> None:
         self.said.append("ready")
+
+    def at_hand(self, version: FunctionVersion) -> None:
+        self.warmed += 1
 
     def failed(self, version: FunctionVersion, reason: str, failure: Failure | None) -> None:
         self.said.append(reason)
@@ -105,6 +109,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 async def test_a_snapshot_is_made_once_and_taken_often(bench: Bench) -> None:
     bench.shelf.prepare(VERSION)
     await bench.made()
+    assert bench.warmed == 1
     bench.shelf.prepare(VERSION)
 
     for image in [await bench.shelf.take(VERSION), await bench.shelf.take(VERSION)]:

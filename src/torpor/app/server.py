@@ -117,7 +117,7 @@ class Server:
             Workshop(
                 start=self.pool.start_saved,
                 made_for=partial(made_for, contracts=self._contracts, images=self.images),
-                watcher=SnapshotStates(self.version_states),
+                watcher=SnapshotStates(self.version_states, self._expect_restored),
             )
         )
         self.scaler = Scaler(self.pool, self._clock)
@@ -323,10 +323,13 @@ class Server:
         """Raises RuntimeMissing if this host cannot serve the runtime."""
         self.images.resolve(self._contracts[contract].image(runtime))
 
-    async def _warm(self, runtime: str) -> None:
+    def _expect_restored(self, version: FunctionVersion) -> None:
+        self._spawn(self._warm(self._contracts[version.contract].image(version.runtime), restored=True))
+
+    async def _warm(self, runtime: str, *, restored: bool = False) -> None:
         try:
             async with asyncio.timeout(_WARM_WITHIN):
-                await asyncio.shield(self.provider.warm(runtime))
+                await asyncio.shield(self.provider.warm(runtime, restored=restored))
         except TimeoutError:
             log.warning("Preparing sandboxes for %s takes long; first starts will be slow.", runtime)
         except TorporError as error:

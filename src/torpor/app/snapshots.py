@@ -1,6 +1,7 @@
 """Snapshots as the server makes them: out of its pool, for its host, told to the states of versions."""
 
 import os
+from collections.abc import Callable
 
 import torpor
 from torpor.contracts.lambda_.failures import state_code
@@ -16,14 +17,19 @@ from torpor.service.states import VersionStates
 class SnapshotStates:
     """See `torpor.engine.snapshots.Watcher`."""
 
-    def __init__(self, states: VersionStates) -> None:
+    def __init__(self, states: VersionStates, warm: Callable[[FunctionVersion], None]) -> None:
+        """`warm` makes what is restored next start quickly."""
         self._states = states
+        self._warm = warm
 
     def pending(self, version: FunctionVersion) -> None:
         self._states.pend(version)
 
     def ready(self, version: FunctionVersion) -> None:
         self._states.settle(version)
+
+    def at_hand(self, version: FunctionVersion) -> None:
+        self._warm(version)
 
     def failed(self, version: FunctionVersion, reason: str, failure: Failure | None) -> None:
         self._states.fail(version, reason, state_code(failure))

@@ -43,6 +43,10 @@ class Watcher(Protocol):
 
     def ready(self, version: FunctionVersion) -> None: ...
 
+    def at_hand(self, version: FunctionVersion) -> None:
+        """Its environments can be made from now on without reading the disk, and are likely to be."""
+        ...
+
     def failed(self, version: FunctionVersion, reason: str, failure: Failure | None) -> None:
         """It could not be made; `failure` is that of its Init, if that was it."""
         ...
@@ -147,7 +151,7 @@ class SnapshotShelf:
         if name not in self._wanted:
             image.close()
             return
-        self._put(name, image)
+        self._put(version, image)
         parts = image.copy()
         try:
             about = self._shop.made_for(version)
@@ -206,7 +210,7 @@ class SnapshotShelf:
         if not await self._verify(version):
             return
         try:
-            self._put(_name(version), ProcessImage(**await asyncio.to_thread(self._store.load, _name(version))))
+            self._put(version, ProcessImage(**await asyncio.to_thread(self._store.load, _name(version))))
         except TorporError as error:
             self._replace(version, str(error))
 
@@ -253,7 +257,9 @@ class SnapshotShelf:
         if _name(version) not in self._images:
             raise _Failed(environment.failure or "the environment ended before it was saved", environment.init_failure)
 
-    def _put(self, name: str, image: ProcessImage) -> None:
+    def _put(self, version: FunctionVersion, image: ProcessImage) -> None:
+        name = _name(version)
+        self._shop.watcher.at_hand(version)
         self._drop(name)
         self._images[name] = image
         for other in list(self._images)[:-1]:

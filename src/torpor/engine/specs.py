@@ -58,6 +58,7 @@ class Specifications:
             as_root=layout.as_root,
             writable=layout.writable,
             system=contract.system(version, self._code),
+            restored=self._start is Start.RESTORED,
         )
 
     def placed(self, sandbox: Sandbox) -> FunctionVersion:

@@ -291,7 +291,7 @@ class MemoryProvider:
         """Accept `create` from here on."""
         self._open = True
 
-    async def warm(self, runtime: str) -> None:
+    async def warm(self, runtime: str, *, restored: bool = False) -> None:
         """Check the runtime. Raises RuntimeMissing."""
         if self._runtimes is not None and runtime not in self._runtimes:
             raise RuntimeMissing(f"Runtime {runtime} is not served; present here: {', '.join(self._runtimes)}.")

@@ -61,6 +61,8 @@ class SandboxSpec:
     count towards `tmp_mb`."""
     system: str = ""
     """The `system` folder of an earlier `Sandbox.save`: its changes show in the usual directories of this sandbox."""
+    restored: bool = False
+    """Its runtime will go on from an image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -304,8 +306,9 @@ class SandboxProvider(Protocol):
         """Make ready; removes what an earlier crashed life with the same state folder left behind."""
         ...
 
-    async def warm(self, runtime: str) -> None:
-        """A function with this runtime exists: make its first sandbox cheap (start its launcher, prepare sandboxes).
+    async def warm(self, runtime: str, *, restored: bool = False) -> None:
+        """A function with this runtime exists: make its first sandbox cheap (start its launcher, prepare sandboxes), or
+        with `restored` the first whose runtime goes on from an image.
 
         Raises RuntimeMissing if the host has no such interpreter or client, naming those it has."""
         ...

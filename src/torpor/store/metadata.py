@@ -18,7 +18,7 @@ from torpor.model.errors import StoreUnavailable
 from torpor.model.function import LATEST, FunctionRecord, VersionRecord
 from torpor.model.layer import LayerVersion
 from torpor.store import documents
-from torpor.store.schema import REVISION, functions, layers, resources, stored_revision, versions
+from torpor.store.schema import REVISION, functions, layers, metadata, resources, stored_revision, versions
 
 BUSY_WAIT = 5.0
 """Seconds to wait for another program's lock on a SQLite file."""
@@ -127,6 +127,9 @@ class SqlMetadataStore:
         stored = _stored_revision(connection)
         if stored == REVISION:
             return
+        if stored is None and not inspect(connection).get_table_names():
+            _set_up(connection)
+            return
         # Imported only when needed: it costs as much as a quarter of the server's whole start.
         from alembic.util import CommandError
 
@@ -172,6 +175,13 @@ def _stored_revision(connection: Connection) -> str | None:
     if not inspect(connection).has_table(stored_revision.name):
         return None
     return connection.execute(select(stored_revision.c.version_num)).scalar()
+
+
+def _set_up(connection: Connection) -> None:
+    """Make the tables as the migrations would leave them."""
+    metadata.create_all(connection)
+    stored_revision.create(connection)
+    connection.execute(insert(stored_revision).values(version_num=REVISION))
 
 
 def _engine(url_or_path: str, busy_wait: float) -> Engine:

@@ -1,6 +1,6 @@
 """The tables of the metadata database, as they are after the newest migration."""
 
-from sqlalchemy import Column, ForeignKey, Integer, MetaData, String, Table, Text
+from sqlalchemy import Column, ForeignKey, Integer, MetaData, PrimaryKeyConstraint, String, Table, Text
 
 REVISION = "0003"
 """The migration these tables correspond to."""
@@ -41,5 +41,11 @@ resources = Table(
     Column("document", Text, nullable=False),
 )
 
-stored_revision = Table("alembic_version", MetaData(), Column("version_num", String(32), nullable=False))
-"""Kept by the migration tool; read here so that the tool need not be imported when nothing is to be done."""
+stored_revision = Table(
+    "alembic_version",
+    MetaData(),
+    Column("version_num", String(32), nullable=False),
+    PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
+)
+"""The migration tool's own, as it makes it; known here so that the tool need not be imported when nothing is to be
+migrated."""

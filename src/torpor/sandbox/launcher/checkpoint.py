@@ -23,6 +23,7 @@ from .tracing import Caller, Thread, syscalls_of
 _SCRATCH_AT = 16 * PAGE
 """Where in the page of calls results of calls are left."""
 _STACK_SIZE = 24
+_RED_ZONE = 128
 _DELETED = " (deleted)"
 _PIECE = 64 * 1024
 _ZEROS = bytes(_PIECE)
@@ -78,7 +79,8 @@ def _taken(pid: int, folder: str, threads: list[Thread], memory: int, given: Col
     scratch = memory_map.gap(maps, 2 * remaking.CALLS_SIZE, remaking.LOWEST)
     kernels = next(area for area in maps if area.path == "[vdso]")
     instruction = tracing.find_call(memory, kernels.start, kernels.size)
-    caller = Caller(threads[0], memory, scratch, remaking.CALLS_SIZE, instruction)
+    tracing.make_page(threads[0], memory, scratch, remaking.CALLS_SIZE, instruction)
+    caller = Caller(threads[0], memory, scratch, remaking.CALLS_SIZE)
     for state, thread in zip(states, threads, strict=True):
         state.update(_kernel_state(caller, thread, memory))
     whole = {
@@ -93,7 +95,8 @@ def _taken(pid: int, folder: str, threads: list[Thread], memory: int, given: Col
         *remaking.process(folder, whole, number, data),
         *remaking.thread(states[0], data),
     ]
-    stacks = [[area.start, area.size, at] for area, at in zip(maps, places, strict=True) if area.grows and at >= 0]
+    pointer = states[0]["registers"]["rsp"]
+    stacks = [_live(area, at, pointer) for area, at in zip(maps, places, strict=True) if area.grows and at >= 0]
     description = {
         "pid": _inner_number(folder),
         "files": files,
@@ -109,6 +112,13 @@ def _taken(pid: int, folder: str, threads: list[Thread], memory: int, given: Col
         os.close(image)
         raise Unfit(f"its memory lies in {len(maps)} pieces, more than can be made again")
     return Snapshot(description, tracing.pack(main), image)
+
+
+def _live(area: Area, at: int, pointer: int) -> list[int]:
+    """Start, size and offset of what a stack holds: below its pointer (and what may be used beyond) is nothing."""
+    unused = (pointer - _RED_ZONE) // PAGE * PAGE - area.start if area.start <= pointer < area.end else 0
+    unused = max(unused, 0)
+    return [area.start + unused, area.size - unused, at + unused]
 
 
 def _asking(values: dict[str, int]) -> int:

@@ -199,11 +199,12 @@ class Keeper:
         saved = lending.read(layout, memory)
         child = self._child_with(saved.description["pid"])
         self._children[child.pid] = (message["name"], child)
-        message["saved"].update((name, saved.description[name]) for name in ("files", "memory", "asking"))
+        message["saved"].update((name, saved.description[name]) for name in ("files", "memory", "asking", "scratch"))
         try:
             child.begin(message, [*descriptors[:-3], memory, files])
+            plan = resuming.Plan(saved, self._proc_path())  # while the child does its part
             child.await_lent(_LENT_WITHIN)
-            resuming.resume(child.pid, saved, self._proc_path())
+            plan.resume(child.pid)
         except (OSError, ValueError, resuming.Changed) as error:
             child.problem, child.stale = str(error), isinstance(error, resuming.Changed)
             with contextlib.suppress(ProcessLookupError):

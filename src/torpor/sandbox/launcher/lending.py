@@ -11,17 +11,21 @@ import socket
 import tarfile
 from typing import Any
 
-from . import checkpoint, descriptors, places, wire
+from . import checkpoint, descriptors, places, syscalls, wire
 from .descriptors import Unfit
+from .remaking import CALLS_SIZE
+from .tracing import page_call
 
 _SIZE = 4
 _CONNECTS_WITHIN = 5.0
 
 
 def lend(channel: socket.socket, saved: dict[str, Any], memory: int, files: int) -> None:
-    """Open what the saved process had open and tell the keeper, or why not. `saved` has what is needed of its
-    description, and the request to send again where it was `asking`, with the address for that. Its memory is to have
-    the number that says so, above all of that. Returns only if something goes wrong."""
+    """Open what the saved process had open, make a page of calls, and tell the keeper, or why not. Returns only if
+    something goes wrong.
+
+    `saved` has what is needed of its description, and the request to send again where it was `asking`, with the address
+    for that. Its memory is to have the number that says so, above all of that."""
     known, number = saved["files"], saved["memory"]
     content, image = descriptors.moved(files, number), descriptors.moved(memory, number)
     ours = socket.socket(fileno=descriptors.moved(channel.detach(), number))
@@ -34,6 +38,7 @@ def lend(channel: socket.socket, saved: dict[str, Any], memory: int, files: int)
     try:
         _unpack(content)
         descriptors.open_again(known, number + 1)
+        syscalls.make(page_call(saved["scratch"], CALLS_SIZE))
         if saved["request"] and any(each["number"] == saved["asking"] for each in known):
             _ask_again(saved["asking"], saved["address"], saved["request"].encode())
     except (OSError, ValueError, RecursionError, tarfile.TarError) as error:
@@ -46,7 +51,10 @@ def lend(channel: socket.socket, saved: dict[str, Any], memory: int, files: int)
 def _ask_again(descriptor: int, address: str, request: bytes) -> None:
     """Let a fresh connection stand where the saved process had one, with its request on the way."""
     host, _, port = address.rpartition(":")
-    with socket.create_connection((host, int(port)), _CONNECTS_WITHIN) as connection:
+    # Looking a name up, even a number, takes modules that cannot be imported any more.
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as connection:
+        connection.settimeout(_CONNECTS_WITHIN)
+        connection.connect((host, int(port)))
         connection.settimeout(None)
         connection.sendall(request)
         flags = os.get_inheritable(descriptor), os.get_blocking(descriptor)

@@ -27,71 +27,67 @@ class Changed(Exception):
     """The snapshot does not fit this host any more; the text says why."""
 
 
-def resume(pid: int, saved: checkpoint.Snapshot, proc: str = "/proc") -> None:
-    """Replace a process that waits in a kernel call, with the snapshot's memory under the number that its description
-    says, and let it run. `proc` is a writable view of the kernel's process folders.
-
-    Raises Changed, and OSError where the kernel refuses: the process is killed then."""
-    thread = tracing.seize(pid, and_its_threads=True)
-    memory = os.open(f"{proc}/{pid}/mem", os.O_RDWR | os.O_CLOEXEC)
-    made: list[Thread] = []
-    try:
-        _Resumption(thread, saved, proc, memory, made).run()
-    except BaseException:
-        os.kill(pid, signal.SIGKILL)
-        for other in made:
-            other.wait_end()
-        raise
-    finally:
-        os.close(memory)
-
-
 def choose_number(proc: str, number: int) -> None:
     """Let the next process or thread that is made here have this number, if it is free. Raises OSError."""
     with open(f"{proc}/sys/kernel/ns_last_pid", "w") as file:
         file.write(str(number - 1))
 
 
-class _Resumption:
-    def __init__(self, thread: Thread, saved: checkpoint.Snapshot, proc: str, memory: int, made: list[Thread]) -> None:
+class Plan:
+    """What is to be done with a child of this process that is to become a saved one."""
+
+    def __init__(self, saved: checkpoint.Snapshot, proc: str = "/proc") -> None:
+        """`proc` is a writable view of the kernel's process folders. Raises Changed."""
         self._saved = saved
         self._proc = proc
-        self._memory = memory
-        self._made = made
-        description = saved.description
-        self._own = memory_map.kernels(f"{proc}/{thread.number}")
-        instruction = _instruction(memory, self._own)
-        self._caller = Caller(thread, memory, description["scratch"], CALLS_SIZE, instruction)
+        self._own = memory_map.kernels(f"{proc}/self")  # a child has them in the same places
+        self._scratch = saved.description["scratch"]
+        self._calls = tracing.pack([*self._unmapping(), *self._kernels_placing()]) + saved.calls
 
-    def run(self) -> None:
-        description = self._saved.description
+    def resume(self, pid: int) -> None:
+        """Replace that child, which waits in a kernel call and has made its page of calls, with the snapshot's memory
+        under the number that its description says, and let it run.
+
+        Raises OSError where the kernel refuses: the process is killed then."""
+        thread = tracing.seize(pid, and_its_threads=True)
+        memory = os.open(f"{self._proc}/{pid}/mem", os.O_RDWR | os.O_CLOEXEC)
+        made: list[Thread] = []
+        try:
+            self._replace(Caller(thread, memory, self._scratch, CALLS_SIZE), memory, made)
+        except BaseException:
+            os.kill(pid, signal.SIGKILL)
+            for other in made:
+                other.wait_end()
+            raise
+        finally:
+            os.close(memory)
+
+    def _replace(self, caller: Caller, memory: int, made: list[Thread]) -> None:
+        description, thread = self._saved.description, caller.thread
         main, *others = description["threads"]
-        thread = self._caller.thread
-        first = tracing.pack([*self._unmapping(), *self._kernels_placing()])
-        self._make(first + self._saved.calls, description["data"], thread)
-        self._write_stacks()
-        threads = [(main, thread), *((state, self._make_thread(state)) for state in others)]
-        instruction = _instruction(self._memory, description["kernels"])
-        single(thread, self._memory, (syscalls_of("munmap"), self._caller.at, CALLS_SIZE), instruction)
+        self._make(tracing.pack(_unregistering(thread)) + self._calls, description["data"], caller, thread, memory)
+        self._write_stacks(memory)
+        threads = [(main, thread)]
+        for state in others:
+            threads.append((state, self._make_thread(state, caller, memory, made)))
+        instruction = _instruction(memory, description["kernels"])
+        single(thread, memory, (syscalls_of("munmap"), self._scratch, CALLS_SIZE), instruction)
         for state, each in threads:
             each.set_extended(bytes.fromhex(state["extended"]))
             each.set_registers(state["registers"])
         for _, each in reversed(threads):
             each.detach()
 
-    def _make(self, calls: bytes, data: str, thread: Thread) -> None:
-        os.pwrite(self._memory, bytes.fromhex(data), self._caller.at + DATA_AT)
-        results = self._caller.run_packed(calls, thread)
+    def _make(self, calls: bytes, data: str, caller: Caller, thread: Thread, memory: int) -> None:
+        os.pwrite(memory, bytes.fromhex(data), self._scratch + DATA_AT)
+        results = caller.run_packed(calls, thread)
         failed = next((result for result in results if -4096 < result < 0), 0)
         if failed:
             raise OSError(-failed, f"restoring a process: {os.strerror(-failed)}")
 
     def _unmapping(self) -> Iterable[Call]:
         """Everything goes but what is the kernel's, and the page of calls."""
-        address, size, sign = self._caller.thread.rseq()
-        if address:
-            yield (syscalls_of("rseq"), address, size, _UNREGISTER, sign)
-        kept = sorted([(self._caller.at, CALLS_SIZE), *((start, size) for _, start, size in self._own)])
+        kept = sorted([(self._scratch, CALLS_SIZE), *((start, size) for _, start, size in self._own)])
         begin = _LOWEST
         for start, size in kept:
             if start > begin:
@@ -105,24 +101,31 @@ class _Resumption:
             raise Changed("the snapshot was made on another kernel")
         if all(mine[1] == theirs[1] for mine, theirs in zip(self._own, wanted, strict=True)):
             return
-        aside, first = self._caller.at + CALLS_SIZE, min(start for _, start, _ in self._own)
+        aside, first = self._scratch + CALLS_SIZE, min(start for _, start, _ in self._own)
         for _, start, size in self._own:
             yield _move(start, size, aside + start - first)
         for (_, start, size), (_, to, _) in zip(self._own, wanted, strict=True):
             yield _move(aside + start - first, size, to)
 
-    def _write_stacks(self) -> None:
+    def _write_stacks(self, memory: int) -> None:
         """What must stay able to grow is copied."""
         for start, size, at in self._saved.description["stacks"]:
             with mmap.mmap(self._saved.memory, size, prot=mmap.PROT_READ, offset=at) as content:
-                os.pwrite(self._memory, content, start)
+                os.pwrite(memory, content, start)
 
-    def _make_thread(self, state: dict[str, Any]) -> Thread:
+    def _make_thread(self, state: dict[str, Any], caller: Caller, memory: int, made: list[Thread]) -> Thread:
         choose_number(self._proc, state["number"])
-        thread = self._caller.make_thread((syscalls_of("clone"), _THREAD))
-        self._made.append(thread)
-        self._make(bytes.fromhex(state["calls"]), state["data"], thread)
+        thread = caller.make_thread((syscalls_of("clone"), _THREAD))
+        made.append(thread)
+        self._make(bytes.fromhex(state["calls"]), state["data"], caller, thread, memory)
         return thread
+
+
+def _unregistering(thread: Thread) -> Iterable[Call]:
+    """The kernel no longer writes to its area for restartable sequences."""
+    address, size, sign = thread.rseq()
+    if address:
+        yield (syscalls_of("rseq"), address, size, _UNREGISTER, sign)
 
 
 def _instruction(memory: int, kernels: Sequence[Sequence[Any]]) -> int:

@@ -6,6 +6,7 @@ import ctypes
 import os
 import signal
 import struct
+from collections.abc import Sequence
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
@@ -69,6 +70,13 @@ def _check(result: int, what: str) -> None:
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{what}: {os.strerror(number)}")
+
+
+def make(call: Sequence[int]) -> int:
+    """Make any call: its number, and its arguments."""
+    result: int = _libc.syscall(*(ctypes.c_ulong(part) for part in call))
+    _check(result, f"kernel call {call[0]}")
+    return result
 
 
 def unshare(flags: int) -> None:

@@ -163,19 +163,14 @@ def seize(number: int, *, and_its_threads: bool = False) -> Thread:
 
 
 class Caller:
-    """Makes kernel calls in a stopped process, through a page at `at` that nothing else of it uses."""
+    """Makes kernel calls in a stopped process, through a page at `at` that nothing else of it uses (`page_call`)."""
 
-    def __init__(self, thread: Thread, memory: int, at: int, size: int, instruction: int) -> None:
-        """`memory` is the process's, open for reading and writing; `size` is that of the page with its table; at
-        `instruction` it makes a kernel call."""
+    def __init__(self, thread: Thread, memory: int, at: int, size: int) -> None:
+        """`memory` is the process's, open for reading and writing; `size` is that of the page with its table."""
         self.thread = thread
         self._memory = memory
         self.at = at
         self.size = size
-        first = (syscalls_of("mmap"), at, size, 7, _OWN_PLACE, 0xFFFFFFFFFFFFFFFF, 0)
-        result = single(thread, memory, first, instruction)
-        if result < 0:
-            raise OSError(-result, f"a page for calls: {os.strerror(-result)}")
         os.pwrite(memory, _LOOP, at)
 
     def run(self, calls: Sequence[Call], thread: Thread | None = None) -> list[int]:
@@ -226,6 +221,18 @@ class Caller:
         values.update(rip=self.at, rbx=self.at + CALLS_AT, r12=len(table) // CALL_BYTES, orig_rax=(1 << 64) - 1)
         thread.set_registers(values)
         thread.resume()
+
+
+def page_call(at: int, size: int) -> Call:
+    """The call that makes a page of calls."""
+    return (syscalls_of("mmap"), at, size, 7, _OWN_PLACE, 0xFFFFFFFFFFFFFFFF, 0)
+
+
+def make_page(thread: Thread, memory: int, at: int, size: int, instruction: int) -> None:
+    """Let a stopped process make its page of calls; at `instruction` it makes a kernel call. Raises OSError."""
+    result = single(thread, memory, page_call(at, size), instruction)
+    if result < 0:
+        raise OSError(-result, f"a page for calls: {os.strerror(-result)}")
 
 
 def pack(calls: Iterable[Call]) -> bytes:

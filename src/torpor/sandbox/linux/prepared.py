@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+from collections.abc import Coroutine
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -65,11 +66,14 @@ class PreparedSandbox:
         self.launcher.prepare(order, self._theirs.detach())
         await self._wait("built")
 
-    async def assign(self, contents: Contents) -> None:
-        """Show the function's code inside; for good. Raises SandboxUnavailable."""
+    def assign(self, contents: Contents) -> Coroutine[Any, Any, None]:
+        """Begin to show the function's code inside, for good; what is returned waits for it, and raises
+        SandboxUnavailable."""
         self.channel.send({"do": "assign", **asdict(contents)})
-        message = await self._wait("assigned")
-        self._note_tmp(message)
+        return self._assigned()
+
+    async def _assigned(self) -> None:
+        self._note_tmp(await self._wait("assigned"))
 
     def listen(self, listener: Any) -> None:
         """From now on tell `listener` (`on_event(message, descriptors)`, whose descriptors are then its own, and

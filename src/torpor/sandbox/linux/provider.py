@@ -8,6 +8,7 @@ import logging
 import os
 import random
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from torpor.model.errors import RuntimeMissing, SandboxUnavailable
 from torpor.sandbox.images import ImageCatalog, RuntimeImage
@@ -28,14 +29,32 @@ from torpor.sandbox.port import (
 
 DEFAULT_TMP_MB = 512
 _BOOTED = "booted"
+"""The launcher without a function's interpreter in its memory, for programs that are executed or restored."""
 _ATTEMPTS = 3
 _FIRST_USER = 700_000
 _USERS = 100_000
 _FIRST_RANGE = 1_000_000_000
 _RANGES = 16_000
-_ROOT_INSIDE = "+root"
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What prepared sandboxes are told apart by."""
+
+    image: RuntimeImage
+    as_root: bool = False
+    restored: bool = False
+
+    @property
+    def key(self) -> tuple[str, bool, bool]:
+        return self.image.runtime, self.as_root, self.restored
+
+    @property
+    def launcher(self) -> str:
+        """A process that is replaced by a saved one has to clear its memory first: the less the better."""
+        return self.image.runtime if self.image.clone_module and not self.restored else _BOOTED
 
 
 class LinuxProvider:
@@ -64,7 +83,7 @@ class LinuxProvider:
         self._boot_only = boot_only
         self._home: Home | None = None
         self._launchers: dict[str, asyncio.Task[LauncherProcess]] = {}
-        self._pools: dict[str, PreparedPool] = {}
+        self._pools: dict[tuple[str, bool, bool], PreparedPool] = {}
         self._live: dict[str, LinuxSandbox] = {}
         self._numbers = itertools.count(1)
         self._first_user = random.randrange(_USERS)
@@ -82,19 +101,30 @@ class LinuxProvider:
         except OSError as error:
             raise SandboxUnavailable(f"The state folder {self._state_dir} cannot be used: {error}.") from error
 
-    async def warm(self, runtime: str) -> None:
-        image = self._images.resolve(runtime)
-        await self._launcher(image)
-        await self._pool(image).fill()
+    async def warm(self, runtime: str, *, restored: bool = False) -> None:
+        kind = _Kind(self._images.resolve(runtime), restored=restored)
+        await self._launcher(kind)
+        await self._pool(kind).fill()
 
     async def create(self, spec: SandboxSpec, listener: SandboxListener) -> LinuxSandbox:
         contents = self._contents(spec)
-        image = self._images.resolve(spec.runtime)
-        prepared = await self._assigned(image, contents, as_root=spec.as_root)
+        kind = _Kind(self._images.resolve(spec.runtime), as_root=spec.as_root, restored=spec.restored)
         loop = asyncio.get_running_loop()
-        sandbox = LinuxSandbox(loop, spec, prepared, image, listener, self._egress, self._forget)
-        self._live[spec.name] = sandbox
-        return sandbox
+        for attempt in range(_ATTEMPTS):
+            prepared = await self._pool(kind).take()
+            shown = prepared.assign(contents)  # by the keeper, while the server sets up its side
+            sandbox = LinuxSandbox(loop, spec, prepared, kind.image, listener, self._egress, self._forget)
+            try:
+                await shown
+                self._live[spec.name] = sandbox
+                return sandbox
+            except BaseException as error:
+                gone = not prepared.is_alive
+                await sandbox.destroy()
+                # One that was made ahead may have died unnoticed meanwhile, with its launcher for instance.
+                if not (gone and isinstance(error, SandboxUnavailable) and attempt + 1 < _ATTEMPTS):
+                    raise
+        raise SandboxUnavailable("No sandbox lived long enough to be used.")
 
     def snapshots(self) -> Capability:
         return host.snapshots()
@@ -106,8 +136,14 @@ class LinuxProvider:
         return ProviderStatistics(
             isolation=self.isolation,
             live=len(self._live),
-            prepared={runtime: len(pool) for runtime, pool in self._pools.items()},
+            prepared=self._prepared(),
         )
+
+    def _prepared(self) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for (runtime, *_), pool in self._pools.items():
+            found[runtime] = found.get(runtime, 0) + len(pool)
+        return found
 
     async def close(self) -> None:
         for pool in self._pools.values():
@@ -121,20 +157,6 @@ class LinuxProvider:
         if self._home is not None:
             home, self._home = self._home, None
             await asyncio.to_thread(home.release)
-
-    async def _assigned(self, image: RuntimeImage, contents: Contents, *, as_root: bool) -> PreparedSandbox:
-        for attempt in range(_ATTEMPTS):
-            prepared = await self._pool(image, as_root=as_root).take()
-            try:
-                await prepared.assign(contents)
-                return prepared
-            except BaseException as error:
-                gone = not prepared.is_alive
-                await prepared.discard()
-                # One that was made ahead may have died unnoticed meanwhile, with its launcher for instance.
-                if not (gone and isinstance(error, SandboxUnavailable) and attempt + 1 < _ATTEMPTS):
-                    raise
-        raise SandboxUnavailable("No sandbox lived long enough to be used.")
 
     def _forget(self, sandbox: LinuxSandbox) -> None:
         if self._live.get(sandbox.name) is sandbox:
@@ -159,31 +181,29 @@ class LinuxProvider:
             raise SandboxUnavailable(f"The code folder {folder} is not below {self._code_root}.")
         return relative
 
-    def _pool(self, image: RuntimeImage, *, as_root: bool = False) -> PreparedPool:
-        key = image.runtime + (_ROOT_INSIDE if as_root else "")
-        pool = self._pools.get(key)
+    def _pool(self, kind: _Kind) -> PreparedPool:
+        pool = self._pools.get(kind.key)
         if pool is None:
-            loop = asyncio.get_running_loop()
-            pool = PreparedPool(loop, lambda: self._prepare(image, as_root=as_root), self._target)
-            self._pools[key] = pool
+            pool = PreparedPool(asyncio.get_running_loop(), lambda: self._prepare(kind), self._target)
+            self._pools[kind.key] = pool
         return pool
 
-    async def _prepare(self, image: RuntimeImage, *, as_root: bool) -> PreparedSandbox:
-        launcher = await self._launcher(image)
+    async def _prepare(self, kind: _Kind) -> PreparedSandbox:
+        launcher = await self._launcher(kind)
         number = next(self._numbers)
         prepared = PreparedSandbox(asyncio.get_running_loop(), launcher, f"s{number}")
         user = _FIRST_USER + (self._first_user + number) % _USERS
-        if as_root:
+        if kind.as_root:
             user = _FIRST_RANGE + (self._first_user + number) % _RANGES * places.ROOT_IDS
         try:
-            await prepared.make(image.runtime, user, DEFAULT_TMP_MB, as_root=as_root)
+            await prepared.make(kind.image.runtime, user, DEFAULT_TMP_MB, as_root=kind.as_root)
         except BaseException:
             await prepared.discard()
             raise
         return prepared
 
-    async def _launcher(self, image: RuntimeImage) -> LauncherProcess:
-        key = image.runtime if image.clone_module else _BOOTED
+    async def _launcher(self, kind: _Kind) -> LauncherProcess:
+        key = kind.launcher
         task = self._launchers.get(key)
         if task is not None and task.done() and (task.exception() or not task.result().is_alive):
             self._launchers.pop(key, None)
@@ -191,7 +211,7 @@ class LinuxProvider:
                 await task.result().close()
             task = self._launchers.get(key)
         if task is None:
-            task = self._launchers[key] = asyncio.create_task(self._start_launcher(key, image))
+            task = self._launchers[key] = asyncio.create_task(self._start_launcher(key, kind.image))
         return await asyncio.shield(task)
 
     async def _start_launcher(self, key: str, image: RuntimeImage) -> LauncherProcess:
@@ -215,6 +235,4 @@ class LinuxProvider:
     def _booted_images(self) -> Iterator[RuntimeImage]:
         for runtime in self._images.served():
             with contextlib.suppress(RuntimeMissing):
-                image = self._images.resolve(runtime)
-                if not image.clone_module:
-                    yield image
+                yield self._images.resolve(runtime)

@@ -144,7 +144,7 @@ class PlainProvider:
             raise SandboxUnavailable(f"The state folder {self._state_dir} cannot be used: {error}.") from error
         _log.warning("functions run WITHOUT isolation, as user %s: use only code you trust", _user())
 
-    async def warm(self, runtime: str) -> None:
+    async def warm(self, runtime: str, *, restored: bool = False) -> None:
         """Check that the runtime is there; nothing is prepared. Raises RuntimeMissing."""
         self._images.resolve(runtime)
 

@@ -9,11 +9,15 @@ from __future__ import annotations
 import gc
 import os
 import random
+import socket
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 _TYPE = "AWS_LAMBDA_INITIALIZATION_TYPE"
 _SEED_BYTES = 64
+_REQUEST = b"GET /2018-06-01/runtime/restore/next HTTP/1.1\r\nHost: %s\r\n\r\n"
+_ANSWER_BYTES = 4096
 
 
 def prepare() -> None:
@@ -24,16 +28,33 @@ def prepare() -> None:
     ask = kind.restore_next
 
     def restore_next(client: Any) -> Any:
+        rehearse()
         gc.collect()
         gc.freeze()  # its collector writes to what it looks at, and what is written to is not shared by copies
-        try:
-            answer = ask(client)
-        except ConnectionError:
-            answer = ask(client)
+        if not _restored(client.lambda_runtime_address):
+            ask(client)  # again, or it says what is wrong
         renew()
-        return answer
 
     kind.restore_next = restore_next
+
+
+def _restored(address: str) -> bool:
+    """Ask as the client does, by what a copy needs little memory of its own for."""
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(_REQUEST % address.encode())
+            return connection.recv(_ANSWER_BYTES).startswith(b"HTTP/1.1 200 ")
+    except OSError:
+        return False
+
+
+def rehearse() -> None:
+    """Do once what every copy does first: what that sets up (OpenSSL's generator alone takes two milliseconds) is then
+    done, in memory that they share."""
+    renew()
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        executor.submit(int).result()
 
 
 def renew() -> None:
