@@ -9,6 +9,8 @@ READY := $(VENV)/.ready-$(EXTRAS)
 BUILT := build/compiled
 COMPILED ?=
 export EXTRAS PYTHON
+# Every server that a test starts would compile all modules again.
+unexport PYTHONDONTWRITEBYTECODE
 # With COMPILED=1 a target runs what `make wheel` builds, in place of the sources.
 ifeq ($(COMPILED),1)
 TORPOR := $(READY) $(BUILT)/.ready

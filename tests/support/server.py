@@ -22,6 +22,7 @@ import boto3
 import pytest
 from botocore.config import Config
 from tests.support.functions import Package
+from tests.support.nursery import ServerProcess
 
 ISOLATION = "TEST_ISOLATION"
 """Variable with the `--isolation` of servers whose test does not care: `TEST_ISOLATION=process make test`."""
@@ -92,17 +93,10 @@ class TorporServer:
         given = {"port": 0, "data": self.data, **settings}
         if isolation := _wanted_isolation():
             given.setdefault("isolation", isolation)
-        command = [sys.executable, "-m", "torpor", "serve", *_flags(given)]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TORPOR_")}
         with self._errors.open("wb") as errors:
-            self.process = subprocess.Popen(
-                command,
-                env=environment | {"TMPDIR": str(self._temporary)},
-                cwd=base,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-            )
+            environment["TMPDIR"] = str(self._temporary)
+            self.process = ServerProcess(["serve", *_flags(given)], environment, base, errors)
         self.ready_line = self._read_ready_line()
         self.url = next(word for word in self.ready_line.split() if word.startswith("http://"))
         self.homes = [folder.name for folder in (self.data / "sandboxes").glob("linux-*")]
@@ -200,7 +194,6 @@ class TorporServer:
             self.process.wait()
             raise
         finally:
-            assert self.process.stdout is not None
             self.process.stdout.close()
         errors = self._errors.read_text(errors="replace")
         assert code == 0, errors
@@ -228,7 +221,6 @@ class TorporServer:
             return json.loads(answer.read())
 
     def _read_ready_line(self) -> str:
-        assert self.process.stdout is not None
         readable, _, _ = select.select([self.process.stdout], [], [], _READY)
         line = self.process.stdout.readline().decode() if readable else ""
         if "http://" not in line:
