@@ -10,7 +10,7 @@ from torpor.engine.surroundings import Surroundings
 from torpor.engine.tracing import Tracer
 from torpor.engine.transcript import Transcript
 from torpor.model.clock import Clock
-from torpor.model.failure import Answer, Failure, FailureKind
+from torpor.model.failure import Answer, Failure, FailureKind, as_text
 from torpor.model.function import FunctionVersion
 from torpor.model.invocation import Invocation, Outcome, OutcomeStatus
 from torpor.model.records import (
@@ -38,13 +38,6 @@ _FAILED = {
     FailureKind.SANDBOX: OutcomeStatus.FAILURE,
     FailureKind.STOPPED: OutcomeStatus.FAILURE,
 }
-
-
-class _Told(msgspec.Struct, rename="camel"):
-    """What bodies of failures have in common."""
-
-    error_message: str
-    error_type: str = ""
 
 
 class Reports:
@@ -159,7 +152,7 @@ class Reports:
             return ""
         failure = self._explained(failure, 0.0)
         self.note(msgspec.structs.replace(record, failure=failure))
-        return _for_people(self._contract.failure(failure, self._version, "", 0.0)[1])
+        return as_text(self._contract.failure(failure, self._version, "", 0.0)[1])
 
     def concluded(self, record: InvocationEnded, elapsed: float) -> None:
         """Keep the record of an invocation, which ran for `elapsed` seconds if it failed."""
@@ -202,12 +195,3 @@ class Reports:
 
     def _memory_mb(self) -> int:
         return -(-self.sandbox.memory_peak() // _MIB) if self.sandbox is not None else 0
-
-
-def _for_people(payload: bytes) -> str:
-    """The body that callers get for a failure, as a line of text."""
-    try:
-        told = msgspec.json.decode(payload, type=_Told)
-    except msgspec.DecodeError:
-        return payload.decode(errors="replace")
-    return ": ".join(part for part in (told.error_type, told.error_message) if part)

@@ -66,3 +66,19 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes that its caller has had already, if the answer was streamed; the payload is then empty, or an error's."""
     cause: str = ""
     """The runtime's own account of its error for traces, as it came; empty if it gave none."""
+
+
+class _Told(msgspec.Struct, rename="camel"):
+    """What the bodies that callers get for failures have in common."""
+
+    error_message: str
+    error_type: str = ""
+
+
+def as_text(body: bytes) -> str:
+    """The body that a caller gets for a failure, as a line of text."""
+    try:
+        told = msgspec.json.decode(body, type=_Told)
+    except msgspec.DecodeError:
+        return body.decode(errors="replace")
+    return ": ".join(part for part in (told.error_type, told.error_message) if part)
