@@ -93,7 +93,7 @@ async def _saved(linux: Linux, source: str, *, clone: bool = True, runtime: str 
 async def _restored(
     linux: Linux, image: ProcessImage, code: str, runtime: str = PYTHON
 ) -> tuple[LinuxSandbox, RecordingListener]:
-    sandbox, listener = await linux.make(runtime, code=code)
+    sandbox, listener = await linux.make(runtime, code=code, restored=True)
     sandbox.start(replace(python_process(sandbox, clone=True, runtime=runtime, **SAVED), image=image))
     await _asked(sandbox, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
     return sandbox, listener

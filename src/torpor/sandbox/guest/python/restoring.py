@@ -27,7 +27,7 @@ def prepare() -> None:
     kind: Any = sys.modules["awslambdaric.lambda_runtime_client"].LambdaRuntimeClient
     ask = kind.restore_next
 
-    def restore_next(client: Any) -> Any:
+    def restore_next(client: Any) -> None:
         rehearse()
         gc.collect()
         gc.freeze()  # its collector writes to what it looks at, and what is written to is not shared by copies
