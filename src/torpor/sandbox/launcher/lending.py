@@ -18,6 +18,8 @@ from .tracing import page_call
 
 _SIZE = 4
 _CONNECTS_WITHIN = 5.0
+_TRUSTED: dict[str, Any] = {"filter": "fully_trusted"} if hasattr(tarfile, "fully_trusted_filter") else {}
+"""Python before 3.11.4 trusts without being told, and cannot be."""
 
 
 def lend(channel: socket.socket, saved: dict[str, Any], memory: int, files: int) -> None:
@@ -110,6 +112,6 @@ def _unpack(archive: int) -> None:
             if member.isdir():
                 folders.append((place, member.mode))
                 member.mode |= 0o700
-            packed.extract(member, places.TMP, filter="fully_trusted")
+            packed.extract(member, places.TMP, **_TRUSTED)
     for place, mode in reversed(folders):
         os.chmod(place, mode)

@@ -48,8 +48,8 @@ class _Kind:
     restored: bool = False
 
     @property
-    def key(self) -> tuple[str, bool, bool]:
-        return self.image.runtime, self.as_root, self.restored
+    def name(self) -> str:
+        return self.image.runtime + ("+root" if self.as_root else "") + ("+restored" if self.restored else "")
 
     @property
     def launcher(self) -> str:
@@ -83,7 +83,7 @@ class LinuxProvider:
         self._boot_only = boot_only
         self._home: Home | None = None
         self._launchers: dict[str, asyncio.Task[LauncherProcess]] = {}
-        self._pools: dict[tuple[str, bool, bool], PreparedPool] = {}
+        self._pools: dict[str, PreparedPool] = {}
         self._live: dict[str, LinuxSandbox] = {}
         self._numbers = itertools.count(1)
         self._first_user = random.randrange(_USERS)
@@ -136,16 +136,11 @@ class LinuxProvider:
         return ProviderStatistics(
             isolation=self.isolation,
             live=len(self._live),
-            prepared=self._prepared(),
+            prepared={name: len(pool) for name, pool in self._pools.items()},
         )
 
-    def _prepared(self) -> dict[str, int]:
-        found: dict[str, int] = {}
-        for (runtime, *_), pool in self._pools.items():
-            found[runtime] = found.get(runtime, 0) + len(pool)
-        return found
-
     async def close(self) -> None:
+        home, self._home = self._home, None  # from now on no launcher is started
         for pool in self._pools.values():
             await pool.close()
         self._pools.clear()
@@ -154,8 +149,7 @@ class LinuxProvider:
             with contextlib.suppress(SandboxUnavailable):
                 await (await task).close()
         self._launchers.clear()
-        if self._home is not None:
-            home, self._home = self._home, None
+        if home is not None:
             await asyncio.to_thread(home.release)
 
     def _forget(self, sandbox: LinuxSandbox) -> None:
@@ -182,10 +176,10 @@ class LinuxProvider:
         return relative
 
     def _pool(self, kind: _Kind) -> PreparedPool:
-        pool = self._pools.get(kind.key)
+        pool = self._pools.get(kind.name)
         if pool is None:
             pool = PreparedPool(asyncio.get_running_loop(), lambda: self._prepare(kind), self._target)
-            self._pools[kind.key] = pool
+            self._pools[kind.name] = pool
         return pool
 
     async def _prepare(self, kind: _Kind) -> PreparedSandbox:
