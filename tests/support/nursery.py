@@ -5,6 +5,7 @@ servers notices. `python -m tests.support.nursery DESCRIPTOR` is the parent, one
 """
 
 import atexit
+import contextlib
 import gc
 import json
 import os
@@ -14,7 +15,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -54,7 +54,8 @@ class ServerProcess:
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it has ended this moment
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
@@ -106,6 +107,7 @@ def _serve(descriptor: int) -> None:
     wake, write = os.pipe()
     os.set_blocking(write, False)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.set_wakeup_fd(write, warn_on_full_buffer=False)
     while True:
         for ready in select.select([channel, wake], [], [])[0]:
@@ -122,6 +124,8 @@ def _obey(channel: socket.socket, ending: dict[int, socket.socket]) -> bool:
         return False
     pid = os.fork()
     if pid == 0:
+        for each in (channel, *ending.values()):
+            each.detach()
         _become_server(json.loads(data), *descriptors[:2])
     for each in descriptors[:2]:
         os.close(each)
@@ -139,27 +143,20 @@ def _tell_ended(ending: dict[int, socket.socket]) -> None:
 
 
 def _become_server(order: dict[str, Any], output: int, errors: int) -> None:
-    """Never returns."""
+    """Ends as an interpreter does that was started for it: by SystemExit."""
     from torpor.cli import run
 
-    code = 1
-    try:
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        os.dup2(output, 1)
-        os.dup2(errors, 2)
-        os.closerange(3, 1024)
-        os.chdir(order["folder"])
-        os.environ.clear()
-        os.environ.update(order["environment"])
-        tempfile.tempdir = None
-        code = run(order["arguments"])
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(code)
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.dup2(output, 1)
+    os.dup2(errors, 2)
+    os.closerange(3, 1024)
+    os.chdir(order["folder"])
+    os.environ.clear()
+    os.environ.update(order["environment"])
+    tempfile.tempdir = None
+    sys.exit(run(order["arguments"]))
 
 
 if __name__ == "__main__":

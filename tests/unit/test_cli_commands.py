@@ -294,10 +294,28 @@ def test_list_reads_every_page(server: FakeServer, capsys: pytest.CaptureFixture
 
 @pytest.mark.parametrize(("name", "path"), [("hello:3", "hello%3A3"), ("hello:live", "hello/aliases/live")])
 def test_delete_of_a_version_or_alias_leaves_the_function(server: FakeServer, name: str, path: str) -> None:
+    server.routes[f"GET {FUNCTIONS}/{path}"] = (200, {}, {})
     server.routes[f"DELETE {FUNCTIONS}/{path}"] = (204, {}, b"")
 
     assert run(["delete", name]) == 0
-    assert [target for target, _, _ in server.requests] == [f"DELETE {FUNCTIONS}/{path}"]
+    deleted = [target for target, _, _ in server.requests if target.startswith("DELETE")]
+    assert deleted == [f"DELETE {FUNCTIONS}/{path}"]
+
+
+def test_delete_of_an_alias_that_is_not_there_says_so(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    server.routes[f"GET {FUNCTIONS}/hello"] = (200, {}, {})
+    server.routes[f"DELETE {FUNCTIONS}/hello/aliases/typo"] = (204, {}, b"")
+
+    assert run(["delete", "hello:typo"]) == 1
+    assert capsys.readouterr().err == "torpor: hello has no version or alias typo.\n"
+
+
+@pytest.mark.parametrize(("name", "tenant"), [("fc/hello", "blue"), ("hello", ""), ("hello", "a\nb"), ("hello", "é")])
+def test_tenants_that_cannot_be_are_refused_before_anything_is_sent(
+    server: FakeServer, name: str, tenant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["invoke", name, "--tenant-id", tenant]) == 2
+    assert "--tenant-id" in capsys.readouterr().err and not server.requests
 
 
 def test_delete_says_what_it_did(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:

@@ -66,7 +66,7 @@ def test_package_without_a_handler_in_sight_is_refused_with_an_example(files: di
 
 
 def test_a_program_that_cannot_be_read_is_told_by_file_and_line() -> None:
-    with pytest.raises(InvalidRequest, match=r"app\.py is not valid Python, line 2: "):
+    with pytest.raises(InvalidRequest, match=r"app\.py is not valid Python 3\.\d+, line 2: .* --handler app\.handler"):
         guess(_package({"app.py": "import os\ndef broken("}))
 
 
@@ -83,6 +83,11 @@ def test_given_handler_decides_the_language_by_its_file(handler: str, runtime: s
     package = _package({"jobs.py": "X = 1", "lib/jobs.py": "", "web.mjs": "", "index.js": "exports.handler = 1"})
 
     assert guess(package, served=SERVED, handler=handler).runtime == runtime
+
+
+def test_handler_whose_file_is_not_there_needs_a_runtime() -> None:
+    with pytest.raises(InvalidRequest, match=r"for the handler jobs\.run: .* --runtime python3\.12"):
+        guess(_package({"readme.txt": ""}), handler="jobs.run")
 
 
 def test_runtime_that_does_not_fit_the_package_is_told_with_what_does() -> None:

@@ -174,6 +174,7 @@ class Server:
         self.snapshots.keep_only(restored)
         for version in restored:
             self.snapshots.prepare(version)
+            self._expect_restored(version)
 
     def _versions(self) -> Iterator[FunctionVersion]:
         """All there are, of whatever function."""
@@ -327,13 +328,11 @@ class Server:
         self._spawn(self._warm(self._contracts[version.contract].image(version.runtime), restored=True))
 
     async def _warm(self, runtime: str, *, restored: bool = False) -> None:
-        try:
-            async with asyncio.timeout(_WARM_WITHIN):
-                await asyncio.shield(self.provider.warm(runtime, restored=restored))
-        except TimeoutError:
+        warming = asyncio.get_running_loop().create_task(self.provider.warm(runtime, restored=restored))
+        warming.add_done_callback(_note_warmed)
+        done, _ = await asyncio.wait({warming}, timeout=_WARM_WITHIN)  # which goes on whatever happens
+        if not done:
             log.warning("Preparing sandboxes for %s takes long; first starts will be slow.", runtime)
-        except TorporError as error:
-            log.warning("%s", error)
 
     async def _housekeeping(self) -> None:
         swept = 0.0
@@ -371,3 +370,8 @@ class Server:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _note_warmed(task: "asyncio.Task[None]") -> None:
+    if not task.cancelled() and (error := task.exception()):
+        log.warning("%s", error)

@@ -64,7 +64,9 @@ def _delete(server: Client, name: str) -> None:
         raise NotFound(name)
     base, colon, qualifier = name.partition(":")
     if colon and ":" not in qualifier and not qualifier.isdecimal() and not qualifier.startswith("$"):
-        server.request("DELETE", function_path(base, "aliases", quote(qualifier, safe="")))
+        alias = function_path(base, "aliases", quote(qualifier, safe=""))
+        server.get(alias)  # the service passes over what is not there
+        server.request("DELETE", alias)
         return
     try:
         server.request("DELETE", function_path(name))

@@ -3,6 +3,7 @@
 import ast
 import re
 import stat
+import sys
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ class Guess:
 
 
 def guess(archive: bytes, runtime: str | None = None, served: Iterable[str] = (), handler: str | None = None) -> Guess:
-    """The best guess for a package: within `runtime` and for `handler` where they are given, and among `served`
+    """The best guess for a package: within `runtime` or for `handler` where one of them is given, and among `served`
     runtimes if it names any.
 
     Raises InvalidRequest if nothing in the package looks like a handler, InvalidPackage for a broken archive.
@@ -45,7 +46,7 @@ def guess(archive: bytes, runtime: str | None = None, served: Iterable[str] = ()
             guesses = _for_handler(package, handler, tuple(served)) if handler else iter(())
             found = next(chain(guesses, _guesses(package, runtime or "", tuple(served))), None)
             if found is None:
-                raise InvalidRequest(_nothing(package, runtime or ""))
+                raise InvalidRequest(_nothing(package, runtime or "", handler or ""))
     except zipfile.BadZipFile as error:
         raise InvalidPackage(f"The package is not a readable zip archive: {error}.") from error
     return found
@@ -64,32 +65,35 @@ def _for_handler(package: zipfile.ZipFile, handler: str, served: Sequence[str]) 
             yield Guess(runtime=newest("nodejs", served) or _NODE, handler=handler, reason=f"{name} is there")
 
 
-def _nothing(package: zipfile.ZipFile, runtime: str) -> str:
+def _nothing(package: zipfile.ZipFile, runtime: str, handler: str) -> str:
     """Why there is no guess, and what to do."""
-    names = _ordered((name for name in package.namelist() if "/" not in name), (".py",))
-    wrong = next(filter(None, (_not_python(name, package.read(name)) for name in names)), "")
-    if wrong and runtime.startswith(("python", "")[not runtime]):
-        return f"No handler is to be seen in this package: {wrong}."
-    seen = next(_guesses(package, "", ()), None) if runtime else None
+    if handler:
+        return f"No runtime is to be seen for the handler {handler}: name one, for example --runtime python3.12."
+    names = [name for name in package.namelist() if "/" not in name]
+    seen = next(_guesses(package, "", ()), None) if runtime and BOOTSTRAP not in names else None
     if seen is not None:
         return (
             f"No handler for {runtime} is to be seen in this package, but {seen.reason}: "
             "leave --runtime out, or name a --handler too."
         )
+    wrong = ""
+    if runtime.startswith(("python", "")[not runtime]):
+        wrong = next(filter(None, (_not_python(name, package.read(name)) for name in _ordered(names, (".py",)))), "")
     return (
-        "No handler is to be seen in this package: name one, for example --runtime python3.12 "
-        "--handler app.handler for the function `handler` in app.py."
+        f"No handler is to be seen in this package{f' ({wrong})' if wrong else ''}: name one, for example "
+        "--runtime python3.12 --handler app.handler for the function `handler` in app.py."
     )
 
 
 def _not_python(name: str, source: bytes) -> str:
-    """Why this is no program; empty if it is one."""
+    """Why this is no program for the Python that runs this; empty if it is one."""
     try:
         ast.parse(source)
-    except SyntaxError as error:
-        return f"{name} is not valid Python, line {error.lineno}: {error.msg}"
-    except ValueError as error:
-        return f"{name} is not valid Python: {error}"
+    except (SyntaxError, ValueError) as error:
+        number = getattr(error, "lineno", 0)
+        place = f", line {number}" if number else ""
+        version = ".".join(map(str, sys.version_info[:2]))
+        return f"{name} is not valid Python {version}{place}: {getattr(error, 'msg', error)}"
     return ""
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from torpor.cli.functions import missing_to_run
 from torpor.cli.output import note, show, show_json, working
 from torpor.model.errors import InvalidRequest, NotFound
 
+_TENANT = re.compile(r"[a-zA-Z0-9._:/=+\-@ ]{1,256}")
 _PATIENCE = 960.0
 """Longer than the longest function may run with its init."""
 
@@ -49,9 +51,7 @@ def invoke(name: str, payload: str, *, tail: bool, tenant: str | None, endpoint:
     path, query = _place(name)
     headers = {"Content-Type": "application/json", words.log_type: "Tail" if tail else "None"}
     if tenant is not None:
-        if not tenant.isascii() or not tenant.isprintable():
-            raise InvalidRequest("--tenant-id takes letters, digits, spaces and . _ : / = + - @ only.")
-        headers["X-Amz-Tenant-Id"] = tenant
+        headers["X-Amz-Tenant-Id"] = _tenant(name, tenant)
     try:
         with working(f"Running {name}"):
             answer = server.request("POST", path, query=query, body=body, headers=headers, patience=_PATIENCE)
@@ -62,6 +62,14 @@ def invoke(name: str, payload: str, *, tail: bool, tenant: str | None, endpoint:
     else:
         _show(name, answer, words)
     return 1 if words.failure in answer.headers else 0
+
+
+def _tenant(name: str, tenant: str) -> str:
+    if is_fc(name):
+        raise InvalidRequest("Functions of Function Compute have no tenants: leave --tenant-id out.")
+    if not _TENANT.fullmatch(tenant):
+        raise InvalidRequest("--tenant-id takes up to 256 letters, digits, spaces and . _ : / = + - @ only.")
+    return tenant
 
 
 def _place(name: str) -> tuple[str, dict[str, str]]:

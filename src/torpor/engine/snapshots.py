@@ -259,7 +259,6 @@ class SnapshotShelf:
 
     def _put(self, version: FunctionVersion, image: ProcessImage) -> None:
         name = _name(version)
-        self._shop.watcher.at_hand(version)
         self._drop(name)
         self._images[name] = image
         for other in list(self._images)[:-1]:
@@ -267,6 +266,7 @@ class SnapshotShelf:
                 break
             if other not in self._unsaved:
                 self._drop(other)
+        self._shop.watcher.at_hand(version)
 
     def _drop(self, name: str) -> None:
         image = self._images.pop(name, None)

@@ -43,7 +43,7 @@ def lend(channel: socket.socket, saved: dict[str, Any], memory: int, files: int)
         syscalls.make(page_call(saved["scratch"], CALLS_SIZE))
         if saved["request"] and any(each["number"] == saved["asking"] for each in known):
             _ask_again(saved["asking"], saved["address"], saved["request"].encode())
-    except (OSError, ValueError, RecursionError, tarfile.TarError) as error:
+    except Exception as error:  # whatever it is, the caller is to be told
         wire.send(ours, {"error": f"{error}"})
         return
     wire.send(ours, {"lent": True})

@@ -31,6 +31,7 @@ class PreparedPool:
         self._timer: asyncio.TimerHandle | None = None
         self._filling: asyncio.Task[None] | None = None
         self._closed = False
+        self._one_at_a_time = asyncio.Lock()
 
     def __len__(self) -> int:
         return sum(prepared.is_alive for prepared in self._idle)
@@ -48,8 +49,9 @@ class PreparedPool:
 
     async def fill(self) -> None:
         """Make as many as are missing now, one after the other."""
-        while not self._closed and len(self) < self._wanted():
-            await self._keep(await self._make())
+        async with self._one_at_a_time:
+            while not self._closed and len(self) < self._wanted():
+                await self._keep(await self._make())
 
     async def _keep(self, prepared: PreparedSandbox) -> None:
         if self._closed:

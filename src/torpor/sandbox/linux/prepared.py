@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import socket
-from collections.abc import Coroutine
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,6 +17,10 @@ from torpor.sandbox.port import SandboxStatistics
 ANSWER_SECONDS = 20.0
 
 _log = logging.getLogger(__name__)
+
+
+class KeeperGone(SandboxUnavailable):
+    """A sandbox ended before it was used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,13 +69,14 @@ class PreparedSandbox:
         self.launcher.prepare(order, self._theirs.detach())
         await self._wait("built")
 
-    def assign(self, contents: Contents) -> Coroutine[Any, Any, None]:
-        """Begin to show the function's code inside, for good; what is returned waits for it, and raises
-        SandboxUnavailable."""
-        self.channel.send({"do": "assign", **asdict(contents)})
-        return self._assigned()
+    def assign(self, contents: Contents) -> None:
+        """Begin to show the function's code inside, for good; `assigned` is to be awaited before anything else is.
 
-    async def _assigned(self) -> None:
+        Raises wire.TooLong."""
+        self.channel.send({"do": "assign", **asdict(contents)})
+
+    async def assigned(self) -> None:
+        """Return when the code is shown. Raises SandboxUnavailable."""
         self._note_tmp(await self._wait("assigned"))
 
     def listen(self, listener: Any) -> None:
@@ -106,7 +110,8 @@ class PreparedSandbox:
         finally:
             self._answer = None
         if message["event"] == "failed":
-            raise SandboxUnavailable(f"A sandbox could not be {what}: {message['reason']}.")
+            kind = SandboxUnavailable if self._alive else KeeperGone
+            raise kind(f"A sandbox could not be {what}: {message['reason']}.")
         return message
 
     def _on_message(self, message: wire.Message, descriptors: list[int]) -> None:

@@ -17,7 +17,7 @@ from torpor.sandbox.linux import host
 from torpor.sandbox.linux.home import Home
 from torpor.sandbox.linux.launcher_process import LauncherPlan, LauncherProcess
 from torpor.sandbox.linux.pool import PreparedPool
-from torpor.sandbox.linux.prepared import Contents, PreparedSandbox
+from torpor.sandbox.linux.prepared import Contents, KeeperGone, PreparedSandbox
 from torpor.sandbox.linux.sandbox import Egress, LinuxSandbox
 from torpor.sandbox.port import (
     Capability,
@@ -109,22 +109,33 @@ class LinuxProvider:
     async def create(self, spec: SandboxSpec, listener: SandboxListener) -> LinuxSandbox:
         contents = self._contents(spec)
         kind = _Kind(self._images.resolve(spec.runtime), as_root=spec.as_root, restored=spec.restored)
-        loop = asyncio.get_running_loop()
-        for attempt in range(_ATTEMPTS):
+        for _ in range(_ATTEMPTS):
             prepared = await self._pool(kind).take()
-            shown = prepared.assign(contents)  # by the keeper, while the server sets up its side
-            sandbox = LinuxSandbox(loop, spec, prepared, kind.image, listener, self._egress, self._forget)
-            try:
-                await shown
+            with contextlib.suppress(KeeperGone):  # one made ahead may have died, with its launcher for instance
+                sandbox = await self._placed(prepared, contents, spec, kind.image, listener)
                 self._live[spec.name] = sandbox
                 return sandbox
-            except BaseException as error:
-                gone = not prepared.is_alive
-                await sandbox.destroy()
-                # One that was made ahead may have died unnoticed meanwhile, with its launcher for instance.
-                if not (gone and isinstance(error, SandboxUnavailable) and attempt + 1 < _ATTEMPTS):
-                    raise
         raise SandboxUnavailable("No sandbox lived long enough to be used.")
+
+    async def _placed(
+        self,
+        prepared: PreparedSandbox,
+        contents: Contents,
+        spec: SandboxSpec,
+        image: RuntimeImage,
+        listener: SandboxListener,
+    ) -> LinuxSandbox:
+        """The keeper shows the code while the server sets up its side. Raises SandboxUnavailable."""
+        sandbox: LinuxSandbox | None = None
+        try:
+            prepared.assign(contents)
+            loop = asyncio.get_running_loop()
+            sandbox = LinuxSandbox(loop, spec, prepared, image, listener, self._egress, self._forget)
+            await prepared.assigned()
+        except BaseException:
+            await (prepared.discard() if sandbox is None else sandbox.destroy())
+            raise
+        return sandbox
 
     def snapshots(self) -> Capability:
         return host.snapshots()
@@ -140,9 +151,8 @@ class LinuxProvider:
         )
 
     async def close(self) -> None:
-        home, self._home = self._home, None  # from now on no launcher is started
-        for pool in self._pools.values():
-            await pool.close()
+        home, self._home = self._home, None  # from now on no launcher is started and no sandbox prepared
+        await asyncio.gather(*(pool.close() for pool in self._pools.values()))
         self._pools.clear()
         await asyncio.gather(*(sandbox.destroy() for sandbox in list(self._live.values())))
         for task in list(self._launchers.values()):
@@ -176,6 +186,8 @@ class LinuxProvider:
         return relative
 
     def _pool(self, kind: _Kind) -> PreparedPool:
+        if self._home is None:
+            raise SandboxUnavailable("The provider is not open.")
         pool = self._pools.get(kind.name)
         if pool is None:
             pool = PreparedPool(asyncio.get_running_loop(), lambda: self._prepare(kind), self._target)
