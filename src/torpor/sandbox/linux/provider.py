@@ -111,7 +111,8 @@ class LinuxProvider:
         kind = _Kind(self._images.resolve(spec.runtime), as_root=spec.as_root, restored=spec.restored)
         for _ in range(_ATTEMPTS):
             prepared = await self._pool(kind).take()
-            with contextlib.suppress(KeeperGone):  # one made ahead may have died, with its launcher for instance
+            # One that was made ahead may have died meanwhile, with its launcher for instance.
+            with contextlib.suppress(KeeperGone):
                 sandbox = await self._placed(prepared, contents, spec, kind.image, listener)
                 self._live[spec.name] = sandbox
                 return sandbox
