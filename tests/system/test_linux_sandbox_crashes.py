@@ -1,5 +1,6 @@
 """Death of a keeper, a launcher or the server: nothing is left, and nothing of another server is touched."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -175,6 +176,24 @@ async def test_provider_closed_nothing_is_left() -> None:
         assert not any(map(alive, made))
         assert groups(folder) == []
         assert loops(folder) == []
+        assert [path.name for path in (folder / "state").iterdir()] == ["linux.lock"]
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.02, 0.1, 0.3])
+async def test_provider_closed_while_it_prepares_nothing_is_left(moment: float) -> None:
+    others = set(descendants(os.getpid()))
+    runtimes = images().present()
+    with places() as folder:
+        async with open_linux_at(folder) as provider:
+            warming = [
+                asyncio.create_task(provider.warm(runtime, restored=restored))
+                for runtime in runtimes
+                for restored in (False, True)
+            ]
+            await asyncio.sleep(moment)
+        await asyncio.gather(*warming, return_exceptions=True)
+        assert set(descendants(os.getpid())) <= others
+        assert groups(folder) == []
         assert [path.name for path in (folder / "state").iterdir()] == ["linux.lock"]
 
 
