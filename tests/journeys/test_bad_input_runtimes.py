@@ -143,6 +143,7 @@ class Stage:
             FunctionName=self.function.name, Payload=json.dumps({"scene": scene, **event})
         )
         payload = answer["Payload"].read()
+        self.function.wait_until_frozen()
         assert self.good() == boot, "the runtime was started anew"
         return payload, answer.get("FunctionError", ""), self._told()[seen:]
 

@@ -82,6 +82,20 @@ def refusal(server: TorporServer, function: Function) -> urllib.error.HTTPError:
     return refused.value
 
 
+def test_a_server_stopped_while_it_prepares_sandboxes_ends_well_and_leaves_nothing(life: Lives) -> None:
+    first = life.start()
+    name = made(first).name
+    first.client.update_function_configuration(FunctionName=name, SnapStart={"ApplyOn": "PublishedVersions"})
+    first.client.publish_version(FunctionName=name)
+    first.client.get_waiter("published_version_active").wait(FunctionName=name, Qualifier="1")
+    life.terminate(first)
+    for pause in (0.0, 0.03, 0.1, 0.2, 0.4):
+        server = life.start()
+        time.sleep(pause)
+        assert life.terminate(server) == 0
+        assert life.errors_of(server) == ""
+
+
 def test_server_told_to_stop_answers_what_runs_and_refuses_what_comes(life: Lives) -> None:
     server = life.start()
     function = made(server)

@@ -329,10 +329,13 @@ class Server:
 
     async def _warm(self, runtime: str, *, restored: bool = False) -> None:
         warming = asyncio.get_running_loop().create_task(self.provider.warm(runtime, restored=restored))
-        warming.add_done_callback(_note_warmed)
-        done, _ = await asyncio.wait({warming}, timeout=_WARM_WITHIN)  # which goes on whatever happens
-        if not done:
+        warming.add_done_callback(lambda task: task.cancelled() or task.exception())
+        await asyncio.wait({warming}, timeout=_WARM_WITHIN)  # which goes on whatever happens
+        if not warming.done():
             log.warning("Preparing sandboxes for %s takes long; first starts will be slow.", runtime)
+            await asyncio.wait({warming})
+        if error := warming.exception():
+            log.warning("%s", error)
 
     async def _housekeeping(self) -> None:
         swept = 0.0
@@ -370,8 +373,3 @@ class Server:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _note_warmed(task: "asyncio.Task[None]") -> None:
-    if not task.cancelled() and (error := task.exception()):
-        log.warning("%s", error)

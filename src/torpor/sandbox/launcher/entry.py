@@ -102,7 +102,7 @@ class Launcher:
             clone.preload(module, places.RUNTIME)
         sharing.freeze_memory()
         problems = [list(problem) for problem in self._host.problems]
-        wire.send(self._channel, {"event": "ready", "cgroups": self._host.kind, "problems": problems})
+        self._tell({"event": "ready", "cgroups": self._host.kind, "problems": problems})
 
     def _obey(self) -> bool:
         received = wire.receive(self._channel)
