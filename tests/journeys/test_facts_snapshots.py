@@ -147,6 +147,14 @@ def test_every_environment_has_a_copy_of_the_snapshots_files_to_itself(deploy: D
     assert [version.invoke().payload for _ in range(3)] == [["at the snapshot", "0o640", True]] * 3
 
 
+def test_memory_used_includes_what_the_snapshot_holds(deploy: Deploy) -> None:
+    code = "table = bytearray(b'x' * 60 * 1024 * 1024)\ndef handler(event, context): return len(table)"
+    reply = publish(deploy(python(code), SnapStart=ON)).invoke()
+
+    used = re.search(r"\tMax Memory Used: (\d+) MB\t", reply.report)
+    assert used is not None and 60 < int(used[1]) < 120
+
+
 @pytest.mark.fact("S-004")
 def test_the_snapshot_is_stored_encrypted_and_worth_nothing_without_its_key(own: Own) -> None:
     marker = "7d1f0a6e5b3c4d2980716253a4b5c6d7"

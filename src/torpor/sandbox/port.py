@@ -249,7 +249,8 @@ class Sandbox(Protocol):
         ...
 
     def memory_peak(self) -> int:
-        """Most bytes used at once since the sandbox was made; 0 where the host cannot tell."""
+        """Most bytes used at once since the sandbox was made, what it shares with other copies of an image included; 0
+        where the host cannot tell."""
         ...
 
     def statistics(self) -> SandboxStatistics: ...

@@ -75,7 +75,7 @@ def _taken(pid: int, folder: str, threads: list[Thread], memory: int, given: Col
     number = max([0, *given, *(known["number"] for known in files)]) + 1
     if os.readlink(f"{folder}/cwd").endswith(_DELETED):
         raise Unfit("its working folder was deleted")
-    image, places = _dump(folder, maps, most)
+    image, places, held = _dump(folder, maps, most)
     scratch = memory_map.gap(maps, 2 * remaking.CALLS_SIZE, remaking.LOWEST)
     kernels = next(area for area in maps if area.path == "[vdso]")
     instruction = tracing.find_call(memory, kernels.start, kernels.size)
@@ -101,6 +101,7 @@ def _taken(pid: int, folder: str, threads: list[Thread], memory: int, given: Col
         "pid": _inner_number(folder),
         "files": files,
         "asking": asking,
+        "held": held,
         "memory": number,
         "scratch": scratch,
         "kernels": [[area.path, area.start, area.size] for area in maps if area.is_kernels],
@@ -243,8 +244,9 @@ def _title(folder: str) -> str:
         return file.read().rstrip("\n")
 
 
-def _dump(folder: str, maps: list[Area], most: int) -> tuple[int, list[int]]:
-    """A file with the content of each area that has any, and where in it that is; -1 for the others.
+def _dump(folder: str, maps: list[Area], most: int) -> tuple[int, list[int], int]:
+    """A file with the content of each area that has any, and where in it that is, -1 for the others; and how many bytes
+    of it show no file.
 
     What shows files is taken in too: what comes of the file afterwards is then of no matter."""
     places, end = [], 0
@@ -253,9 +255,9 @@ def _dump(folder: str, maps: list[Area], most: int) -> tuple[int, list[int]]:
         end += area.size if _has_content(area) else 0
     image = os.memfd_create("snapshot", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(image, end)
-    _fill(folder, image, most, [(area, at) for area, at in zip(maps, places, strict=True) if at >= 0])
+    held = _fill(folder, image, most, [(area, at) for area, at in zip(maps, places, strict=True) if at >= 0])
     seal(image)
-    return image, places
+    return image, places, held
 
 
 def seal(descriptor: int) -> None:
@@ -267,19 +269,23 @@ def _has_content(area: Area) -> bool:
     return bool(area.protection) and not area.is_kernels and not area.is_forgetful
 
 
-def _fill(folder: str, image: int, most: int, places: list[tuple[Area, int]]) -> None:
+def _fill(folder: str, image: int, most: int, places: list[tuple[Area, int]]) -> int:
+    held = 0
     pagemap = os.open(f"{folder}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
     source = os.open(f"{folder}/mem", os.O_RDONLY | os.O_CLOEXEC)
     try:
         for area, at in places:
             whole = [(area.start, area.end)] if area.is_file else memory_map.filled(pagemap, area)
             for start, end in whole:
-                most -= _copy(source, image, at + start - area.start, start, end, is_file=area.is_file)
+                size = _copy(source, image, at + start - area.start, start, end, is_file=area.is_file)
+                most -= size
+                held += 0 if area.is_file else size
                 if most < 0:
                     raise Unfit("it holds more than the memory that it may have")
     finally:
         os.close(source)
         os.close(pagemap)
+    return held
 
 
 def _copy(source: int, image: int, to: int, start: int, end: int, *, is_file: bool) -> int:

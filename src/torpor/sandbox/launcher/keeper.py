@@ -205,6 +205,7 @@ class Keeper:
             plan = resuming.Plan(saved, self._proc_path())  # while the child does its part
             child.await_lent(_LENT_WITHIN)
             plan.resume(child.pid)
+            self._tell({"event": "restored", "held": saved.description["held"]})
         except (OSError, ValueError, resuming.Changed) as error:
             child.problem, child.stale = str(error), isinstance(error, resuming.Changed)
             with contextlib.suppress(ProcessLookupError):

@@ -88,6 +88,8 @@ class LinuxSandbox:
         self._frozen = False
         self._killed: set[str] = set()
         self._oom_seen = 0
+        self._shared = 0
+        """Bytes of a snapshot that its copies have in common, and are not counted for."""
         self._dead = False
         self._destroying: asyncio.Task[None] | None = None
         self._saving: asyncio.Future[str] | None = None
@@ -199,9 +201,11 @@ class LinuxSandbox:
         if self._dead:
             return 0
         if self._gauge is None:
-            return self._controls.memory_peak()
-        self._prepared.look(self._gauge)
-        return self._gauge.peak
+            own = self._controls.memory_peak()
+        else:
+            self._prepared.look(self._gauge)
+            own = self._gauge.peak
+        return min(own + self._shared, max(own, self._spec.memory_mb * _MIB))
 
     def statistics(self) -> SandboxStatistics:
         if self._dead:
@@ -262,6 +266,8 @@ class LinuxSandbox:
     def _on_plain_event(self, message: wire.Message) -> None:
         if message["event"] == "exit":
             self._on_exit(message)
+        elif message["event"] == "restored":
+            self._shared = message["held"]
         elif message["event"] == "saved":
             self._end_saving(message["error"])
         elif message["event"] == "everyone" and message["number"] == signal.SIGKILL and not self._frozen:
