@@ -5,13 +5,15 @@ about the call. Each difference that is meant stands in a table with its reason;
 a row of the table that no longer holds.
 """
 
+import os
 import re
 import signal
 import subprocess
 import tempfile
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import astuple, dataclass
@@ -40,6 +42,8 @@ MANAGED = "python3.13"
 NONE = "none"
 """A field, or a whole answer, that is not there."""
 TOGETHER = 6
+_QUIET = 0.6
+"""Seconds without output after which all has been said: twice as long as what a script waits for."""
 CALLED_WITH = {
     "Content-Type": "application/json",
     "X-Amz-Client-Context": "eyJhIjoxfQ==",
@@ -244,12 +248,21 @@ def _on_emulator(scene: Scene, program: Path) -> Answers:
             eventually(emulator.listens, what="the emulator listening")
             base = f"http://127.0.0.1:{emulator.port}"
             told = [_call(base, "function", refused=400) for _ in range(scene.invocations)]
+            _wait_until_quiet(lambda: os.fstat(output.fileno()).st_size)
             emulator.process.send_signal(signal.SIGTERM)
             emulator.process.wait(10)
         finally:
             emulator.stop()
         output.seek(0)
         return answers(output.read().decode().splitlines(), told, FUNCTION)
+
+
+def _wait_until_quiet(said: Callable[[], int]) -> None:
+    """A caller has its answer before the runtime is told that it was taken; `said` counts what programs have said."""
+    last = -1
+    while (now := said()) != last:
+        last = now
+        time.sleep(_QUIET)
 
 
 def _runtime(scene: Scene) -> str:
@@ -279,9 +292,11 @@ def _on_torpor(scene: Scene, server: TorporServer) -> Answers:
 
 
 def _of_function(scene: Scene, function: Function) -> Answers:
-    told = [_call(function.server.url, function.name) for _ in range(scene.invocations)]
-    rests = {"frozen", "uninitialized"}
-    eventually(lambda: {one["phase"] for one in function.environments()} <= rests, what="the environment resting")
+    told, rests = [], {"frozen", "uninitialized"}
+    for _ in range(scene.invocations):
+        told.append(_call(function.server.url, function.name))
+        # Who calls before that may get another environment, where the script begins anew.
+        eventually(lambda: {one["phase"] for one in function.environments()} <= rests, what="the environment resting")
     function.recycle()
     return answers(function.lines(), told, function.name)
 
@@ -289,6 +304,7 @@ def _of_function(scene: Scene, function: Function) -> Answers:
 def _of_instances(scene: Scene, function: ManagedFunction) -> Answers:
     version = f"?Qualifier={function.version}"
     told = [_call(function.server.url, function.name, version, refused=429) for _ in range(scene.invocations)]
+    _wait_until_quiet(lambda: len(function.lines()))
     function.scale(0, 0)
     eventually(lambda: not function.environments(), what="the environment ending")
     return answers(function.lines(), told, function.name)
