@@ -56,6 +56,7 @@ def test_call_in_flight_ends_on_the_version_it_began_while_its_alias_is_moved(de
     published(function)
     with aliased(function, "1") as alias:
         first = invoked(function, "live")
+        function.wait_until_frozen()
         running = started(function, "live", hold=1.5)
         eventually(lambda: any(each["phase"] == "serving" for each in function.environments()), what="a call running")
         two = published(function, ZipFile=python(NEW.replace("time.sleep(3)", "")).archive)

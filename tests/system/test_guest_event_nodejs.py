@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.event_server import REQUEST_ID, EventServer, serving
+from tests.support.server import eventually
 
 import torpor.sandbox.images as images
 from torpor.sandbox.interpreters import Language, discover
@@ -206,7 +207,7 @@ def test_code_outside_runs_once_before_the_initializer_and_that_before_the_handl
     exports.initialize = (context, callback) => { console.info('initializer'); callback() };
     exports.handler = (event, context, callback) => { console.info('handler'); callback(null, now) };"""
     with serve(tmp_path, {"index.js": code}, major=major, FC_INITIALIZER_HANDLER="index.initialize") as server:
-        assert server.output.endswith("Z - [info] module\n")
+        eventually(lambda: server.output.endswith("Z - [info] module\n"), what="the line of the module")
         assert server.call("POST", "/initialize", x_fc_request_id="hook").status == "200"
         seen = {server.invoke().body for _ in range(10)}
         lines = server.stopped().splitlines()
