@@ -59,7 +59,15 @@ def test_given_runtime_decides_the_language() -> None:
     assert guess(package, "python3.11").runtime == "python3.11"
 
 
-@pytest.mark.parametrize("files", [{"readme.txt": "x"}, {"lib/app.py": "def handler(e, c): ..."}, {"app.py": "X = 1"}])
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"readme.txt": "x"},
+        {"app.py": "def broken("},
+        {"app.py": "X = 1"},
+        {"lib/app.py": "def handler(e, c): ..."},
+    ],
+)
 def test_package_without_a_handler_in_sight_is_refused_with_an_example(files: dict[str, str]) -> None:
     with pytest.raises(InvalidRequest, match=r"--handler app\.handler"):
         guess(_package(files))
