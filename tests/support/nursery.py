@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -84,13 +85,9 @@ class _Nursery:
         self._process.wait()
 
 
-_started: list[_Nursery] = []
-
-
+@cache
 def _nursery() -> _Nursery:
-    if not _started:
-        _started.append(_Nursery())
-    return _started[0]
+    return _Nursery()
 
 
 def _serve(descriptor: int) -> None:

@@ -142,7 +142,7 @@ class Server:
         self._spawn(self._housekeeping())
         self._spawn(self.timers.run())
         latest = [self.functions.get(name).latest.version for name in self.functions.names(None)]
-        for image in {self._contracts[version.contract].image(version.runtime) for version in latest}:
+        for image in {self._image(version.contract, version.runtime) for version in latest}:
             self._spawn(self._warm(image))
 
     def _make_functions(self) -> Functions:
@@ -263,7 +263,7 @@ class Server:
 
     def _preparing(self, contract: str) -> Callable[[str], Awaitable[None]]:
         """What makes the first start of a runtime quick."""
-        return lambda runtime: self._warm(self._contracts[contract].image(runtime))
+        return lambda runtime: self._warm(self._image(contract, runtime))
 
     def _code_in_use(self) -> list[CodeRef]:
         return [*self.pool.code_in_use(), *self.layers.code_in_use()]
@@ -290,7 +290,7 @@ class Server:
         if old is not None and new is not None and handover:
             self.handover.replace(old, new)
         if old is not None and new is not None and new.runtime != old.runtime:
-            self._spawn(self._warm(self._contracts[new.contract].image(new.runtime)))
+            self._spawn(self._warm(self._image(new.contract, new.runtime)))
 
     def _forget(self, version: FunctionVersion) -> None:
         self.version_states.settle(version)
@@ -322,10 +322,14 @@ class Server:
 
     def _require(self, contract: str, runtime: str) -> None:
         """Raises RuntimeMissing if this host cannot serve the runtime."""
-        self.images.resolve(self._contracts[contract].image(runtime))
+        self.images.resolve(self._image(contract, runtime))
+
+    def _image(self, contract: str, runtime: str) -> str:
+        """The runtime that the sandbox knows it by."""
+        return self._contracts[contract].image(runtime)
 
     def _expect_restored(self, version: FunctionVersion) -> None:
-        self._spawn(self._warm(self._contracts[version.contract].image(version.runtime), restored=True))
+        self._spawn(self._warm(self._image(version.contract, version.runtime), restored=True))
 
     async def _warm(self, runtime: str, *, restored: bool = False) -> None:
         warming = asyncio.get_running_loop().create_task(self.provider.warm(runtime, restored=restored))

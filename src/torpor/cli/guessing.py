@@ -8,15 +8,14 @@ import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from itertools import chain
 from pathlib import PurePosixPath
 
 from torpor.model.errors import InvalidPackage, InvalidRequest
 
 BOOTSTRAP = "bootstrap"
 _PROVIDED = "provided.al2023"
-_PYTHON = "python3.12"
-_NODE = "nodejs20.x"
+_USUAL = {"python": "python3.12", "nodejs": "nodejs20.x"}
+"""By family, where a server names no runtime of it."""
 _MODULES = ("lambda_function", "app", "main", "index", "handler", "function")
 _HANDLERS = ("lambda_handler", "handler", "main")
 _NODE_SUFFIXES = (".mjs", ".js", ".cjs")
@@ -43,8 +42,7 @@ def guess(archive: bytes, runtime: str | None = None, served: Iterable[str] = ()
     """
     try:
         with zipfile.ZipFile(BytesIO(archive)) as package:
-            guesses = _for_handler(package, handler, tuple(served)) if handler else iter(())
-            found = next(chain(guesses, _guesses(package, runtime or "", tuple(served))), None)
+            found = next(_guesses(package, runtime or "", tuple(served), handler or ""), None)
             if found is None:
                 raise InvalidRequest(_nothing(package, runtime or "", handler or ""))
     except zipfile.BadZipFile as error:
@@ -54,22 +52,18 @@ def guess(archive: bytes, runtime: str | None = None, served: Iterable[str] = ()
 
 def _for_handler(package: zipfile.ZipFile, handler: str, served: Sequence[str]) -> Iterator[Guess]:
     """By the file that the handler is in."""
-    path = handler.rpartition(".")[0]
-    names = frozenset(package.namelist())
-    if BOOTSTRAP in names:
-        return
-    if (name := f"{path.replace('.', '/')}.py") in names:
-        yield Guess(runtime=newest("python", served) or _PYTHON, handler=handler, reason=f"{name} is there")
-    for name in (f"{path}{suffix}" for suffix in _NODE_SUFFIXES):
-        if name in names:
-            yield Guess(runtime=newest("nodejs", served) or _NODE, handler=handler, reason=f"{name} is there")
+    path, names = handler.rpartition(".")[0], frozenset(package.namelist())
+    wanted = {f"{path.replace('.', '/')}.py": "python", **{f"{path}{suffix}": "nodejs" for suffix in _NODE_SUFFIXES}}
+    for name, family in wanted.items():
+        if name in names and BOOTSTRAP not in names:
+            yield Guess(runtime=_usual(family, served), handler=handler, reason=f"{name} is there")
 
 
 def _nothing(package: zipfile.ZipFile, runtime: str, handler: str) -> str:
     """Why there is no guess, and what to do."""
     if handler:
         return f"No runtime is to be seen for the handler {handler}: name one, for example --runtime python3.12."
-    names = [name for name in package.namelist() if "/" not in name]
+    names = _top_level(package)
     seen = next(_guesses(package, "", ()), None) if runtime and BOOTSTRAP not in names else None
     if seen is not None:
         return (
@@ -97,19 +91,29 @@ def _not_python(name: str, source: bytes) -> str:
     return ""
 
 
-def _guesses(package: zipfile.ZipFile, runtime: str, served: Sequence[str]) -> Iterator[Guess]:
-    names = [name for name in package.namelist() if "/" not in name]
+def _guesses(package: zipfile.ZipFile, runtime: str, served: Sequence[str], handler: str = "") -> Iterator[Guess]:
+    if handler:
+        yield from _for_handler(package, handler, served)
+    names = _top_level(package)
     if BOOTSTRAP in names and runtime.startswith(("provided", "")[not runtime]):
         _require_executable(package)
         yield Guess(runtime=runtime or _PROVIDED, handler=BOOTSTRAP, reason="it brings its own `bootstrap`")
     if runtime.startswith("python") or not runtime:
         for name in _ordered(names, (".py",)):
             if found := _python_handler(package.read(name)):
-                yield _guess(runtime or newest("python", served) or _PYTHON, name, found)
+                yield _guess(runtime or _usual("python", served), name, found)
     if runtime.startswith("nodejs") or not runtime:
         for name in _ordered(names, _NODE_SUFFIXES):
             if found := _node_handler(package.read(name)):
-                yield _guess(runtime or newest("nodejs", served) or _NODE, name, found)
+                yield _guess(runtime or _usual("nodejs", served), name, found)
+
+
+def _top_level(package: zipfile.ZipFile) -> list[str]:
+    return [name for name in package.namelist() if "/" not in name]
+
+
+def _usual(family: str, served: Iterable[str]) -> str:
+    return newest(family, served) or _USUAL[family]
 
 
 def newest(family: str, served: Iterable[str]) -> str:

@@ -53,7 +53,7 @@ class Plan:
         memory = os.open(f"{self._proc}/{pid}/mem", os.O_RDWR | os.O_CLOEXEC)
         made: list[Thread] = []
         try:
-            self._replace(Caller(thread, memory, self._scratch, CALLS_SIZE), memory, made)
+            self._replace(Caller(thread, memory, self._scratch, CALLS_SIZE), made)
         except BaseException:
             os.kill(pid, signal.SIGKILL)
             for other in made:
@@ -62,24 +62,22 @@ class Plan:
         finally:
             os.close(memory)
 
-    def _replace(self, caller: Caller, memory: int, made: list[Thread]) -> None:
+    def _replace(self, caller: Caller, made: list[Thread]) -> None:
         description, thread = self._saved.description, caller.thread
         main, *others = description["threads"]
-        self._make(tracing.pack(_unregistering(thread)) + self._calls, description["data"], caller, thread, memory)
-        self._write_stacks(memory)
-        threads = [(main, thread)]
-        for state in others:
-            threads.append((state, self._make_thread(state, caller, memory, made)))
-        instruction = _instruction(memory, description["kernels"])
-        single(thread, memory, (syscalls_of("munmap"), self._scratch, CALLS_SIZE), instruction)
+        self._make(tracing.pack(_unregistering(thread)) + self._calls, description["data"], caller, thread)
+        self._write_stacks(caller.memory)
+        threads = [(main, thread), *((state, self._make_thread(state, caller, made)) for state in others)]
+        instruction = _instruction(caller.memory, description["kernels"])
+        single(thread, caller.memory, (syscalls_of("munmap"), self._scratch, CALLS_SIZE), instruction)
         for state, each in threads:
             each.set_extended(bytes.fromhex(state["extended"]))
             each.set_registers(state["registers"])
         for _, each in reversed(threads):
             each.detach()
 
-    def _make(self, calls: bytes, data: str, caller: Caller, thread: Thread, memory: int) -> None:
-        os.pwrite(memory, bytes.fromhex(data), self._scratch + DATA_AT)
+    def _make(self, calls: bytes, data: str, caller: Caller, thread: Thread) -> None:
+        os.pwrite(caller.memory, bytes.fromhex(data), self._scratch + DATA_AT)
         results = caller.run_packed(calls, thread)
         failed = next((result for result in results if -4096 < result < 0), 0)
         if failed:
@@ -113,11 +111,11 @@ class Plan:
             with mmap.mmap(self._saved.memory, size, prot=mmap.PROT_READ, offset=at) as content:
                 os.pwrite(memory, content, start)
 
-    def _make_thread(self, state: dict[str, Any], caller: Caller, memory: int, made: list[Thread]) -> Thread:
+    def _make_thread(self, state: dict[str, Any], caller: Caller, made: list[Thread]) -> Thread:
         choose_number(self._proc, state["number"])
         thread = caller.make_thread((syscalls_of("clone"), _THREAD))
         made.append(thread)
-        self._make(bytes.fromhex(state["calls"]), state["data"], caller, thread, memory)
+        self._make(bytes.fromhex(state["calls"]), state["data"], caller, thread)
         return thread
 
 

@@ -72,11 +72,9 @@ def _check(result: int, what: str) -> None:
         raise OSError(number, f"{what}: {os.strerror(number)}")
 
 
-def make(call: Sequence[int]) -> int:
+def make(call: Sequence[int]) -> None:
     """Make any call: its number, and its arguments."""
-    result: int = _libc.syscall(*(ctypes.c_ulong(part) for part in call))
-    _check(result, f"kernel call {call[0]}")
-    return result
+    _check(_libc.syscall(*(ctypes.c_ulong(part) for part in call)), f"kernel call {call[0]}")
 
 
 def unshare(flags: int) -> None:

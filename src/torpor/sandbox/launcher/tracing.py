@@ -168,7 +168,7 @@ class Caller:
     def __init__(self, thread: Thread, memory: int, at: int, size: int) -> None:
         """`memory` is the process's, open for reading and writing; `size` is that of the page with its table."""
         self.thread = thread
-        self._memory = memory
+        self.memory = memory
         self.at = at
         self.size = size
         os.pwrite(memory, _LOOP, at)
@@ -200,7 +200,7 @@ class Caller:
 
     def _results(self, size: int, thread: Thread) -> list[int]:
         thread.wait_stop(signal.SIGTRAP)
-        done = os.pread(self._memory, size, self.at + CALLS_AT)
+        done = os.pread(self.memory, size, self.at + CALLS_AT)
         return [_CALL.unpack_from(done, offset)[7] for offset in range(0, size, CALL_BYTES)]
 
     def run_packed(self, table: bytes, thread: Thread) -> list[int]:
@@ -216,7 +216,7 @@ class Caller:
         return len(table)
 
     def _start(self, table: bytes, thread: Thread) -> None:
-        os.pwrite(self._memory, table, self.at + CALLS_AT)
+        os.pwrite(self.memory, table, self.at + CALLS_AT)
         values = thread.registers()
         values.update(rip=self.at, rbx=self.at + CALLS_AT, r12=len(table) // CALL_BYTES, orig_rax=(1 << 64) - 1)
         thread.set_registers(values)

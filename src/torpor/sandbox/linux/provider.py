@@ -232,14 +232,14 @@ class LinuxProvider:
             map_ids=host.maps_ids(),
             image=image if clonable else None,
             clone=clonable and not self._boot_only,
-            others={} if clonable else {other.runtime: other for other in self._booted_images()},
+            others={} if clonable else {other.runtime: other for other in self._served_images()},
         )
         launcher = LauncherProcess(asyncio.get_running_loop(), self._home, plan)
         await launcher.start()
         self._problems = launcher.problems
         return launcher
 
-    def _booted_images(self) -> Iterator[RuntimeImage]:
+    def _served_images(self) -> Iterator[RuntimeImage]:
         for runtime in self._images.served():
             with contextlib.suppress(RuntimeMissing):
                 yield self._images.resolve(runtime)
