@@ -346,6 +346,18 @@ class Settings:
         2048, "Memory for snapshots of functions that are at hand; others are read from the disk when they are used.",
         minimum=0, maximum=1 << 30, unit="MB",
     )  # fmt: skip
+    event_history: int = _setting(
+        10_000, "Asynchronous events that are remembered once they are through, of each kind of end; the oldest go "
+        "first.", minimum=100, maximum=10_000_000,
+    )  # fmt: skip
+    event_wait_scale: float = _setting(
+        1.0, "What the waits between the attempts at an asynchronous event are multiplied by; 0.01 makes a test of "
+        "retries quick.", minimum=0.0001, maximum=10.0,
+    )  # fmt: skip
+    webhook_secret: str = _setting(
+        "", "File with the secret (whsec_ and Base64) that requests to web destinations are signed with. Empty: "
+        "webhook.secret in the data folder, made when the server first starts.",
+    )  # fmt: skip
     snapshot_key: str = _setting(
         "", "File with the 32 bytes that snapshots are encrypted with. Empty: snapshot.key in the data folder.",
     )  # fmt: skip

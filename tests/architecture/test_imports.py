@@ -9,7 +9,7 @@ from tests.architecture.sources import SOURCE, in_area, sources
 BLOCKS = (
     ("model",),
     ("lifecycle", "scheduling"),
-    ("contracts", "sandbox", "store", "telemetry", "transport"),
+    ("contracts", "sandbox", "store", "targets", "telemetry", "transport"),
     ("engine",),
     ("service",),
     ("api", "console", "cli"),

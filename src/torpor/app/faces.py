@@ -46,6 +46,7 @@ def aws_settings(settings: Settings, prepare: Callable[[str], Awaitable[None]]) 
         region=settings.region,
         keys=settings.access_keys,
         prepare=prepare,
+        event_wait_scale=settings.event_wait_scale,
         max_inline=settings.max_package,
         objects=ObjectSource(endpoint=settings.aws_endpoint_url),
         url_domain=settings.url_domain,

@@ -44,6 +44,7 @@ from torpor.model.policy import ScalingPolicy
 from torpor.sandbox.images import ImageCatalog
 from torpor.sandbox.interpreters import discover
 from torpor.sandbox.port import Capability
+from torpor.service.events.queue import EventQueue, QueueLimits
 from torpor.service.functions import Functions
 from torpor.service.layers import Layers
 from torpor.service.resources import Resources
@@ -51,6 +52,8 @@ from torpor.service.services import Services
 from torpor.service.states import VersionStates
 from torpor.service.timers import Timers
 from torpor.settings import Settings
+from torpor.targets import CloudServices, Couriers, ResultFiles, WebRequests
+from torpor.targets.web import read_secret
 from torpor.telemetry import History, LogGroups, Traces
 from torpor.transport import Attention, HttpLimits, HttpServer, listen
 
@@ -122,12 +125,16 @@ class Server:
         )
         self.scaler = Scaler(self.pool, self._clock)
         self.handover = Handover(self.pool, self.scaler)
+        self._dispatcher = Dispatcher(self.pool, self.handover.in_force)
+        self.events = self._make_events()
+        self._opened.push_async_callback(self.events.close)
         self.timers = Timers(self._clock)
         builder = SandboxBuilder(self.provider, self.images, str(self._stores.folder / "code" / "builds"))
         self.logs = LogsFace(LogGroups(self._stores.journal, self._clock), logs_settings(settings), self._clock)
         self.services = Services(self.functions, builder, settings.web_build_limit)
+        faces = self._faces()
         self._http = await listen(
-            application(self._faces(), settings),
+            application(faces, settings),
             host=settings.host,
             port=settings.port,
             limits=HttpLimits(body_bytes=partial(body_limit, settings)),
@@ -138,7 +145,10 @@ class Server:
         self._opened.callback(self._http.close)
         self._opened.push_async_callback(self.pool.drain, 0.0)
         self._opened.push_async_callback(self._end_tasks)
+        self._opened.callback(self.events.pause)
         self._take_up_versions()
+        self.events.start({"lambda": faces.aws.events})
+        self._spawn(self.events.tick())
         self._spawn(self._housekeeping())
         self._spawn(self.timers.run())
         latest = [self.functions.get(name).latest.version for name in self.functions.names(None)]
@@ -163,6 +173,18 @@ class Server:
             require_runtime=self._require,
             require_snapshots=partial(require_snapshots, self.provider),
         )
+
+    def _make_events(self) -> EventQueue:
+        settings = self.settings
+        secret = read_secret(settings.webhook_secret or str(self._stores.folder / "webhook.secret"))
+        courier = Couriers(
+            CloudServices(settings.aws_endpoint_url),
+            WebRequests(secret, self._clock),
+            ResultFiles(self._stores.folder / "results"),
+        )
+        limits = QueueLimits(history=settings.event_history)
+        loop = asyncio.get_running_loop()
+        return EventQueue(self._stores.events, self._dispatcher, courier, self._clock, loop, limits)
 
     def _take_up_versions(self) -> None:
         """What an earlier life kept is kept up again."""
@@ -200,6 +222,7 @@ class Server:
     async def stop(self) -> None:
         """Drain: running invocations finish within the bound, new ones are refused; then nothing is left."""
         timeout = self.settings.drain_timeout
+        self.events.pause()
         await self.services.close()
         await self.pool.drain(timeout)
         self.logs.close()
@@ -218,7 +241,7 @@ class Server:
             self.pool.hurry()
 
     def _faces(self) -> Faces:
-        settings, dispatcher = self.settings, Dispatcher(self.pool, self.handover.in_force)
+        settings, dispatcher = self.settings, self._dispatcher
         allowed = operator_guard(settings.access_keys, self._clock)
         aws = AwsFace(
             self.functions,
@@ -230,6 +253,7 @@ class Server:
             states=self._state,
             version_states=self.version_states,
             standing=self.scaler.standing,
+            intake=self.events,
         )
         parts = FcParts(
             functions=self.functions,

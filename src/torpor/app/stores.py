@@ -8,6 +8,7 @@ from pathlib import Path
 from torpor.model.errors import InvalidRequest, PlatformError
 from torpor.settings import Settings
 from torpor.store.code import DiskCodeStore
+from torpor.store.events import SqliteEventStore
 from torpor.store.homes import DiskArchiveHome
 from torpor.store.layout import settle
 from torpor.store.metadata import SqlMetadataStore
@@ -25,6 +26,7 @@ class Stores:
     code: DiskCodeStore
     journal: Journal
     snapshots: SnapshotStore
+    events: SqliteEventStore
     key: bytes
     """What is kept encrypted is encrypted with it."""
     lock: int
@@ -35,6 +37,7 @@ class Stores:
             self.journal.flush()
         finally:
             self.metadata.close()
+            self.events.close()
             os.close(self.lock)
 
 
@@ -62,6 +65,7 @@ def open_stores(settings: Settings) -> Stores:
         snapshots=SnapshotStore(str(folder / "snapshots"), key),
         key=key,
         metadata=SqlMetadataStore(str(folder / "torpor.db")),
+        events=SqliteEventStore(str(folder / "events.db")),
         code=_code_store(settings),
         journal=Journal(str(folder / "logs"), settings.log_group_mb * _MIB),
         lock=lock,

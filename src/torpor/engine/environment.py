@@ -386,8 +386,9 @@ class Environment:
     def _complete(self, effect: fx.Complete) -> None:
         invocation = effect.invocation
         done = self._done.pop(invocation.id, None)
-        self.last_used = self._clock.monotonic()
-        outcome = self._reports.outcome(invocation, effect.result, self._inside.release(invocation.id))
+        self.last_used = now = self._clock.monotonic()
+        elapsed = self._inside.release(invocation.id) or (now - effect.started if effect.started else 0.0)
+        outcome = self._reports.outcome(invocation, effect.result, elapsed)
         if done is not None:
             done(outcome)
 

@@ -18,7 +18,7 @@ from torpor.engine.groups import Done, Group, Request
 from torpor.engine.lines import Lines
 from torpor.engine.surroundings import Surroundings
 from torpor.lifecycle import PhaseName
-from torpor.model.errors import CallerGone, ShuttingDown, Throttled, TorporError
+from torpor.model.errors import CallerGone, NoMemory, ShuttingDown, Throttled, TorporError
 from torpor.model.function import CodeRef, FunctionVersion, Key
 from torpor.model.invocation import Invocation, Outcome
 from torpor.model.start import Start
@@ -125,13 +125,20 @@ class Pool:
         decision = self._overflow(group, patient=request.invocation.patient)
         if decision is Placement.START:
             if self._lines.memory or not self._start(group, request):
-                self._lines.for_memory(request)
+                self._await_memory(request)
         elif decision is Placement.QUEUE:
             self._lines.for_turn(group, request)
         else:
             group.refused = True
             message = "All environments are busy, and no more may be started; send the request again later."
             self._refuse(request, Throttled(message, reason=ThrottleReason.ACCOUNT))
+
+    def _await_memory(self, request: Request) -> None:
+        if request.invocation.is_kept:
+            message = f"There is no memory for an environment of {request.version.memory_mb} MB now."
+            self._refuse(request, NoMemory(message, reason=ThrottleReason.ACCOUNT))
+        else:
+            self._lines.for_memory(request)
 
     def _overflow(self, group: Group, *, patient: bool) -> Placement:
         return overflow(
@@ -238,7 +245,7 @@ class Pool:
                     open_ones.remove(group)
             elif not self._start(group, request):
                 self._lines.leave(request)
-                self._lines.for_memory(request)
+                self._await_memory(request)
             open_ones = [group for group in open_ones if group.queue]
 
     def _use_room(self, group: Group) -> None:

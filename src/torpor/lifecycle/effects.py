@@ -120,6 +120,8 @@ class Complete(msgspec.Struct, frozen=True):
 
     invocation: Invocation
     result: Answer | Failure
+    started: float = 0.0
+    """When it was delivered, as a monotonic time; 0 if it never was."""
 
 
 class Destroy(msgspec.Struct, frozen=True):

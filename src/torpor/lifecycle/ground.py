@@ -184,7 +184,7 @@ class Ground:
     def _tell(self, slot: Slot) -> None:
         if not slot.told and slot.result is not None:
             slot.told = True
-            self._out.append(fx.Complete(slot.invocation, slot.result))
+            self._out.append(fx.Complete(slot.invocation, slot.result, slot.started))
 
     def _settled(self, event: ev.Event, now: float) -> None:
         """Nothing follows from it."""

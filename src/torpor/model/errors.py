@@ -79,6 +79,10 @@ class CallerGone(CallerError):
     """The caller went away; nobody reads the answer."""
 
 
+class TargetRefused(CallerError):
+    """A destination does not take what is sent to it, and will not later."""
+
+
 class NotBuilt(CallerError):
     """The operation exists in the cloud's API, but this version of Torpor does not offer it."""
 
@@ -121,3 +125,7 @@ class RuntimeMissing(PlatformError):
 
 class StoreUnavailable(PlatformError):
     """The data folder cannot be read or written."""
+
+
+class TargetDown(PlatformError):
+    """A destination cannot be reached, or cannot take anything now; it may later."""

@@ -138,6 +138,8 @@ class Invocation(msgspec.Struct, frozen=True, kw_only=True):
     """The version or alias as the caller named it; empty if it named none."""
     patient: bool = False
     """It waits for its turn however long that takes, instead of being refused."""
+    is_kept: bool = False
+    """Somebody keeps it for later if there is no memory for it now, so it holds nobody up by waiting for that."""
     wants_memory: bool = False
     """The caller is told the environment's peak memory."""
     attempt: int = 0

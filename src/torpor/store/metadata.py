@@ -4,7 +4,6 @@ SQLite runs with a write-ahead log that is flushed on every commit, so what a ca
 the process and of the machine.
 """
 
-import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,17 +18,7 @@ from torpor.model.function import LATEST, FunctionRecord, VersionRecord
 from torpor.model.layer import LayerVersion
 from torpor.store import documents
 from torpor.store.schema import REVISION, functions, layers, metadata, resources, stored_revision, versions
-
-BUSY_WAIT = 5.0
-"""Seconds to wait for another program's lock on a SQLite file."""
-
-_REASONS = (
-    (("SQLITE_BUSY", "SQLITE_LOCKED"), "is locked by another program; stop that program and try again"),
-    (("SQLITE_READONLY", "SQLITE_PERM", "SQLITE_AUTH"), "is read-only; make the file and its folder writable"),
-    (("SQLITE_CANTOPEN",), "cannot be opened; make sure that its folder exists and is writable"),
-    (("SQLITE_FULL",), "cannot grow because the disk is full; free some space and try again"),
-    (("SQLITE_CORRUPT", "SQLITE_NOTADB"), "is damaged or not a database; restore a backup"),
-)
+from torpor.store.sqlite import BUSY_WAIT, PRAGMAS, prepare_file, reason_of
 
 
 class SqlMetadataStore:
@@ -121,7 +110,7 @@ class SqlMetadataStore:
         try:
             yield
         except (SQLAlchemyError, sqlite3.Error, OSError) as error:
-            raise StoreUnavailable(f"The metadata database {self._place} {_reason(error)}.") from error
+            raise StoreUnavailable(f"The metadata database {self._place} {reason_of(error)}.") from error
 
     def _bring_up_to_date(self, connection: Connection) -> None:
         stored = _stored_revision(connection)
@@ -186,7 +175,7 @@ def _set_up(connection: Connection) -> None:
 
 def _engine(url_or_path: str, busy_wait: float) -> Engine:
     if "://" not in url_or_path:
-        _prepare_file(url_or_path)
+        prepare_file(url_or_path)
         url_or_path = f"sqlite:///{url_or_path}"
     url = make_url(url_or_path)
     if url.get_backend_name() != "sqlite":
@@ -198,16 +187,10 @@ def _engine(url_or_path: str, busy_wait: float) -> Engine:
     return engine
 
 
-def _prepare_file(path: str) -> None:
-    """Environment variables of functions are in it, so no other user of the machine may read it."""
-    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-
-
 def _set_up_sqlite(connection: Any, _record: object) -> None:
     # The driver's own transactions leave out schema changes; with it out of the way a killed migration leaves nothing.
     connection.isolation_level = None
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+    for pragma in PRAGMAS:
         connection.execute(f"PRAGMA {pragma}").close()
 
 
@@ -218,12 +201,3 @@ def _begin_at_once(connection: Connection) -> None:
 
 def _shown(url_or_path: str) -> str:
     return make_url(url_or_path).render_as_string() if "://" in url_or_path else url_or_path
-
-
-def _reason(error: BaseException) -> str:
-    original = getattr(error, "orig", None) or error
-    name = getattr(original, "sqlite_errorname", "")
-    for prefixes, sentence in _REASONS:
-        if name.startswith(prefixes):
-            return sentence
-    return f"cannot be read or written: {getattr(original, 'strerror', None) or original}"

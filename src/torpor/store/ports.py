@@ -1,9 +1,13 @@
 """The ports of the store. Adapters translate every foreign error to `StoreUnavailable` (cause kept)."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import msgspec
+
+from torpor.model.event import Event, EventState, Progress
 from torpor.model.function import CodeRef, FunctionRecord
 from torpor.model.layer import LayerVersion
 
@@ -115,3 +119,167 @@ class CodeStore(Protocol):
     def keep_only(self, used: Iterable[CodeRef]) -> None:
         """Remove every package not in `used`, and unfinished ones of an earlier life."""
         ...
+
+
+class NewEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """An event to keep. Times without another word are the queue's own, in seconds."""
+
+    id: int
+    """Its place in the order of arrival."""
+    event: Event
+    state: EventState
+    due: float
+    """When it may run; 0 for at once."""
+    born: float
+    """What its age is counted from."""
+    key: str = ""
+    """If there is one, no other event with it is taken while it is remembered."""
+    key_until: float = 0.0
+    kept_until: float = 0.0
+    """Before this time it is not trimmed away."""
+
+
+class RowChange(msgspec.Struct, frozen=True, kw_only=True):
+    """Where an event stands now."""
+
+    id: int
+    state: EventState
+    due: float
+    progress: Progress
+
+
+class EventRow(msgspec.Struct, frozen=True, kw_only=True):
+    """An event as it is kept."""
+
+    id: int
+    state: EventState
+    due: float
+    born: float
+    event: Event
+    progress: Progress
+
+
+class Backlog(msgspec.Struct, frozen=True, kw_only=True):
+    """What of a function is queued in the store."""
+
+    fresh: int
+    """Events that may run at once."""
+    later: float | None
+    """When the first of the others may run."""
+
+
+class Taken(msgspec.Struct, frozen=True, kw_only=True):
+    """Events that were loaded."""
+
+    rows: Sequence[EventRow]
+    later: float | None
+    """When the first of those may be taken whose time has not come; None if there is none."""
+
+
+class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which events are listed, newest first."""
+
+    limit: int
+    states: tuple[EventState, ...] = ()
+    lane: str = ""
+    before: int | None = None
+    """Only those that arrived before this one."""
+
+
+class EventStore(Protocol):
+    """Events in the order of their arrival, a lane for each function.
+
+    The methods down to `trim` write, and are called inside `transaction`, from one thread at a time; the others may be
+    called from any thread. All are blocking and raise StoreUnavailable.
+    """
+
+    def transaction(self, *, durable: bool) -> AbstractContextManager[None]:
+        """What is written inside is kept together or not at all. `durable` if it must survive the loss of power; all of
+        it survives the end of the process."""
+        ...
+
+    def add(self, events: Sequence[NewEvent]) -> frozenset[int]:
+        """Keep new events; the ids of those that were not kept because their key is taken."""
+        ...
+
+    def change(self, changes: Sequence[RowChange]) -> None:
+        """Events that are not there are passed over."""
+        ...
+
+    def take(self, lane: str, *, now: float, limit: int, room: int) -> Taken:
+        """Queued events of a lane that may run, at most about `room` bytes of them; they count as running from now on.
+
+        First those whose time has come, by that time, then the others in their order."""
+        ...
+
+    def take_owed(self, *, now: float, limit: int, room: int) -> Taken:
+        """Events whose results are to be delivered and whose time for it has come; they count as running as well."""
+        ...
+
+    def claim(self, identity: int, states: Sequence[EventState]) -> EventRow | None:
+        """An event as it is, if it is in one of these states; it counts as running from now on."""
+        ...
+
+    def count(self, numbers: Mapping[tuple[str, str], int]) -> None:
+        """Add to counters, by lane and by what is counted."""
+        ...
+
+    def note(self, name: str, value: float) -> None:
+        """Keep a number under a name."""
+        ...
+
+    def note_timer(self, name: str, planned: float | None) -> None:
+        """Keep when a timer went off last; None forgets it."""
+        ...
+
+    def trim(self, state: EventState, keep: int, now: float) -> int:
+        """Remove ended events of a state beyond a number, the oldest first, some at a time; how many went. `now` is in
+        seconds since the epoch, as are the times until which keys and events are kept."""
+        ...
+
+    def recover(self) -> int:
+        """In a transaction of its own: those that ran when the server ended are queued again, those whose results
+        were on their way wait to be delivered again; how many ran."""
+        ...
+
+    def backlogs(self) -> Mapping[str, Backlog]:
+        """By lane, of those that have queued events."""
+        ...
+
+    def last_id(self) -> int:
+        """The newest event's; 0 if there is none."""
+        ...
+
+    def get(self, identity: int) -> EventRow | None: ...
+
+    def find(self, request: str) -> EventRow | None:
+        """By request id; the newest, if there are several."""
+        ...
+
+    def keyed(self, prefix: str) -> Sequence[tuple[str, EventRow]]:
+        """Events whose key begins so, with their keys, by key."""
+        ...
+
+    def list(self, wanted: EventFilter) -> Sequence[EventRow]:
+        """Newest first."""
+        ...
+
+    def numbers(self) -> Mapping[tuple[str, EventState], int]:
+        """How many there are, by lane and state."""
+        ...
+
+    def oldest(self) -> Mapping[str, float]:
+        """When the event that is queued longest was born, by lane."""
+        ...
+
+    def counters(self) -> Mapping[tuple[str, str], int]: ...
+
+    def fact(self, name: str) -> float | None:
+        """A number that was noted."""
+        ...
+
+    def timers(self) -> Mapping[str, float]:
+        """When each timer went off last."""
+        ...
+
+    def close(self) -> None: ...

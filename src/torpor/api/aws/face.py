@@ -5,16 +5,19 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+from torpor.api.aws.async_invocations import AsyncInvocations, Intake
 from torpor.api.aws.attached import KINDS
 from torpor.api.aws.call import Call, render_reply
 from torpor.api.aws.capacity import CapacityOperations
 from torpor.api.aws.code_links import PREFIX, CodeLinks
 from torpor.api.aws.code_signing import SigningOperations
-from torpor.api.aws.function_settings import EventOperations, ManagementOperations
+from torpor.api.aws.function_settings import EventOperations, ManagementOperations, ends_circles
 from torpor.api.aws.functions import Beside, FunctionOperations
 from torpor.api.aws.invocations import Dispatcher, Invocations, Reply, report
+from torpor.api.aws.invoke_async import InvokeAsyncOperations
 from torpor.api.aws.layers import LayerOperations, is_layer_link
 from torpor.api.aws.lookup import Lookup, States, always_active
 from torpor.api.aws.objects import ObjectSource
@@ -69,6 +72,8 @@ class AwsSettings:
     objects: ObjectSource = field(default_factory=ObjectSource)
     prepare: Callable[[str], Awaitable[None]] | None = None
     """Makes the first start of a runtime quick; awaited before a new function is reported as made."""
+    event_wait_scale: float = 1.0
+    """What waits before further attempts at events are multiplied by."""
     max_inline: int = limits.ZIPPED_MAX
     """Largest package inside a request, in bytes; packages from an object store may be larger."""
 
@@ -88,11 +93,20 @@ class AwsFace:
         states: States = always_active,
         version_states: VersionStates | None = None,
         standing: StandingOf = none_standing,
+        intake: Intake | None = None,
     ) -> None:
-        """`states` are those of managed versions, `version_states` those of the others."""
+        """`states` are those of managed versions, `version_states` those of the others; `intake` takes events."""
         self._functions = functions
         version_states = version_states or VersionStates()
-        self._invocations = Invocations(functions, dispatcher, clock, states, version_states)
+        attachments = Attachments(resources, KINDS)
+        self._invocations = Invocations(
+            functions, dispatcher, clock, states, version_states, partial(ends_circles, attachments)
+        )
+        self.events = AsyncInvocations(
+            functions, attachments, self._invocations, intake, clock, settings.event_wait_scale
+        )
+        """This API's rules for asynchronous invocations."""
+        self._invocations.accept = self.events.accept
         self._running: set[asyncio.Task[None]] = set()
         self._settings = settings
         self._clock = clock
@@ -103,7 +117,6 @@ class AwsFace:
         self._layers = LayerOperations(layers, source, self._links, resources)
         lookup = Lookup(functions, states, version_states)
         capacity = CapacityOperations(resources, functions, lookup, clock)
-        attachments = Attachments(resources, KINDS)
         urls = UrlRegistry(attachments)
         self.urls = UrlTraffic(
             UrlParts(
@@ -136,6 +149,7 @@ class AwsFace:
             ResourceOperations(functions, layers, {":capacity-provider:": capacity, ":code-signing-config:": signing}),
             signing,
             EventOperations(functions, lookup, attachments, clock),
+            InvokeAsyncOperations(self._invocations),
             ManagementOperations(lookup, attachments),
             PermissionOperations(lookup, attachments),
             UrlOperations(functions, urls, clock, settings.url_domain),

@@ -149,5 +149,11 @@ class ManagementOperations:
         return named
 
 
+def ends_circles(attachments: Attachments, function: str) -> bool:
+    """Is a function that calls itself in a circle stopped?"""
+    kept = attachments.find(RECURSION, function) or {}
+    return bool(kept.get("RecursiveLoop", _TERMINATE) == _TERMINATE)
+
+
 def _qualified_arn(call: Call, named: FunctionName) -> str:
     return call.place.function_arn(named.name, named.qualifier or LATEST)

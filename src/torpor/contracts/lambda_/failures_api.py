@@ -38,9 +38,11 @@ KINDS: Mapping[str, Kind] = {
     "PolicyLengthExceededException": Kind(400),
     "PreconditionFailedException": Kind(412),
     "ProvisionedConcurrencyConfigNotFoundException": Kind(404),
+    "RecursiveInvocationException": Kind(400, "Message"),
     "RequestEntityTooLargeException": Kind(413),
     "RequestTooLargeException": Kind(413),
     "ResourceConflictException": Kind(409),
+    "ResourceInUseException": Kind(400, "Message"),
     "ResourceNotFoundException": Kind(404, "Message"),
     "SerializationException": Kind(400),
     "ServiceException": Kind(500, "Message"),
@@ -109,6 +111,12 @@ def not_in_state(state: str) -> ApiFailure:
     return ApiFailure(
         "ResourceConflictException", f"{_NOT_NOW} The function is currently in the following state: {state}"
     )
+
+
+def recursive(arn: str) -> ApiFailure:
+    """The function has called itself in a circle too often."""
+    message = f"The function {arn} was invoked recursively too often. To let it go on, set its recursive loop to Allow."
+    return ApiFailure("RecursiveInvocationException", message)
 
 
 def not_restored(failure: Failure) -> ApiFailure:

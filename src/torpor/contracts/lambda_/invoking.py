@@ -99,9 +99,7 @@ def _checked(
 
 def check_payload(body: bytes) -> None:
     """Refuse a payload that is too large, or no JSON text in UTF-8. Raises ApiFailure."""
-    if len(body) > limits.REQUEST_MAX:
-        message = f"Request must be smaller than {limits.REQUEST_MAX} bytes for the InvokeFunction operation"
-        raise ApiFailure("RequestTooLargeException", message)
+    check_size(len(body), limits.REQUEST_MAX)
     if not body:
         return
     try:
@@ -116,6 +114,13 @@ def check_payload(body: bytes) -> None:
         raise ApiFailure("InvalidRequestContentException", f"{_NOT_JSON} {error}") from error
     except msgspec.DecodeError as error:
         _check_again(body, error)
+
+
+def check_size(size: int, limit: int) -> None:
+    """Refuse a payload that is too large, by its bytes. Raises ApiFailure."""
+    if size > limit:
+        message = f"Request must be smaller than {limit} bytes for the InvokeFunction operation"
+        raise ApiFailure("RequestTooLargeException", message)
 
 
 def _check_again(body: bytes, refused: Exception) -> None:
@@ -155,6 +160,8 @@ def invocation_of(
     trace: str,
     upstream_trace: str = "",
     sink: AnswerSink | None = None,
+    attempt: int = 0,
+    is_kept: bool = False,
 ) -> Invocation:
     """The unit of work; `resource` is the function's unqualified ARN, `sink` takes a streamed answer."""
     qualifier = request.function.qualifier
@@ -169,6 +176,8 @@ def invocation_of(
         wants_log=request.wants_log,
         qualifier=qualifier,
         sink=sink,
+        attempt=attempt,
+        is_kept=is_kept,
     )
 
 

@@ -36,6 +36,20 @@ TAIL_LOG = 4 * 1024
 ERROR_BODY_MAX = MIB
 XRAY_CAUSE_MAX = 64 * 1024
 
+# Asynchronous invocation (10)
+EVENT_MAX = MIB
+EVENT_MAX_OLD = 256 * 1024
+"""Of the operation that the newer one has replaced."""
+EVENT_RETRIES = 2
+EVENT_WAITS = (60.0, 120.0)
+EVENT_AGE = 21_600.0
+EVENT_BACK_OFF_MIN = 1.0
+EVENT_BACK_OFF_MAX = 300.0
+RECURSION_MAX = 16
+DEAD_LETTER_MESSAGE = 1024
+TARGET_MAX = MIB
+"""Of a record for a queue, topic or bus."""
+
 # Streamed responses (2.7, 2.9)
 STREAMED_MAX = 200 * MIB
 STREAM_BURST = 6 * MIB

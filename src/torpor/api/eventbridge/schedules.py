@@ -1,0 +1,77 @@
+"""Rules that go off: each enabled one has a timer, whose firing becomes an event for each of the rule's targets."""
+
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Protocol, TypeAlias
+
+from torpor.api.eventbridge.registry import Document, Rules
+from torpor.contracts.eventbridge.events import scheduled_event, target_payload
+from torpor.contracts.eventbridge.names import Place, target_function
+from torpor.contracts.eventbridge.rendering import ENABLED
+from torpor.contracts.eventbridge.schedule import NextFire, next_fire
+from torpor.contracts.lambda_.identifiers import new_request_id
+
+_LOG = logging.getLogger(__name__)
+
+Fired: TypeAlias = Callable[[str, str, bytes, str, float], None]
+"""Told the function's name, its qualifier (empty for none), the payload, what sent it (`rule:RULE:TARGET`) and the
+planned time, in seconds since the epoch."""
+
+
+class TimerService(Protocol):
+    """Calls at planned times. Times are in seconds since the epoch."""
+
+    def put(self, name: str, following: NextFire, fire: Callable[[float], None]) -> None:
+        """Start a timer, or replace the one of that name. `fire` is told each planned time once it has come."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Names that are not there are passed over."""
+        ...
+
+
+class Schedules:
+    """The timers of all enabled rules, from the start on."""
+
+    def __init__(self, rules: Rules, timers: TimerService, fire: Fired, account: str) -> None:
+        self._rules = rules
+        self._timers = timers
+        self._fire = fire
+        self._account = account
+        for name, document in rules.all():
+            self.follow(name, None, document)
+
+    def follow(self, name: str, before: Document | None, after: Document | None) -> None:
+        """A rule has become another: None stands for no rule. Its timer goes on if its schedule is the same."""
+        if after is None or after["State"] != ENABLED:
+            self._timers.remove(_timer(name))
+        elif before is None or not same_schedule(before, after):
+            following = next_fire(after["ScheduleExpression"], after["Since"])
+            self._timers.put(_timer(name), following, partial(self._go_off, name))
+
+    def _go_off(self, name: str, planned: float) -> None:
+        document = self._rules.find(name)
+        if document is None:
+            return
+        place = Place(account=self._account, region=document["Region"])
+        event = scheduled_event(planned, place.rule_arn(name), place.account, place.region, new_request_id())
+        for identity, target in sorted(document["Targets"].items()):
+            source = f"{_timer(name)}:{identity}"
+            try:
+                self._send(target, event, place, source, planned)
+            except Exception:  # the other targets are told all the same
+                _LOG.exception("%s could not be told of the event of %s", target["Arn"], source)
+
+    def _send(self, target: Mapping[str, Any], event: bytes, place: Place, source: str, planned: float) -> None:
+        function = target_function(target["Arn"], place)
+        self._fire(function.name, function.qualifier, target_payload(target, event), source, planned)
+
+
+def same_schedule(before: Document, after: Document) -> bool:
+    """Do two documents of a rule go off at the same times?"""
+    return all(before[member] == after[member] for member in ("ScheduleExpression", "State"))
+
+
+def _timer(rule: str) -> str:
+    return f"rule:{rule}"

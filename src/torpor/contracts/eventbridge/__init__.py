@@ -1,0 +1,1 @@
+"""The part of EventBridge's API that schedules need: translation, without sockets."""

@@ -1,0 +1,69 @@
+"""What an attempt makes of an event's progress. Pure; times are as the names say."""
+
+from msgspec.structs import replace
+
+from torpor.model.event import EventState, Progress, Result, Step
+from torpor.model.invocation import Outcome
+from torpor.scheduling.retries import Again, Condition, Ended, RetryPolicy, Verdict, decide
+from torpor.service.events.lanes import Held
+
+_ENDINGS = {Condition.SUCCESS: EventState.SUCCEEDED, Condition.STOPPED: EventState.DROPPED}
+
+
+def verdict_of(held: Held, judged: Result) -> Verdict:
+    """What an attempt was; one that was stopped did not fail by itself."""
+    verdict = Verdict(judged.verdict)
+    return Verdict.CANCELLED if held.is_stopped and verdict is not Verdict.SUCCESS else verdict
+
+
+def after(progress: Progress, verdict: Verdict, judged: Result, outcome: Outcome | None, step: Step) -> Progress:
+    """`outcome` is None if nothing ran; `step` is the attempt's line of history."""
+    refused = verdict in (Verdict.THROTTLED, Verdict.SYSTEM)
+    return replace(
+        progress.with_step(step),
+        runs=progress.runs + (outcome is not None),
+        errors=progress.errors + (verdict is Verdict.ERROR),
+        refusals=progress.refusals + 1 if refused else 0,
+        refused_since=progress.refused_since if refused else 0.0,
+        result=judged,
+    )
+
+
+def since(progress: Progress, now: float) -> Progress:
+    """If its last attempt did not run: as it was when the first of those in a row was made, at the latest `now`."""
+    return replace(progress, refused_since=progress.refused_since or now) if progress.refusals else progress
+
+
+def run_step(held: Held, judged: Result, outcome: Outcome | None, *, wall: float, now: float) -> Step:
+    """The line of history of a run that has just ended; `now` is the queue's own time."""
+    duration = outcome.duration if outcome is not None else 0.0
+    begun = max(now - duration, held.started_at)
+    detail = (
+        judged.verdict
+        + (f": {judged.error_type}" if judged.error_type else "")
+        + (judged.refusal and ": ")
+        + judged.refusal
+    )
+    return Step(at=wall - duration, what="run", detail=detail, seconds=duration, waited=max(begun - held.since, 0.0))
+
+
+def next_move(policy: RetryPolicy, held: Held, verdict: Verdict, refusals: int, now: float) -> Again | Ended:
+    """See `decide`; `now` is the queue's own time."""
+    progress = held.progress
+    since = progress.refused_since or now
+    return decide(
+        policy, verdict, errors=progress.errors, refusals=refusals, refused_for=now - since, age=now - held.born
+    )
+
+
+def finished(progress: Progress, condition: Condition, wall: float) -> Progress:
+    """It is through; `wall` in seconds since the epoch."""
+    step = Step(at=wall, what="ended", detail=condition.value)
+    return replace(progress.with_step(step), ended=wall, condition=condition.value)
+
+
+def final_state(progress: Progress) -> EventState:
+    """Of an event that is through, once nothing is owed any more."""
+    if any(step.what == "undelivered" for step in progress.steps):
+        return EventState.DEAD
+    return _ENDINGS.get(Condition(progress.condition), EventState.FAILED)
