@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from torpor.contracts.lambda_ import limits, snap_start, tenancy
+from torpor.contracts.lambda_.destinations import check_dead_letters
 from torpor.contracts.lambda_.failures_api import ApiFailure, invalid_parameter, not_built
 from torpor.contracts.lambda_.names import Place
 from torpor.contracts.lambda_.operations import Shape
@@ -81,6 +82,7 @@ def check_settings(
     check_variables(variables_of(values))
     _check_layers(values.get("Layers", []), place)
     _check_log_levels(values.get("LoggingConfig", {}))
+    check_dead_letters(values.get("DeadLetterConfig", {}).get("TargetArn", ""))
 
 
 def check_tags(tags: Mapping[str, str]) -> None:

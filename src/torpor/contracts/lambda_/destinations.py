@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from torpor.contracts.lambda_ import limits
 from torpor.contracts.lambda_.event_rules import DEAD_LETTER, dead_letter_attributes, is_success
+from torpor.contracts.lambda_.failures_api import invalid_parameter
 from torpor.model.errors import TargetRefused
 from torpor.model.event import Event, Owed, Progress
 from torpor.model.parcel import Parcel, ToFile, ToService, ToWeb
@@ -22,6 +23,15 @@ ARN = re.compile(
 )
 FILE = re.compile(r"file:(?P<name>[A-Za-z0-9][A-Za-z0-9_.-]{0,99})")
 _SOURCE, _DETAIL = "lambda", "Lambda Function Invocation Result - "
+
+
+def check_dead_letters(target: str) -> None:
+    """Refuse what cannot take events that were given up. Raises ApiFailure."""
+    named = ARN.fullmatch(target) if target else None
+    if target and (named is None or named["service"] not in ("sqs", "sns") or named["name"].endswith(".fifo")):
+        raise invalid_parameter(
+            f"The provided dead-letter target {target} is neither a standard SQS queue nor an SNS topic."
+        )
 
 
 def is_own(target: str) -> bool:

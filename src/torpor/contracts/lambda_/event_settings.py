@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from torpor.contracts.lambda_.destinations import is_own
 from torpor.contracts.lambda_.failures_api import ApiFailure, invalid_parameter
 from torpor.contracts.lambda_.names import Place, function_name
 from torpor.model.errors import TorporError
@@ -33,6 +34,8 @@ def functions_named(given: Mapping[str, Any], function: str, place: Place) -> li
     arns = {each: given.get("DestinationConfig", {}).get(each, {}).get("Destination") for each in _DESTINATIONS}
     found = []
     for each, arn in arns.items():
+        if arn and is_own(arn):
+            continue
         kind = _DESTINATION.fullmatch(arn) if arn else None
         if arn and (kind is None or kind["service"] not in _KINDS[each]):
             raise _invalid_destinations(arns)

@@ -24,4 +24,6 @@ def _served() -> dict[str, Shape]:
     storage = {**shapes["EphemeralStorageSize"], "max": limits.TMP_MAX_MB}  # the model's is that of another mode
     runtime = {key: value for key, value in shapes["Runtime"].items() if key != "enum"}
     # An unknown runtime is told with a code and a text of its own.
-    return {"EphemeralStorageSize": storage, "Runtime": runtime}
+    own = "|file:[A-Za-z0-9][A-Za-z0-9_.-]*|https?://[^\\s]+"  # beside the cloud's destinations
+    destination = {**shapes["DestinationArn"], "pattern": shapes["DestinationArn"]["pattern"] + own}
+    return {"EphemeralStorageSize": storage, "Runtime": runtime, "DestinationArn": destination}
