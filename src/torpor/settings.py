@@ -44,6 +44,14 @@ class IsolationChoice(StrEnum):
     PROCESS = "process"
 
 
+class MissedTimers(StrEnum):
+    """What becomes of planned times that were missed."""
+
+    ONCE = "once"
+    ALL = "all"
+    NONE = "none"
+
+
 class LogStyle(StrEnum):
     """How platform lines look in text logs."""
 
@@ -353,6 +361,10 @@ class Settings:
     event_wait_scale: float = _setting(
         1.0, "What the waits between the attempts at an asynchronous event are multiplied by; 0.01 makes a test of "
         "retries quick.", minimum=0.0001, maximum=10.0,
+    )  # fmt: skip
+    missed_timers: MissedTimers = _setting(
+        MissedTimers.ONCE, "What timers do about planned times that passed while the server was down: go off once for "
+        "the last of them, for all (1,000 at most) or for none.",
     )  # fmt: skip
     webhook_secret: str = _setting(
         "", "File with the secret (whsec_ and Base64) that requests to web destinations are signed with. Empty: "

@@ -31,6 +31,7 @@ from torpor.model.account import PackageLimits, ReservationLimits
 from torpor.model.errors import TorporError
 from torpor.model.function import FunctionVersion
 from torpor.model.invocation import Invocation, Outcome, OutcomeStatus
+from torpor.service.events.queue import EventQueue
 from torpor.service.functions import Functions
 from torpor.service.layers import Layers
 from torpor.service.resources import Resources
@@ -161,15 +162,18 @@ def serving(
     settings: AwsSettings,
     states: States = always_active,
     standing: StandingOf = none_standing,
+    events: Callable[[Any, asyncio.AbstractEventLoop], EventQueue] | None = None,
 ) -> Iterator[Server]:
-    """A server until the block ends."""
+    """A server until the block ends; `events` makes its queue, without which it takes no asynchronous calls."""
     dispatcher, version_states = FakeDispatcher(), VersionStates()
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
+    queues: dict[EventQueue, asyncio.Task[None]] = {}
 
     async def start() -> Any:
         service = functions(folder)
+        queue = events(dispatcher, loop) if events is not None else None
         face = AwsFace(
             service,
             layers(service),
@@ -180,12 +184,19 @@ def serving(
             states=states,
             version_states=version_states,
             standing=standing,
+            intake=queue.intake if queue is not None else None,
         )
+        if queue is not None:
+            queue.start({"lambda": face.events})
+            queues[queue] = loop.create_task(queue.tick())
         return await listen(mount(face), limits=HttpLimits(body_bytes=body_limit), on_error=error_face)
 
     async def stop() -> None:
         await server.drain(1.0)
         server.close()
+        for queue, ticking in queues.items():
+            ticking.cancel()
+            await queue.close()
         await loop.shutdown_default_executor()
 
     server = asyncio.run_coroutine_threadsafe(start(), loop).result(10)

@@ -6,7 +6,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
@@ -20,7 +20,7 @@ from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 from tests.contracts.aws_support import KEYS, refusal, resources
 
-from torpor.api.eventbridge import EventsSettings, RulesFace, claims
+from torpor.api.eventbridge import EventsSettings, Firing, RulesFace, claims
 from torpor.contracts.eventbridge import limits
 from torpor.service.resources import Resources
 from torpor.transport import Exchange, HttpLimits, listen
@@ -78,15 +78,14 @@ class FakeTimers:
 
 @dataclass
 class Sink:
-    """Takes what is fired; fails for functions that a test names."""
+    """Takes what is fired."""
 
     fired: list[Fire] = field(default_factory=list)
-    broken: set[str] = field(default_factory=set)
 
-    def __call__(self, function: str, qualifier: str, payload: bytes, source: str, planned: float) -> None:
-        if function in self.broken:
-            raise RuntimeError(f"{function} is broken")
-        self.fired.append(Fire(function, qualifier, payload, source, planned))
+    def __call__(self, timer: str, planned: float, firings: Sequence[Firing]) -> None:
+        for each in firings:
+            assert each.source.startswith(timer)
+            self.fired.append(Fire(each.function, each.qualifier, each.payload, each.source, planned))
 
 
 @dataclass(frozen=True)

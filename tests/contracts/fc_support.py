@@ -4,6 +4,7 @@ import asyncio
 import base64
 import http.client
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,12 +25,18 @@ from torpor.model.account import PackageLimits, ReservationLimits
 from torpor.model.errors import TorporError
 from torpor.model.function import FunctionVersion
 from torpor.model.invocation import Invocation, Outcome, OutcomeStatus
+from torpor.service.events.desk import EventDesk
+from torpor.service.events.interventions import Interventions
+from torpor.service.events.queue import EventQueue, QueueLimits
+from torpor.service.events.timed import TimedEvents
 from torpor.service.functions import Functions
 from torpor.service.layers import Layers
 from torpor.service.resources import Resources
 from torpor.service.timers import Timers
 from torpor.store.code import DiskCodeStore
+from torpor.store.events import SqliteEventStore
 from torpor.store.memory import MemoryMetadataStore
+from torpor.targets import CloudServices, Couriers, ResultFiles, WebRequests
 from torpor.transport import HttpLimits, listen
 
 KEY, SECRET = "LTAItest", "secret-of-the-test"
@@ -90,6 +97,21 @@ class Server:
     dispatcher: FakeDispatcher
     instances: FakeInstances
     timers: Timers
+    results: Path
+    """The folder of results that go to files."""
+
+    def until(self, holds: Callable[[], Any], timeout: float = 10.0) -> Any:
+        """What `holds` returns, once that is something."""
+        deadline = time.monotonic() + timeout
+        while not (found := holds()):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        return found
+
+    def invocations(self, number: int) -> list[Invocation]:
+        """What the dispatcher has got, once it is so many."""
+        self.until(lambda: len(self.dispatcher.seen) >= number)
+        return [invocation for _, invocation in self.dispatcher.seen]
 
     @property
     def url(self) -> str:
@@ -124,9 +146,14 @@ class Server:
 
 @contextmanager
 def serving(
-    folder: Path, settings: FcSettings | None = None, draw: Callable[[], float] = lambda: 0.5
+    folder: Path,
+    settings: FcSettings | None = None,
+    draw: Callable[[], float] = lambda: 0.5,
+    endpoint: str = "",
+    queue_limits: QueueLimits | None = None,
 ) -> Iterator[Server]:
-    """A server until the block ends."""
+    """A server until the block ends; results for queues go to `endpoint`."""
+    events: list[Any] = []
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -142,22 +169,35 @@ def serving(
             reservations=ReservationLimits(account=limits.INSTANCES, unreserved_minimum=0),
         )
         dispatcher, instances, timers = FakeDispatcher(), FakeInstances(), Timers(clock)
+        store = SqliteEventStore(str(folder / "events.db"))
+        files = ResultFiles(folder / "results")
+        courier = Couriers(CloudServices(endpoint), WebRequests(b"k" * 32, clock), files)
+        queue = EventQueue(store, dispatcher, courier, clock, loop, limits=queue_limits)
         parts = FcParts(
             functions=functions,
             layers=Layers(metadata, functions.packages, clock),
             resources=Resources(metadata),
             dispatcher=dispatcher,
             timers=timers,
+            intake=queue.intake,
+            timed=TimedEvents(queue, loop).submit,
+            desk=EventDesk(queue, Interventions(queue, dispatcher, clock)),
             instances=instances,
             clock=clock,
         )
-        face = FcFace(parts, settings or FcSettings(keys=KEYS), draw)
+        face = FcFace(parts, settings or FcSettings(keys=KEYS, event_wait_scale=0.01), draw)
+        queue.start({"function_compute": face.events})
+        events.extend((queue, loop.create_task(queue.tick()), store))
         server = await listen(mount(face), limits=HttpLimits(body_bytes=body_limit), on_error=error_face)
-        return server, Server(server.port, dispatcher, instances, timers)
+        return server, Server(server.port, dispatcher, instances, timers, folder / "results")
 
     async def stop() -> None:
         await listener.drain(1.0)
         listener.close()
+        queue, ticking, store = events
+        ticking.cancel()
+        await queue.close()
+        store.close()
         await loop.shutdown_default_executor()
 
     listener, served = asyncio.run_coroutine_threadsafe(start(), loop).result(10)

@@ -212,15 +212,6 @@ def test_a_timer_that_goes_off_when_its_rule_is_gone_tells_nobody(server: Server
     assert server.sink.fired == []
 
 
-def test_a_target_that_cannot_be_told_holds_up_no_other(
-    server: Server, client: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    put(client, target("a", "broken"), target("b", "f"))
-    server.sink.broken.add("broken")
-    assert [fire.function for fire in server.go_off("tick")] == ["f"]
-    assert "rule:tick:a" in caplog.text
-
-
 def test_a_rule_of_another_region_says_so_in_its_events() -> None:
     with serving() as server:
         client = server.client(region="cn-north-1")

@@ -374,6 +374,6 @@ def test_an_operation_that_there_is_not_is_told(server: Server) -> None:
     new_v3(client, "hello")
 
     with pytest.raises(Exception) as refused:
-        client.list_async_tasks("hello", v3.ListAsyncTasksRequest())
+        client.list_vpc_bindings("hello")
 
     assert refusal(refused) == (400, "PathNotSupported")

@@ -340,11 +340,12 @@ def test_a_timer_calls_asynchronously_with_its_planned_time(server: Server) -> N
 
     new_v3(server.v3(), "hello")
     made = timer(server, "@every 1s")
-    planned = server.timers.planned("fc/hello/tick")
+    planned = server.timers.planned("trigger:fc/hello/tick")
     assert planned is not None
     time.sleep(max(0.0, planned - time.time()) + 0.01)
     server.timers.tick()
 
+    server.invocations(1)
     version, invocation = server.dispatcher.seen[0]
     event = json.loads(invocation.payload)
 
@@ -359,20 +360,20 @@ def test_a_timer_calls_asynchronously_with_its_planned_time(server: Server) -> N
 def test_timers_stop_with_their_trigger_and_while_they_are_switched_off(server: Server) -> None:
     new_v3(server.v3(), "hello")
     timer(server, "@every 1m")
-    assert server.timers.planned("fc/hello/tick") is not None
+    assert server.timers.planned("trigger:fc/hello/tick") is not None
     off = json.dumps({"cronExpression": "@every 1m", "enable": False})
     request = v3.UpdateTriggerRequest(body=v3.UpdateTriggerInput(trigger_config=off))
     server.v3().update_trigger("hello", "tick", request)
-    assert server.timers.planned("fc/hello/tick") is None
+    assert server.timers.planned("trigger:fc/hello/tick") is None
     request = v3.UpdateTriggerRequest(body=v3.UpdateTriggerInput(trigger_config=off.replace("false", "true")))
     server.v3().update_trigger("hello", "tick", request)
-    assert server.timers.planned("fc/hello/tick") is not None
+    assert server.timers.planned("trigger:fc/hello/tick") is not None
     with pytest.raises(Exception) as used:
         server.v3().delete_function("hello")
     server.v3().delete_trigger("hello", "tick")
 
     assert used.value.code == "FunctionNotEmpty"
-    assert server.timers.planned("fc/hello/tick") is None
+    assert server.timers.planned("trigger:fc/hello/tick") is None
 
 
 @pytest.mark.parametrize(

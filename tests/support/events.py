@@ -184,7 +184,7 @@ class Bench:
             else:
                 waiting.set_result("twice" if twice else identity)
 
-        self.queue.accept(event, done, **options)
+        self.queue.intake.accept(event, done, **options)
         return waiting
 
     async def until(self, holds: Callable[[], Any], timeout: float = 10.0) -> None:

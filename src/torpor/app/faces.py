@@ -4,11 +4,12 @@ import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from torpor.api import aws, fc, logs
+from torpor.api import aws, eventbridge, fc, logs
 from torpor.api.admin import PREFIX as ADMIN_PREFIX
 from torpor.api.admin import AdminFace
 from torpor.api.aws import AwsFace, AwsSettings, ObjectSource
 from torpor.api.aws.code_links import PREFIX as AWS_CODE
+from torpor.api.eventbridge import EventsSettings, RulesFace
 from torpor.api.fc import FcFace, FcParts, FcSettings
 from torpor.api.fc.face import CODE_PREFIX as FC_CODE
 from torpor.api.logs import LogsFace, LogsSettings
@@ -38,6 +39,7 @@ class Faces:
     services: ServicesFace
     traffic: Traffic
     logs: LogsFace
+    rules: RulesFace
 
 
 def aws_settings(settings: Settings, prepare: Callable[[str], Awaitable[None]]) -> AwsSettings:
@@ -62,12 +64,18 @@ def fc_face(settings: Settings, parts: FcParts, prepare: Callable[[str], Awaitab
         objects=ObjectSource(endpoint=settings.aws_endpoint_url),
         prepare=prepare,
         max_inline=settings.fc_max_package,
+        event_wait_scale=settings.event_wait_scale,
+        most_instances=settings.fc_instances,
     )
     return FcFace(parts, own)
 
 
 def logs_settings(settings: Settings) -> LogsSettings:
     return LogsSettings(account=settings.account, region=settings.region, keys=settings.access_keys)
+
+
+def events_settings(settings: Settings) -> EventsSettings:
+    return EventsSettings(account=settings.account, region=settings.region, keys=settings.access_keys)
 
 
 def application(faces: Faces, settings: Settings) -> Application:
@@ -113,6 +121,8 @@ def _operated(faces: Faces, pages: SameMachine | None) -> Callable[[Exchange, st
             functions(exchange)
         elif pages is not None and (reason := pages.refuses(exchange)):
             exchange.reply(403, *error_face(403, reason))
+        elif path == "/" and eventbridge.claims(exchange):
+            faces.rules.handle(exchange)
         elif path == "/" and logs.claims(exchange):
             faces.logs.handle(exchange)
         elif is_services_path(path):

@@ -3,13 +3,15 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 
 from torpor.api.admin import AdminFace, AdminParts
 from torpor.api.aws import AwsFace
+from torpor.api.aws.async_invocations import AsyncInvocations
 from torpor.api.aws.guard import operator_guard
+from torpor.api.eventbridge import Firing, RulesFace
 from torpor.api.fc import FcParts
 from torpor.api.logs import LogsFace
 from torpor.api.web import ServicesFace, Traffic
@@ -20,6 +22,7 @@ from torpor.app.faces import (
     aws_settings,
     body_limit,
     error_face,
+    events_settings,
     fc_face,
     logs_settings,
     streams,
@@ -44,7 +47,11 @@ from torpor.model.policy import ScalingPolicy
 from torpor.sandbox.images import ImageCatalog
 from torpor.sandbox.interpreters import discover
 from torpor.sandbox.port import Capability
+from torpor.scheduling.due import Missed
+from torpor.service.events.desk import EventDesk
+from torpor.service.events.interventions import Interventions
 from torpor.service.events.queue import EventQueue, QueueLimits
+from torpor.service.events.timed import TimedEvents
 from torpor.service.functions import Functions
 from torpor.service.layers import Layers
 from torpor.service.resources import Resources
@@ -128,7 +135,10 @@ class Server:
         self._dispatcher = Dispatcher(self.pool, self.handover.in_force)
         self.events = self._make_events()
         self._opened.push_async_callback(self.events.close)
-        self.timers = Timers(self._clock)
+        self._desk = EventDesk(self.events, Interventions(self.events, self._dispatcher, self._clock))
+        self._timed = TimedEvents(self.events, around.loop)
+        missed = Missed(settings.missed_timers)
+        self.timers = Timers(self._clock, self._stores.events.timers(), self._timed.keep, missed)
         builder = SandboxBuilder(self.provider, self.images, str(self._stores.folder / "code" / "builds"))
         self.logs = LogsFace(LogGroups(self._stores.journal, self._clock), logs_settings(settings), self._clock)
         self.services = Services(self.functions, builder, settings.web_build_limit)
@@ -147,7 +157,8 @@ class Server:
         self._opened.push_async_callback(self._end_tasks)
         self._opened.callback(self.events.pause)
         self._take_up_versions()
-        self.events.start({"lambda": faces.aws.events})
+        self.events.start({"lambda": faces.aws.events, "function_compute": faces.fc.events})
+        self.timers.started()
         self._spawn(self.events.tick())
         self._spawn(self._housekeeping())
         self._spawn(self.timers.run())
@@ -253,7 +264,7 @@ class Server:
             states=self._state,
             version_states=self.version_states,
             standing=self.scaler.standing,
-            intake=self.events,
+            intake=self.events.intake,
         )
         parts = FcParts(
             functions=self.functions,
@@ -261,6 +272,9 @@ class Server:
             resources=self.resources,
             dispatcher=dispatcher,
             timers=self.timers,
+            intake=self.events.intake,
+            timed=self._timed.submit,
+            desk=self._desk,
             instances=Instances(self.pool, self._clock),
             clock=self._clock,
         )
@@ -276,7 +290,11 @@ class Server:
             capabilities=self.capabilities,
             allowed=allowed,
         )
+        rules = RulesFace(
+            self.resources, self.timers, partial(self._fire, aws.events), events_settings(settings), self._clock
+        )
         return Faces(
+            rules=rules,
             aws=aws,
             fc=fc_face(settings, parts, self._preparing("function_compute")),
             admin=AdminFace(admin),
@@ -284,6 +302,13 @@ class Server:
             traffic=Traffic(self.functions, dispatcher),
             logs=self.logs,
         )
+
+    def _fire(self, rules: AsyncInvocations, timer: str, planned: float, firings: Sequence[Firing]) -> None:
+        """A schedule goes off."""
+        events = [
+            rules.scheduled(each.function, each.qualifier, each.payload, each.source, planned) for each in firings
+        ]
+        self._timed.submit([event for event in events if event is not None], timer, planned)
 
     def _preparing(self, contract: str) -> Callable[[str], Awaitable[None]]:
         """What makes the first start of a runtime quick."""

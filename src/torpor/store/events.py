@@ -115,6 +115,8 @@ class SqliteEventStore:
         rows = [(each.state, each.due, _encode(each.progress), each.id) for each in changes]
         with self._translated():
             self._writing.executemany("UPDATE events SET state = ?, due = ?, progress = ? WHERE id = ?", rows)
+            renewed = [(each.born, each.id) for each in changes if each.born is not None]
+            self._writing.executemany("UPDATE events SET born = ? WHERE id = ?", renewed)
 
     def take(self, lane: str, *, now: float, limit: int, room: int) -> Taken:
         rows = self._rows(_TAKE_LATER, (lane, now), limit, room)

@@ -146,6 +146,8 @@ class RowChange(msgspec.Struct, frozen=True, kw_only=True):
     state: EventState
     due: float
     progress: Progress
+    born: float | None = None
+    """What its age is counted from, if that is new."""
 
 
 class EventRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,5 +1,6 @@
 """Asynchronous invocations: accepted into the queue, and the rules by which it runs them (contract 10)."""
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -13,6 +14,7 @@ from torpor.contracts.lambda_.invoke_request import InvokeRequest
 from torpor.contracts.lambda_.invoking import invocation_of
 from torpor.contracts.lambda_.lineage import is_circle, stepped
 from torpor.contracts.lambda_.names import FunctionName, Place, function_name
+from torpor.contracts.lambda_.tracing import new_trace
 from torpor.model.clock import Clock
 from torpor.model.errors import NotFound, TargetRefused, TorporError
 from torpor.model.event import Event, Owed, Progress, Result
@@ -24,6 +26,7 @@ from torpor.service.attachments import Attachments
 from torpor.service.events.port import Run
 from torpor.service.functions import Functions
 
+_LOG = logging.getLogger(__name__)
 CONTRACT = "lambda"
 
 
@@ -91,6 +94,17 @@ class AsyncInvocations:
             source=source,
             planned=planned,
         )
+
+    def scheduled(self, function: str, qualifier: str, payload: bytes, source: str, planned: float) -> Event | None:
+        """The event of a schedule that goes off; None if the function is not there."""
+        try:
+            self._functions.get(function)
+        except NotFound:
+            _LOG.warning("%s has nothing to call: there is no function %s", source, function)
+            return None
+        named = FunctionName(name=function, qualifier=qualifier)
+        request = InvokeRequest(function=named, kind="Event", payload=payload)
+        return self.event(request, new_request_id(), new_trace(self._clock.wall()), source=source, planned=planned)
 
     def policy(self, event: Event) -> RetryPolicy:
         return event_rules.retry_policy(self._settings(event), self._scale)

@@ -1,7 +1,8 @@
 """Rules that go off: each enabled one has a timer, whose firing becomes an event for each of the rule's targets."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeAlias
 
@@ -14,9 +15,22 @@ from torpor.contracts.lambda_.identifiers import new_request_id
 
 _LOG = logging.getLogger(__name__)
 
-Fired: TypeAlias = Callable[[str, str, bytes, str, float], None]
-"""Told the function's name, its qualifier (empty for none), the payload, what sent it (`rule:RULE:TARGET`) and the
-planned time, in seconds since the epoch."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Firing:
+    """What one target of a rule that goes off is sent."""
+
+    function: str
+    qualifier: str
+    """Empty for none."""
+    payload: bytes
+    source: str
+    """`rule:RULE:TARGET`."""
+
+
+Fired: TypeAlias = Callable[[str, float, Sequence[Firing]], None]
+"""Told the timer, the planned time in seconds since the epoch, and what goes to each of the rule's targets: all of it
+happens, or nothing does yet."""
 
 
 class TimerService(Protocol):
@@ -56,16 +70,20 @@ class Schedules:
             return
         place = Place(account=self._account, region=document["Region"])
         event = scheduled_event(planned, place.rule_arn(name), place.account, place.region, new_request_id())
+        firings = []
         for identity, target in sorted(document["Targets"].items()):
             source = f"{_timer(name)}:{identity}"
             try:
-                self._send(target, event, place, source, planned)
+                firings.append(_firing(target, event, place, source))
             except Exception:  # the other targets are told all the same
                 _LOG.exception("%s could not be told of the event of %s", target["Arn"], source)
+        self._fire(_timer(name), planned, firings)
 
-    def _send(self, target: Mapping[str, Any], event: bytes, place: Place, source: str, planned: float) -> None:
-        function = target_function(target["Arn"], place)
-        self._fire(function.name, function.qualifier, target_payload(target, event), source, planned)
+
+def _firing(target: Mapping[str, Any], event: bytes, place: Place, source: str) -> Firing:
+    named = target_function(target["Arn"], place)
+    payload = target_payload(target, event)
+    return Firing(function=named.name, qualifier=named.qualifier, payload=payload, source=source)
 
 
 def same_schedule(before: Document, after: Document) -> bool:

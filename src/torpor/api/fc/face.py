@@ -1,15 +1,19 @@
 """Requests of the Function Compute API and of functions' callers in, answers out; no sockets."""
 
 import asyncio
+import logging
 import random
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from urllib.parse import parse_qsl, unquote
 
 from torpor.api.aws.code_links import CodeLinks
 from torpor.api.aws.objects import ObjectSource
+from torpor.api.fc.async_calls import AsyncCalls, Intake
+from torpor.api.fc.async_config import AsyncConfigOperations, Desk, TaskOperations
 from torpor.api.fc.call import Call, Handler, render_reply
 from torpor.api.fc.domains import DomainOperations
 from torpor.api.fc.functions import FunctionOperations
@@ -25,16 +29,26 @@ from torpor.api.fc.services import AliasOperations, ServiceOperations, VersionOp
 from torpor.api.fc.triggers import TriggerOperations
 from torpor.api.relay import Caller
 from torpor.contracts.function_compute import invoking, limits, names
-from torpor.contracts.function_compute.api_failures import REQUEST_ID, not_supported, render_failure, too_large
+from torpor.contracts.function_compute.api_failures import (
+    REQUEST_ID,
+    ApiFailure,
+    not_supported,
+    render_failure,
+    too_large,
+)
 from torpor.contracts.function_compute.names import Generation, Place
 from torpor.contracts.function_compute.signing import verify
 from torpor.contracts.http import ApiRequest, ApiResponse
 from torpor.model.clock import Clock
+from torpor.model.event import Event
 from torpor.service.functions import Functions
 from torpor.service.layers import Layers
 from torpor.service.resources import Resources
 from torpor.service.timers import Timers
 
+_LOG = logging.getLogger(__name__)
+Timed = Callable[[Sequence[Event], str, float], None]
+"""Takes the events of a timer that goes off, the timer's name and the planned time."""
 CODE_PREFIX = "/_torpor/fc-code/"
 _OWN_PATHS = (*(f"/{generation}/" for generation in Generation), CODE_PREFIX)
 _LARGE = 256 * 1024
@@ -60,6 +74,10 @@ class FcSettings:
     """Makes the first start of a runtime quick; awaited before a new function is reported as made."""
     max_inline: int = limits.CODE_REQUEST_MAX
     """Largest package inside a request, in bytes."""
+    event_wait_scale: float = 1.0
+    """What waits before further attempts at asynchronous calls are multiplied by."""
+    most_instances: int = limits.INSTANCES
+    """Of all functions together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +89,10 @@ class FcParts:
     resources: Resources
     dispatcher: Dispatcher
     timers: Timers
+    intake: Intake
+    timed: Timed
+    """Takes the events of timers."""
+    desk: Desk
     instances: Instances
     clock: Clock
 
@@ -93,12 +115,16 @@ class FcFace:
         links = CodeLinks(settings.secret, parts.clock.wall, CODE_PREFIX)
         source = PackageSource(settings.objects, settings.max_inline)
         self._links = links
-        self._invocations = Invocations(registry, parts.dispatcher)
+        self.events = AsyncCalls(
+            registry, parts.intake, self._place, settings.event_wait_scale, settings.most_instances
+        )
+        """This API's rules for asynchronous calls."""
+        self._invocations = Invocations(registry, parts.dispatcher, self.events)
         self._functions = FunctionOperations(registry, source, links, settings.prepare)
         self._layers = LayerOperations(registry, source, links)
-        triggers = TriggerOperations(registry, parts.timers, self._invocations.fire)
+        triggers = TriggerOperations(registry, parts.timers, partial(self._fire, registry, parts.timed))
         domains = DomainOperations(registry)
-        self._http = HttpCalls(registry, self._invocations, triggers, domains, settings.keys, self._place)
+        self._http = HttpCalls(registry, self._invocations, triggers, domains, settings.keys, self._place, self.events)
         self._router = Router(
             self._functions,
             ServiceOperations(registry),
@@ -108,8 +134,25 @@ class FcFace:
             domains,
             self._layers,
             ScalingOperations(registry, parts.instances),
+            AsyncConfigOperations(registry),
+            TaskOperations(registry, parts.desk),
             ResourceOperations(registry, parts.instances),
         )
+
+    def _fire(
+        self, registry: Registry, timed: Timed, record: str, qualifier: str, payload: bytes, timer: str, planned: float
+    ) -> None:
+        """A timer goes off: its event runs asynchronously."""
+        function, service = names.function_of(record), names.service_of(record)
+        try:
+            version = registry.resolve(function, service, qualifier).version
+        except ApiFailure as error:
+            _LOG.warning("A timer of %s has nothing to call: %s", record, error)
+            timed((), timer, planned)
+            return
+        request_id = names.new_request_id(self._clock.wall())
+        event = self.events.event(version, payload, request_id, qualifier, source=f"timer:{timer}", planned=planned)
+        timed((event,), timer, planned)
 
     def claims(self, path: str, host: str) -> bool:
         """Is a request with this raw path and Host field one for this face?"""

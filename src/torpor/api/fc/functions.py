@@ -7,7 +7,7 @@ from uuid import uuid4
 from torpor.api.aws.code_links import CodeLinks
 from torpor.api.fc.call import NO_CONTENT, Call, Handler, Reply
 from torpor.api.fc.packages import PackageSource
-from torpor.api.fc.registry import ALIAS, CONCURRENCY, PROVISION, TRIGGER, Registry
+from torpor.api.fc.registry import ALIAS, ASYNC, CONCURRENCY, PROVISION, TRIGGER, Registry
 from torpor.contracts.function_compute import configuration, limits, names, rendering
 from torpor.contracts.function_compute.api_failures import ApiFailure, invalid, not_built
 from torpor.contracts.function_compute.rendering import CHECKSUM, CREATED, IDENTITY, LAYER_SIZES
@@ -119,7 +119,7 @@ class FunctionOperations:
         if any(self._registry.below(TRIGGER, record.name)):
             raise ApiFailure("FunctionNotEmpty", f"function '{call.function}' has active triggers")
         self._functions.delete(record.name)
-        self._registry.forget(record.name, PROVISION, CONCURRENCY, *(() if call.service else (ALIAS,)))
+        self._registry.forget(record.name, PROVISION, CONCURRENCY, ASYNC, *(() if call.service else (ALIAS,)))
         return NO_CONTENT
 
     async def code(self, call: Call) -> Reply:

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote
 
+from torpor.api.fc.async_calls import AsyncCalls, explained
 from torpor.api.fc.domains import DomainOperations
-from torpor.api.fc.invocations import Invocations, Watch, explained, report
+from torpor.api.fc.invocations import Invocations, Watch, report
 from torpor.api.fc.registry import Registry
 from torpor.api.fc.triggers import LOCAL_DOMAIN, TriggerOperations
 from torpor.api.relay import Caller, CallerRelay, NoCaller
@@ -19,10 +20,12 @@ from torpor.contracts.function_compute.names import Generation, Place
 from torpor.contracts.function_compute.signing import verify
 from torpor.contracts.http import JSON, ApiRequest, ApiResponse
 from torpor.model.errors import TorporError
+from torpor.model.event import EventRequest
 from torpor.model.function import FunctionVersion
 from torpor.model.invocation import HttpRequest, Invocation, Outcome
 
 _PROXY_CLASSIC = re.compile(r"/(?:2016-08-15|2021-04-06)/proxy/([^/]+)/([^/]+)(/.*)?")
+_ACCEPTED = 202
 _PROXY = re.compile(r"/2023-03-30/proxy/([^/]+)(/.*)?")
 
 
@@ -52,6 +55,7 @@ class HttpCalls:
         domains: DomainOperations,
         keys: Mapping[str, str],
         place: Place,
+        later: AsyncCalls,
     ) -> None:
         self._registry = registry
         self._invocations = invocations
@@ -59,6 +63,7 @@ class HttpCalls:
         self._domains = domains
         self._keys = keys
         self._place = place
+        self._later = later
 
     def claims(self, path: str, host: str) -> bool:
         """Is a request for a function rather than for the API?"""
@@ -129,21 +134,32 @@ class HttpCalls:
 
     def _submit(self, run: "_Run", payload: bytes, http: HttpRequest | None) -> None:
         version, control = run.version, run.control
+        if control.mode is Mode.ASYNC:
+            self._accept(run, payload, http)
+            return
         invocation = Invocation(
             id=run.request_id,
             payload=payload,
             resource=version.resource,
-            content_type="application/octet-stream",
+            content_type=invoking.EVENT_TYPE,
             qualifier=run.found.qualifier,
             wants_memory=True,
-            patient=control.mode is Mode.ASYNC,
             http=http,
         )
-        if control.mode is Mode.ASYNC:
-            self._invocations.accept(version, invocation, control)
-            run.relay.answer(202, (), b"")
-            return
         self._invocations.submit(version, invocation, run.done, run.watch)
+
+    def _accept(self, run: "_Run", payload: bytes, http: HttpRequest | None) -> None:
+        """For later: what is kept of the request is all that its server will see."""
+        request = None
+        if http is not None:
+            fields = tuple((name, value) for name, value in http.fields)
+            request = EventRequest(method=http.method, target=http.target, fields=fields, peer=http.peer)
+        event = self._later.event(run.version, payload, run.request_id, run.found.qualifier, request=request)
+
+        def reply(response: ApiResponse) -> None:
+            run.relay.answer(response.status, () if response.status == _ACCEPTED else response.headers, response.body)
+
+        self._invocations.accept(event, run.control, reply)
 
     def _find(self, request: ApiRequest) -> Target:
         target = f"{request.path}?{request.query}" if request.query else request.path

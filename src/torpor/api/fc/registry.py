@@ -15,8 +15,8 @@ from torpor.service.layers import Layers
 from torpor.service.resources import Resources
 from torpor.service.versions import chosen
 
-SERVICE, TRIGGER, DOMAIN, ALIAS, VERSION, PROVISION, CONCURRENCY = (
-    "fc-service", "fc-trigger", "fc-domain", "fc-alias", "fc-version", "fc-provision", "fc-concurrency",
+SERVICE, TRIGGER, DOMAIN, ALIAS, VERSION, PROVISION, CONCURRENCY, ASYNC = (
+    "fc-service", "fc-trigger", "fc-domain", "fc-alias", "fc-version", "fc-provision", "fc-concurrency", "fc-async",
 )  # fmt: skip
 """Kinds of documents. The names of those below a function begin with its record's, those below a service with
 `service:<name>/`."""

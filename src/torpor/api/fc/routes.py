@@ -12,9 +12,13 @@ _FUNCTIONS = {True: "services/{service}/functions", False: "functions"}
 _OWNERS = {True: "services/{service}", False: "functions/{function}"}
 _CLASSIC_ONLY = frozenset(
     {"on-demand-config", "/on-demand-configs", "/account-settings", "/reservedCapacities", "/reserved-capacities",
-     "/tag"}
+     "/tag", "stateful-async-invocations", "F/{function}/stateful-async-invocations/{invocation}",
+     "/stateful-async-invocation-functions"}
 )  # fmt: skip
-_CURRENT_ONLY = frozenset({"concurrency", "/concurrency-configs", "/tags-v2", "/regions"})
+_CURRENT_ONLY = frozenset(
+    {"concurrency", "/concurrency-configs", "/tags-v2", "/regions", "async-tasks", "F/{function}/async-tasks/{task}",
+     "F/{function}/async-tasks/{task}/stop", "/async-invoke-configs"}
+)  # fmt: skip
 
 
 class Operations(Protocol):

@@ -22,8 +22,8 @@ LOCAL_DOMAIN = f"fcapp.{_LOOPBACK}"
 _PREFIX = "domainPrefix"
 _LABEL_MAX = 40
 
-Fired: TypeAlias = Callable[[str, str, bytes], None]
-"""Told the function's record, the qualifier and the event of a timer that goes off."""
+Fired: TypeAlias = Callable[[str, str, bytes, str, float], None]
+"""Told the function's record, the qualifier and the event of a timer that goes off, the timer and the planned time."""
 
 
 class TriggerOperations:
@@ -98,7 +98,7 @@ class TriggerOperations:
         key, old = self._trigger(call)
         call.expect(rendering.etag(self._rendered(call, old)))
         self._resources.remove(TRIGGER, key)
-        self._timers.remove(key)
+        self._timers.remove(_timer(key))
         self._by_prefix.pop(old.get(_PREFIX, ""), None)
         return NO_CONTENT
 
@@ -163,15 +163,15 @@ class TriggerOperations:
             return
         config = timing.timer_config(document["triggerConfig"])
         if not config.enable:
-            self._timers.remove(key)
+            self._timers.remove(_timer(key))
             return
         record, _, name = key.rpartition("/")
         qualifier = document["qualifier"]
 
         def fire(planned: float) -> None:
-            self._fired(record, qualifier, timing.timer_event(planned, name, config.payload))
+            self._fired(record, qualifier, timing.timer_event(planned, name, config.payload), _timer(key), planned)
 
-        self._timers.put(key, timing.next_fire(config.cron_expression), fire)
+        self._timers.put(_timer(key), timing.next_fire(config.cron_expression), fire)
 
     def _shown(self, call: Call, document: Mapping[str, Any]) -> Reply:
         return shown(self._rendered(call, document))
@@ -206,6 +206,11 @@ def trigger_url(call: Call, document: Mapping[str, Any]) -> str:
     if host in (_LOOPBACK, "127.0.0.1") or host.endswith(f".{_LOOPBACK}"):
         return f"{scheme}://{document[_PREFIX]}.{LOCAL_DOMAIN}" + (f":{port}" if port else "")
     return f"{call.base_url}/{Generation.V3}/proxy/{call.function}{qualifier}/"
+
+
+def _timer(key: str) -> str:
+    """Its name among all timers of the server."""
+    return f"trigger:{key}"
 
 
 def _config(given: object) -> dict[str, Any]:

@@ -47,6 +47,7 @@ STATUS: Mapping[str, int] = {
     "ServiceNotFound": 404,
     "SignatureNotMatch": 403,
     "StatefulAsyncInvocationAlreadyExists": 409,
+    "StatefulAsyncInvocationNotFound": 404,
     "TriggerAlreadyExists": 409,
     "TriggerNotFound": 404,
     "VersionNotFound": 404,

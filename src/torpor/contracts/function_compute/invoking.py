@@ -20,6 +20,9 @@ EXPOSED = (
 )
 EXPOSED_HTTP = "Date,x-fc-request-id"
 _TASK_ID = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+EVENT_TYPE = "application/octet-stream"
+"""The content type of events."""
+_TASK_ENABLE = "x-fc-stateful-async-invocation-enable"
 _TASK_HEADERS = ("x-fc-async-task-id", "x-fc-stateful-async-invocation-id")
 
 
@@ -36,6 +39,8 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
     mode: Mode = Mode.SYNC
     wants_log: bool = False
     task_id: str = ""
+    is_task: bool = False
+    """Its history is kept and shown, whatever is set for the function."""
     delay: float = 0.0
     """Seconds to wait before it is queued."""
 
@@ -52,6 +57,7 @@ def read_control(headers: RequestHeaders) -> Control:
         mode=Mode(kind),
         wants_log=log == "Tail",
         task_id=_task_id(headers),
+        is_task=headers.get(_TASK_ENABLE).lower() == "true",
         delay=_delay(headers.get("x-fc-async-delay")),
     )
 
@@ -90,11 +96,10 @@ def event_invocation(
         id=request_id,
         payload=payload,
         resource=version.resource,
-        content_type="application/octet-stream",
+        content_type=EVENT_TYPE,
         qualifier=qualifier,
-        wants_log=control.wants_log and control.mode is Mode.SYNC,
-        wants_memory=control.mode is Mode.SYNC,
-        patient=control.mode is Mode.ASYNC,
+        wants_log=control.wants_log,
+        wants_memory=True,
     )
 
 

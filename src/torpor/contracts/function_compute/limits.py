@@ -51,11 +51,20 @@ PATH_MAX = 4 * KIB
 LOG_TAIL = 4 * KIB
 TASK_ID_MAX = 128
 DELAY_MAX = 3600
-BACKLOG_MAX = 256 * MIB
-"""Bytes of events that were accepted and have not run yet, of all functions together; not published."""
+
+# Asynchronous calls (5)
+ASYNC_RETRIES = 3
+ASYNC_RETRIES_MAX = 8
+ASYNC_WAITS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
+"""Before the attempts after the first one at a function that fails; not published."""
+ASYNC_AGE = 24 * 3600
+ASYNC_AGE_MAX = 7 * 24 * 3600
+ASYNC_BACK_OFF = 0.5
+ASYNC_REFUSED_FOR = 5 * 3600.0
+ASYNC_DELIVERED_FOR = 30 * 60.0
 TASK_KEPT = 7 * 24 * 3600.0
-TASKS_REMEMBERED = 100 * 1000
-"""Task ids that are remembered at once; not published."""
+TASK_PAYLOAD_SHOWN = MIB
+TARGET_MAX = 64 * KIB
 
 # Signatures (3.3; the window is not published)
 CLOCK_SKEW = 15 * 60.0

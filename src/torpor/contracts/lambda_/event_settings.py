@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from torpor.contracts.lambda_.destinations import is_own
+from torpor.contracts.event_targets import is_own
 from torpor.contracts.lambda_.failures_api import ApiFailure, invalid_parameter
 from torpor.contracts.lambda_.names import Place, function_name
 from torpor.model.errors import TorporError

@@ -107,7 +107,7 @@ def changed_mapping(document: Mapping[str, Any], values: Mapping[str, Any], now:
     _check_fields(values)
     changed = dict(document)
     if "FunctionName" in values:
-        changed |= _function(values["FunctionName"], _place_of(document))
+        changed |= _function(values["FunctionName"], place_of(document))
     return _settings_of(changed, values, now)
 
 
@@ -123,6 +123,12 @@ def shown_mapping(document: Mapping[str, Any], state: str, result: str = "") -> 
 def function_of(document: Mapping[str, Any]) -> FunctionName:
     """The function of a mapping, as its caller named it."""
     return FunctionName(name=document["FunctionName"], qualifier=document["Qualifier"])
+
+
+def place_of(document: Mapping[str, Any]) -> Place:
+    """Where a mapping and its function are."""
+    _, _, _, region, account, *_ = document["EventSourceMappingArn"].split(":")
+    return Place(account=account, region=region)
 
 
 def is_for(document: Mapping[str, Any], named: FunctionName) -> bool:
@@ -222,8 +228,3 @@ def _target(named: FunctionName) -> tuple[str, str]:
 
 def _mapping_arn(place: Place, uuid: str) -> str:
     return f"arn:{partition_of(place.region)}:lambda:{place.region}:{place.account}:event-source-mapping:{uuid}"
-
-
-def _place_of(document: Mapping[str, Any]) -> Place:
-    _, _, _, region, account, *_ = document["EventSourceMappingArn"].split(":")
-    return Place(account=account, region=region)

@@ -50,6 +50,24 @@ DEAD_LETTER_MESSAGE = 1024
 TARGET_MAX = MIB
 """Of a record for a queue, topic or bus."""
 
+# Event source mappings (9.11); how many pollers there are is published for the cloud's own scale only
+QUEUE_ANSWER_MAX = 10
+"""Messages that a queue gives, or entries that it takes, in one call."""
+QUEUE_WAIT = 20
+QUEUE_VISIBILITY_MAX = 43_200
+QUEUE_BATCH_SIZE = REQUEST_MAX - 16 * 1024
+"""Bytes of the messages in one event."""
+POLLERS_IDLE = 2
+"""Pollers of a queue that is empty."""
+POLLERS_FIRST = 5
+POLLERS_MAX = 64
+POLLERS_A_MINUTE = 60
+"""How many more there are while every answer is full."""
+QUEUE_BACK_OFF_MIN = 1.0
+QUEUE_BACK_OFF_MAX = 60.0
+TRACE_MAX = 2 * 1024
+"""Characters of a trace header in a message; not published."""
+
 # Streamed responses (2.7, 2.9)
 STREAMED_MAX = 200 * MIB
 STREAM_BURST = 6 * MIB

@@ -26,9 +26,14 @@ def stepped(trace: str, resource: str) -> str:
 
 def is_circle(trace: str, resource: str) -> bool:
     """Has the function been called too often in this chain?"""
+    return counted(trace, resource) >= limits.RECURSION_MAX
+
+
+def counted(trace: str, resource: str) -> int:
+    """How often the function has been called in this chain."""
     if "Lineage=" not in trace:
-        return False
-    return _counts(read_trace(trace).lineage).get(_mark(resource), 0) >= limits.RECURSION_MAX
+        return 0
+    return _counts(read_trace(trace).lineage).get(_mark(resource), 0)
 
 
 @lru_cache(maxsize=1024)

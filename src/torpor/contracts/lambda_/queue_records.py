@@ -2,13 +2,18 @@
 
 import base64
 import json
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from torpor.contracts.lambda_ import limits
 from torpor.contracts.lambda_.json_text import read_json
+from torpor.contracts.lambda_.tracing import read_trace
 
 SOURCE = "aws:sqs"
 _GROUP = "MessageGroupId"
+_NEEDED = ("MessageId", "ReceiptHandle", "Body")
+_TRACE = re.compile(r"[ -~]*")
 _DIGESTS = {"MD5OfMessageAttributes": "md5OfMessageAttributes", "MD5OfBody": "md5OfBody"}
 
 
@@ -26,6 +31,26 @@ def record_of(message: Mapping[str, Any], arn: str) -> dict[str, Any]:
         "eventSourceARN": arn,
         "awsRegion": arn.split(":")[3],
     }
+
+
+def record_or_none(message: Any, arn: str) -> dict[str, Any] | None:
+    """As `record_of`; None for what is no message, which a broken endpoint may return."""
+    if not isinstance(message, Mapping) or not all(isinstance(message.get(name), str) for name in _NEEDED):
+        return None
+    try:
+        record = record_of(message, arn)
+        event_of([record])
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None
+    is_plain = all(isinstance(value, str) for value in record["attributes"].values())
+    return record if is_plain and record["receiptHandle"] else None
+
+
+def trace_of(record: Mapping[str, Any]) -> str:
+    """The trace header that a message came with; empty if there is none that can be handed on."""
+    trace: str = record["attributes"].get("AWSTraceHeader", "")
+    is_usable = len(trace) <= limits.TRACE_MAX and _TRACE.fullmatch(trace) and read_trace(trace).root
+    return trace if is_usable else ""
 
 
 def event_of(records: Sequence[Mapping[str, Any]]) -> bytes:

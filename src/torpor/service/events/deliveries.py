@@ -86,6 +86,13 @@ class Deliveries:
         self._loading, self._later = True, None
         self._queue.writer.submit(Take("", now, _HELD // 2, _ROOM, self._loaded))
 
+    def stop(self, identity: int) -> bool:
+        """Deliver the result of this event no further; is it held in memory?"""
+        held = self.held.get(identity)
+        if held is not None:
+            held.is_stopped = True
+        return held is not None
+
     async def close(self) -> None:
         """Stop where it is; what is owed still is kept."""
         self._closing = True
@@ -153,6 +160,11 @@ class Deliveries:
             self.poke()
 
     def _settle(self, held: Held, due: float | None) -> None:
+        if held.is_stopped:
+            step = Step(at=self._queue.wall(), what="dropped")
+            progress = replace(held.progress.with_step(step), owed=())
+            self._queue.change(held, EventState.DROPPED, progress, EventState.DROPPED.word)
+            return
         if due is not None:
             self._queue.change(held, EventState.DELIVERING, held.progress, due=due)
             self._note(due)
@@ -196,7 +208,7 @@ class Deliveries:
             else:
                 kept.set_exception(TargetDown(str(error)))
 
-        self._queue.accept(parcel.event, done)
+        self._queue.intake.accept(parcel.event, done)
         await kept
 
     def _failed(self, held: Held, owed: Owed, target: _Target, reason: str) -> float | None:

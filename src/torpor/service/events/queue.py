@@ -15,19 +15,21 @@ from functools import partial
 from msgspec.structs import replace
 
 from torpor.model.clock import Clock
-from torpor.model.errors import NotFound, ShuttingDown, Throttled, TorporError
-from torpor.model.event import NOTHING_YET, Event, EventState, Progress, Result, Step
+from torpor.model.errors import NotFound, ShuttingDown, TorporError
+from torpor.model.event import EventState, Progress, Result, Step
 from torpor.model.failure import FailureKind
 from torpor.model.invocation import Outcome
 from torpor.scheduling import ThrottleReason, windows
 from torpor.scheduling.retries import Again, Condition, Verdict
 from torpor.service.events import attempts
 from torpor.service.events.deliveries import Deliveries
+from torpor.service.events.intake import HELD, EventIntake
 from torpor.service.events.lanes import Held, Lane
 from torpor.service.events.port import Courier, Dispatcher, EventContract
+from torpor.service.events.rates import Rates
 from torpor.service.events.steady import MARK, OFFSET, SteadyTime
-from torpor.service.events.writer import Accepted, Add, Change, Count, EventWriter, Note, Take, Trim
-from torpor.store.ports import EventStore, NewEvent, RowChange, Taken
+from torpor.service.events.writer import Change, Count, EventWriter, Note, Take, Trim
+from torpor.store.ports import EventStore, RowChange, Taken
 
 log = logging.getLogger(__name__)
 _TICK = 0.5
@@ -35,13 +37,10 @@ _LOAD = 128
 """Events of a lane that are loaded at once."""
 _LOW = 64
 """Of those at hand, below which more are loaded."""
-_HELD = 512
-"""Of one lane that are held in memory at most."""
 _AGAIN = 1.0
 """Seconds until a lane that could not be loaded is tried again."""
 _TRIMS = 4
 """How often ended events are trimmed after the last of them, a bounded number each time."""
-_KEY_KEPT = 7 * 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,19 +71,20 @@ class EventQueue:
         self._dispatcher = dispatcher
         self._clock = clock
         self._loop = loop
-        self._limits = limits or QueueLimits()
+        self.limits = limits or QueueLimits()
         self.store = store
         self.steady = SteadyTime(clock, store.fact(OFFSET), store.fact(MARK))
         self.writer = EventWriter(store, loop, self.steady.now)
         self.contracts: dict[str, EventContract] = {}
         self.lanes: dict[str, Lane] = {}
         self.deliveries = Deliveries(self, courier)
-        self._last = store.last_id()
-        self._room = self._limits.memory
+        self.rates = Rates(clock.monotonic)
+        self.intake = EventIntake(self, clock, store.last_id())
+        self.room = self.limits.memory
+        """Bytes of events that may still be held in memory."""
         self._running = 0
         self._untrimmed = 0
         self._pausing = True
-        self._refuses = False
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
@@ -97,7 +97,7 @@ class EventQueue:
         self.writer.start()
         self._pausing = False
         for name, backlog in self.store.backlogs().items():
-            lane = self._lane(name)
+            lane = self.lane(name)
             lane.spilled, lane.later = backlog.fresh, backlog.later
             self.pump(lane)
         self.deliveries.poke()
@@ -112,7 +112,7 @@ class EventQueue:
             if self._untrimmed:
                 self._untrimmed -= 1
                 for state in (EventState.SUCCEEDED, EventState.FAILED, EventState.DEAD, EventState.DROPPED):
-                    self.writer.submit(Trim(state, self._limits.history, self._clock.wall()))
+                    self.writer.submit(Trim(state, self.limits.history, self._clock.wall()))
             for lane in list(self.lanes.values()):
                 self.pump(lane)
             self.deliveries.poke()
@@ -123,80 +123,17 @@ class EventQueue:
 
     async def close(self) -> None:
         """Write what is left; call it once nothing runs any more."""
-        self._pausing = self._refuses = True
+        self._pausing = True
+        self.intake.close()
         await self.deliveries.close()
         for lane in self.lanes.values():
             lane.cancel_timers()
         await asyncio.to_thread(self.writer.close)
 
-    # -- in -----------------------------------------------------------------------------------------------------------
-
-    def accept(
-        self,
-        event: Event,
-        done: Accepted,
-        *,
-        delay: float = 0.0,
-        key: str = "",
-        kept: float = 0.0,
-        timer: tuple[str, float] | None = None,
-    ) -> None:
-        """Take an event. `done` is called once, when it is on the disk or why it is not; and whether an event with this
-        `key` was taken before, in which case this one is not.
-
-        It runs after `delay` seconds, its history is kept for at least `kept` seconds after now."""
-        refusal = self._refusal(event)
-        if refusal is not None:
-            done(refusal, False)
-            return
-        self._last += 1
-        now, wall, lane = self.steady.now(), self._clock.wall(), self._lane(event.function)
-        held = Held(self._last, event, NOTHING_YET, now, now)
-        at_once = not delay and not lane.spilled and len(lane.ready) + lane.expected < _HELD and held.size <= self._room
-        due = now + delay if delay else 0.0
-        lane.expected += 1
-        if at_once:
-            self._room -= held.size
-        elif delay:
-            lane.note_later(due)
-        else:
-            lane.spilled += 1
-        new = NewEvent(
-            id=held.id,
-            event=event,
-            state=EventState.RUNNING if at_once else EventState.QUEUED,
-            due=due,
-            born=now,
-            key=key,
-            key_until=wall + max(kept, _KEY_KEPT),
-            kept_until=wall + kept if kept else 0.0,
-        )
-        told = partial(self._kept, lane, held, done, at_once, bool(delay))
-        self.writer.submit(Add(new, told, timer))
-
-    def _refusal(self, event: Event) -> TorporError | None:
-        if self._refuses:
-            return ShuttingDown("The server is shutting down; send the request again in a moment.")
-        if self.writer.pending + len(event.payload) > self._limits.unwritten:
-            message = "Events arrive faster than they can be kept; send it again later."
-            return Throttled(message, reason=ThrottleReason.ACCOUNT, retry_after=1.0)
-        return None
-
-    def _kept(
-        self, lane: Lane, held: Held, told: Accepted, at_once: bool, later: bool, error: TorporError | None, twice: bool
-    ) -> None:
-        lane.expected -= 1
-        if error is not None or twice:
-            self._room += held.size if at_once else 0
-            lane.spilled -= not at_once and not later
-        elif at_once:
-            lane.ready.append(held)
-        told(error, twice)
-        self.pump(lane)
-
     # -- lanes --------------------------------------------------------------------------------------------------------
 
-    def _lane(self, name: str) -> Lane:
+    def lane(self, name: str) -> Lane:
+        """The lane of this function, which is made if it has none."""
         lane = self.lanes.get(name)
         if lane is None:
             lane = self.lanes[name] = Lane(name)
@@ -240,10 +177,10 @@ class EventQueue:
         now = self.steady.now()
         if lane.later is not None and lane.later > now:
             self._wake(lane, lane.later - now)
-        if (lane.spilled or (lane.later is not None and lane.later <= now)) and self._room > 0:
+        if (lane.spilled or (lane.later is not None and lane.later <= now)) and self.room > 0:
             lane.loading, lane.later_meanwhile = True, None
-            limit = min(_LOAD, _HELD - len(lane.ready))
-            self.writer.submit(Take(lane.name, now, limit, self._room, partial(self._loaded, lane)))
+            limit = min(_LOAD, HELD - len(lane.ready))
+            self.writer.submit(Take(lane.name, now, limit, self.room, partial(self._loaded, lane)))
 
     def _loaded(self, lane: Lane, taken: Taken | None) -> None:
         if taken is None:
@@ -253,7 +190,7 @@ class EventQueue:
         lane.loaded(taken.later)
         for row in taken.rows:
             held = Held(row.id, row.event, row.progress, row.born, row.due or row.born)
-            self._room -= held.size
+            self.room -= held.size
             if row.due:
                 lane.put_back(held)
             else:
@@ -295,7 +232,7 @@ class EventQueue:
         is_aged = self.steady.now() - held.born > contract.policy(held.event).max_age
         condition = contract.bar(held.event) or (Condition.AGED if is_aged else None)
         if condition is not None:
-            self._end(lane, held, condition)
+            self.end(lane, held, condition)
             return
         held.started_at = self.steady.now()
         lane.running[held.id] = held
@@ -315,7 +252,7 @@ class EventQueue:
             self._release(lane, held)
             return
         if isinstance(result, NotFound):
-            self._end(lane, held, Condition.GONE)
+            self.end(lane, held, Condition.GONE)
         else:
             judged = self.contracts[held.event.contract].judged(held.event, result)
             if judged.verdict == Verdict.THROTTLED:
@@ -327,7 +264,7 @@ class EventQueue:
 
     def _release(self, lane: Lane, held: Held) -> None:
         """The server ends before it could run: its next life runs it."""
-        self._room += held.size
+        self.room += held.size
         lane.spilled += 1
         self.change(held, EventState.QUEUED, held.progress)
 
@@ -346,7 +283,7 @@ class EventQueue:
             lane.retry_at = monotonic + move.wait
             self._wake(lane, move.wait)
         else:
-            self._end(lane, held, move.condition, judged)
+            self.end(lane, held, move.condition, judged)
 
     def _attempted(self, lane: Lane, held: Held, judged: Result, result: Outcome | TorporError) -> None:
         """It ran, or the platform failed at it."""
@@ -363,17 +300,18 @@ class EventQueue:
             step = Step(at=wall, what="wait", seconds=move.wait)
             self._put_off(lane, held, held.progress.with_step(step), now + move.wait)
         else:
-            self._end(lane, held, move.condition)
+            self.end(lane, held, move.condition)
 
     def _put_off(self, lane: Lane, held: Held, progress: Progress, due: float) -> None:
-        self._room += held.size
+        self.room += held.size
         self.change(held, EventState.QUEUED, progress, "retried", due=due)
         lane.note_later(due)
 
-    def _end(self, lane: Lane, held: Held, condition: Condition, judged: Result | None = None) -> None:
+    def end(self, lane: Lane, held: Held, condition: Condition, judged: Result | None = None) -> None:
         """No more attempts; `judged` is the last one if that is not in its progress yet."""
-        self._room += held.size
+        self.room += held.size
         self._untrimmed = _TRIMS
+        self.rates.add(lane.name, "ended")
         if judged is not None and not held.progress.runs:
             held.progress = replace(held.progress, result=judged)
         progress = attempts.finished(held.progress, condition, self._clock.wall())
@@ -385,9 +323,17 @@ class EventQueue:
         else:
             self.change(held, state, progress, state.word, condition.value)
 
-    def change(self, held: Held, state: EventState, progress: Progress, *counted: str, due: float = 0.0) -> None:
+    def change(
+        self,
+        held: Held,
+        state: EventState,
+        progress: Progress,
+        *counted: str,
+        due: float = 0.0,
+        born: float | None = None,
+    ) -> None:
         """Keep where an event stands now, and count what that means."""
-        change = RowChange(id=held.id, state=state, due=due, progress=progress)
+        change = RowChange(id=held.id, state=state, due=due, progress=progress, born=born)
         what = tuple(dict.fromkeys(counted))
         self.writer.submit(Change(change, counted=what, lane=held.event.function))
 

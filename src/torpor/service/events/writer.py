@@ -36,6 +36,13 @@ class Add:
 
 
 @dataclass(slots=True)
+class Together:
+    """Keep all of these new events, or none."""
+
+    adds: tuple[Add, ...]
+
+
+@dataclass(slots=True)
 class Change:
     """Keep where an event stands. This is tried until it works."""
 
@@ -93,7 +100,7 @@ class Trim:
     now: float
 
 
-Work: TypeAlias = Add | Change | Take | Claim | Note | Count | Trim
+Work: TypeAlias = Add | Together | Change | Take | Claim | Note | Count | Trim
 
 
 @dataclass(slots=True)
@@ -114,6 +121,8 @@ class _Batch:
     def put(self, work: Work) -> None:
         if isinstance(work, Add):
             self.adds.append(work)
+        elif isinstance(work, Together):
+            self.adds += work.adds
         elif isinstance(work, Change):
             self.changes.append(work)
         elif isinstance(work, Take):
@@ -145,8 +154,8 @@ class EventWriter:
 
     def submit(self, work: Work) -> None:
         """Never waits. What came first is written first, or together with what came later."""
-        if isinstance(work, Add):
-            self.pending += len(work.new.event.payload)
+        for add in (work,) if isinstance(work, Add) else work.adds if isinstance(work, Together) else ():
+            self.pending += len(add.new.event.payload)
         self._work.put(work)
 
     def close(self) -> None:

@@ -1,0 +1,163 @@
+"""Where somebody looks at events, tries them again, takes them out, and reads what became of them."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torpor.model.errors import Conflict, NotFound
+from torpor.model.event import EventState
+from torpor.service.events.interventions import Interventions
+from torpor.service.events.lanes import Held
+from torpor.service.events.queue import EventQueue
+from torpor.service.events.writer import Claim
+from torpor.store.ports import EventFilter, EventRow
+
+_ENDED = (EventState.SUCCEEDED, EventState.FAILED, EventState.DEAD, EventState.DROPPED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """An event as it stands now."""
+
+    row: EventRow
+    standing: str
+    """`queued`, `waiting` (for an environment), `running`, `delivering`, or how it ended."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionEvents:
+    """The events of one function: how many stand where, and how they come and go."""
+
+    function: str
+    queued: int = 0
+    running: int = 0
+    delivering: int = 0
+    ended: Mapping[EventState, int]
+    oldest: float | None = None
+    """Seconds for which the event at the head of the queue has waited."""
+    accepted_rate: float = 0.0
+    """A second, over the last minute, as is the next."""
+    ended_rate: float = 0.0
+    counters: Mapping[str, int]
+    """Of everything that has ever happened, by what it was."""
+
+
+class EventDesk:
+    """Reads what is kept and what is under way."""
+
+    def __init__(self, queue: EventQueue, interventions: Interventions) -> None:
+        self._queue = queue
+        self._store = queue.store
+        self._interventions = interventions
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    async def list(self, wanted: EventFilter) -> Sequence[Seen]:
+        """Newest first."""
+        return [self._seen(row) for row in await asyncio.to_thread(self._store.list, wanted)]
+
+    async def get(self, identity: str) -> Seen:
+        """By number or by request id. Raises NotFound."""
+        return self._seen(await self._row(identity))
+
+    async def keyed(self, prefix: str) -> Sequence[tuple[str, Seen]]:
+        """Those whose key begins so."""
+        found = await asyncio.to_thread(self._store.keyed, prefix)
+        return [(key, self._seen(row)) for key, row in found]
+
+    async def functions(self) -> Sequence[FunctionEvents]:
+        """Every function that has had events, by name."""
+        numbers, oldest, counters = await asyncio.to_thread(self._read)
+        names = sorted({lane for lane, _ in (*numbers, *counters)})
+        return [self._function(name, numbers, oldest.get(name), counters) for name in names]
+
+    def _read(
+        self,
+    ) -> tuple[Mapping[tuple[str, EventState], int], Mapping[str, float], Mapping[tuple[str, str], int]]:
+        return self._store.numbers(), self._store.oldest(), self._store.counters()
+
+    def _function(
+        self,
+        name: str,
+        numbers: Mapping[tuple[str, EventState], int],
+        oldest: float | None,
+        counters: Mapping[tuple[str, str], int],
+    ) -> FunctionEvents:
+        lane, rates = self._queue.lanes.get(name), self._queue.rates
+        running = len(lane.running) if lane is not None else 0
+        held = sum(held.event.function == name for held in self._queue.deliveries.held.values())
+        taken_up = numbers.get((name, EventState.RUNNING), 0)
+        if lane is not None and lane.ready:
+            born = lane.ready[0].born
+            oldest = born if oldest is None else min(oldest, born)
+        return FunctionEvents(
+            function=name,
+            queued=numbers.get((name, EventState.QUEUED), 0) + max(taken_up - running - held, 0),
+            running=running,
+            delivering=numbers.get((name, EventState.DELIVERING), 0) + held,
+            ended={state: numbers.get((name, state), 0) for state in _ENDED},
+            oldest=None if oldest is None else max(self._queue.steady.now() - oldest, 0.0),
+            accepted_rate=rates.of(name, "accepted"),
+            ended_rate=rates.of(name, "ended"),
+            counters={what: number for (lane_name, what), number in sorted(counters.items()) if lane_name == name},
+        )
+
+    async def _row(self, identity: str) -> EventRow:
+        row = None
+        if identity.isdecimal() and len(identity) < 19:
+            row = await asyncio.to_thread(self._store.get, int(identity))
+        row = row or await asyncio.to_thread(self._store.find, identity)
+        if row is None:
+            raise NotFound(f"There is no event {identity}.", what="event")
+        return row
+
+    def _seen(self, row: EventRow) -> Seen:
+        return Seen(row=row, standing=row.state.word if row.state is not EventState.RUNNING else self._standing(row))
+
+    def _standing(self, row: EventRow) -> str:
+        held = self._running(row)
+        if held is not None:
+            return "waiting" if held.is_waiting else "running"
+        return EventState.DELIVERING.word if row.progress.owed else EventState.QUEUED.word
+
+    def is_stopping(self, seen: Seen) -> bool:
+        """Was it told to stop, and runs still?"""
+        held = self._running(seen.row)
+        return held is not None and held.is_stopped
+
+    def _running(self, row: EventRow) -> Held | None:
+        lane = self._queue.lanes.get(row.event.function)
+        return lane.running.get(row.id) if lane is not None else None
+
+    # -- changing -----------------------------------------------------------------------------------------------------
+
+    async def retry(self, identity: str) -> Seen:
+        """Run an event that is through once more, with all its attempts; one whose result could not be delivered is
+        delivered again instead. Raises NotFound, Conflict."""
+        row = await self._row(identity)
+        claimed = await self._claim(row, _ENDED)
+        if claimed is None:
+            raise Conflict(f"The event {row.id} is not through: it is {self._seen(row).standing}.")
+        if claimed.state is EventState.DEAD:
+            self._interventions.deliver_again(claimed)
+        else:
+            self._interventions.run_again(claimed)
+        return await self.get(str(row.id))
+
+    async def drop(self, identity: str) -> Seen:
+        """Take an event out: it is not run any more, and its result goes nowhere. What runs is told to stop, if its
+        contract knows of such a thing. Raises NotFound, Conflict."""
+        row = await self._row(identity)
+        if row.state.is_ended:
+            raise Conflict(f"The event {row.id} is through already: it has {row.state.word}.")
+        if not self._interventions.stop(row.event.function, row.id):
+            claimed = await self._claim(row, (EventState.QUEUED, EventState.DELIVERING))
+            if claimed is None:
+                raise Conflict(f"The event {row.id} is just being taken up; try again.")
+            self._interventions.drop(claimed)
+        return await self.get(str(row.id))
+
+    async def _claim(self, row: EventRow, states: tuple[EventState, ...]) -> EventRow | None:
+        claimed: asyncio.Future[EventRow | None] = asyncio.get_running_loop().create_future()
+        self._queue.writer.submit(Claim(row.id, states, claimed.set_result))
+        return await claimed
