@@ -1,4 +1,4 @@
-"""The server's own routes below `/_torpor/`: health, environments, logs. For its operator, on the same port."""
+"""The server's own routes below `/_torpor/`: health, environments, logs, events. For its operator, on the same port."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -9,12 +9,14 @@ from urllib.parse import parse_qs
 import msgspec
 
 from torpor import __version__, is_compiled
+from torpor.api.event_routes import EventRoutes
 from torpor.engine.groups import Group
 from torpor.engine.pool import Pool
 from torpor.lifecycle import PhaseName
 from torpor.model.clock import Clock
 from torpor.model.errors import NotFound
 from torpor.sandbox.port import Capability, SandboxProvider
+from torpor.service.events.desk import EventDesk
 from torpor.service.functions import Functions
 from torpor.telemetry import History, Journal, Traces
 from torpor.transport import Exchange
@@ -36,6 +38,7 @@ class AdminParts:
     traces: Traces
     provider: SandboxProvider
     clock: Clock
+    desk: EventDesk
     runtimes: tuple[str, ...]
     capabilities: Callable[[], tuple[Capability, ...]]
     allowed: Callable[[Exchange], bool]
@@ -48,6 +51,7 @@ class AdminFace:
     def __init__(self, parts: AdminParts) -> None:
         self._parts = parts
         self._running: set[asyncio.Task[None]] = set()
+        self._events = EventRoutes(parts.desk, parts.clock)
         self._routes: Mapping[str, Callable[[Exchange, Mapping[str, str]], Any]] = {
             "environments": self._environments,
             "doctor": self._doctor,
@@ -60,12 +64,15 @@ class AdminFace:
         """Answer one request below `/_torpor/`."""
         name = exchange.path[len(PREFIX) :]
         query = {key: values[0] for key, values in parse_qs(exchange.query).items()}
-        if exchange.method != "GET":
+        about_events = name == "events" or name.startswith("events/")
+        if exchange.method != "GET" and not about_events:
             _answer(exchange, 405, {"message": "Only GET is answered here."})
         elif name == "health":
             self._health(exchange)
         elif not self._parts.allowed(exchange):
             _answer(exchange, 403, {"message": "Sign the request with one of the server's access keys."})
+        elif about_events:
+            self._events.handle(exchange, name.removeprefix("events"), query)
         elif name == "logs":
             task = asyncio.get_running_loop().create_task(self._logs(exchange, query))
             self._running.add(task)

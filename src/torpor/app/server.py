@@ -286,6 +286,7 @@ class Server:
             traces=self._traces,
             provider=self.provider,
             clock=self._clock,
+            desk=self._desk,
             runtimes=tuple(name for name in self.images.present() if self.images.installed(name)),
             capabilities=self.capabilities,
             allowed=allowed,

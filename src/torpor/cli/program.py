@@ -7,17 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
+from torpor.cli.event_program import Endpoint, Json, event_program
 from torpor.cli.output import show
 from torpor.model.errors import InvalidRequest
 from torpor.settings import FILE_NAME, Setting, table
 
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 
-Endpoint = Annotated[
-    str | None,
-    typer.Option("--endpoint", envvar="TORPOR_ENDPOINT", metavar="URL", help="The server to talk to."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A name as `torpor list` shows it.")]
 Runnable = Annotated[
     str, typer.Argument(metavar="NAME", help="A name as `torpor list` shows it; NAME:VERSION or NAME:ALIAS too.")
@@ -52,6 +48,7 @@ def program() -> typer.Typer:
     app.callback()(_start)
     for name, command in _COMMANDS.items():
         app.command(name, context_settings=_CONTEXT)(command)
+    app.add_typer(event_program(), name="events")
     return app
 
 

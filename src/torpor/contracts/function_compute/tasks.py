@@ -98,5 +98,5 @@ def _event(number: int, name: str, at: float, detail: str) -> dict[str, Any]:
 
 
 def _detail(step: Step) -> str:
-    verdict, _, error = step.detail.partition(": ")
+    verdict, error, *_ = (*step.detail.split(": "), "", "")
     return f'{{"Error":"{error}"}}' if step.what == "run" and verdict == "error" and error else ""

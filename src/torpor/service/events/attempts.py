@@ -3,10 +3,13 @@
 from msgspec.structs import replace
 
 from torpor.model.event import EventState, Progress, Result, Step
+from torpor.model.failure import as_text
 from torpor.model.invocation import Outcome
 from torpor.scheduling.retries import Again, Condition, Ended, RetryPolicy, Verdict, decide
 from torpor.service.events.lanes import Held
 
+_TOLD = 200
+"""Characters of a failure that its event's history tells."""
 _ENDINGS = {Condition.SUCCESS: EventState.SUCCEEDED, Condition.STOPPED: EventState.DROPPED}
 
 
@@ -38,12 +41,8 @@ def run_step(held: Held, judged: Result, outcome: Outcome | None, *, wall: float
     """The line of history of a run that has just ended; `now` is the queue's own time."""
     duration = outcome.duration if outcome is not None else 0.0
     begun = max(now - duration, held.started_at)
-    detail = (
-        judged.verdict
-        + (f": {judged.error_type}" if judged.error_type else "")
-        + (judged.refusal and ": ")
-        + judged.refusal
-    )
+    told = as_text(judged.payload)[:_TOLD] if judged.error_type else judged.refusal
+    detail = ": ".join(part for part in (judged.verdict, judged.error_type, told) if part)
     return Step(at=wall - duration, what="run", detail=detail, seconds=duration, waited=max(begun - held.since, 0.0))
 
 

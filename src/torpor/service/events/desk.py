@@ -120,6 +120,10 @@ class EventDesk:
             return "waiting" if held.is_waiting else "running"
         return EventState.DELIVERING.word if row.progress.owed else EventState.QUEUED.word
 
+    def wall_of(self, moment: float) -> float | None:
+        """Seconds since the epoch of a moment of the queue's own time; None for none."""
+        return round(moment + self._queue.steady.offset, 3) if moment else None
+
     def is_stopping(self, seen: Seen) -> bool:
         """Was it told to stop, and runs still?"""
         held = self._running(seen.row)

@@ -37,6 +37,5 @@ class Rates:
         if second - self._swept < _WINDOW:
             return
         self._swept = second
-        self._counts = {
-            key: counts for key, counts in self._counts.items() if counts and counts[-1][0] > second - _WINDOW
-        }
+        recent = second - _WINDOW
+        self._counts = {key: kept for key, kept in self._counts.items() if not kept or kept[-1][0] > recent}
