@@ -67,8 +67,10 @@ def request(method: str, target: str, body: bytes = b"", *, host: str = "localho
 class _Caller(asyncio.Protocol):
     """One connection, one request at a time; tells of each answer whether it was good."""
 
-    def __init__(self, answered: Callable[["_Caller", bool], None]) -> None:
+    def __init__(self, answered: Callable[["_Caller", bool], None], good: bytes = b"200") -> None:
+        """`good` is the status of a good answer."""
         self._answered = answered
+        self._status = good
         self._input = b""
         self._wanted = -1
         self._good = False
@@ -94,7 +96,7 @@ class _Caller(asyncio.Protocol):
             head = self._input[:end]
             found = _LENGTH.search(head)
             self._wanted = end + 4 + (int(found[1]) if found else 0)
-            self._good = head[9:12] == b"200" and _FUNCTION_ERROR not in head.lower()
+            self._good = head[9:12] == self._status and _FUNCTION_ERROR not in head.lower()
         if len(self._input) >= self._wanted:
             self.body = self._input[self._input.find(b"\r\n\r\n") + 4 : self._wanted]
             self._finish(self._good)
@@ -108,9 +110,9 @@ class _Caller(asyncio.Protocol):
         self._answered(self, good)
 
 
-async def _connect(port: int, answered: Callable[[_Caller, bool], None]) -> _Caller:
+async def _connect(port: int, answered: Callable[[_Caller, bool], None], good: bytes = b"200") -> _Caller:
     loop = asyncio.get_running_loop()
-    _, caller = await loop.create_connection(lambda: _Caller(answered), "127.0.0.1", port)
+    _, caller = await loop.create_connection(lambda: _Caller(answered, good), "127.0.0.1", port)
     return caller
 
 
@@ -143,8 +145,9 @@ class _Tally:
         return Outcome(tuple(sorted(self.latencies)), self.errors, time.perf_counter() - self.began, busy)
 
 
-async def closed_loop(ports: Sequence[int], requests: Sequence[bytes], count: int) -> Outcome:
-    """One caller per port and request, each asking again as soon as it is answered; `count` answers in all."""
+async def closed_loop(ports: Sequence[int], requests: Sequence[bytes], count: int, good: bytes = b"200") -> Outcome:
+    """One caller per port and request, each asking again as soon as it is answered; `count` answers in all, of which
+    those with the status `good` are good."""
     tally = _Tally(count)
     unsent = count
     asks: dict[_Caller, bytes] = {}
@@ -159,7 +162,7 @@ async def closed_loop(ports: Sequence[int], requests: Sequence[bytes], count: in
             tally.done.set()
 
     for port, data in zip(ports, requests, strict=True):
-        asks[await _connect(port, answered)] = data
+        asks[await _connect(port, answered, good)] = data
     tally.begin()
     for caller, data in asks.items():
         unsent -= 1

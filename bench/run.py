@@ -15,6 +15,7 @@ from bench.extended import extended
 from bench.load import Outcome
 from bench.machine import describe
 from bench.managed import managed
+from bench.queue import queue
 from bench.report import Row, keep, show
 from bench.server import Server, serving
 from bench.services import relay, wake, zero
@@ -198,6 +199,7 @@ _PARTS: dict[str, Callable[[Server, Sizes, Yardstick], list[Row]]] = {
     "wake": wake,
     "zero": zero,
     "events": events,
+    "queue": queue,
     "restore": restore,
     "extended": extended,
 }

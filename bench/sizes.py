@@ -20,10 +20,22 @@ class Sizes:
     """Requests in each turn of 32 callers; a fifth of it for one caller."""
     wakes: int
     starts: int
+    backlog: int
+    """Events that wait."""
 
 
 QUICK = Sizes(
-    warm=3000, cold=10, crowd=500, growth=20_000, steady=5.0, rounds=3, managed=3000, relayed=5000, wakes=40, starts=4
+    warm=3000,
+    cold=10,
+    crowd=500,
+    growth=20_000,
+    steady=5.0,
+    rounds=3,
+    managed=3000,
+    relayed=5000,
+    wakes=40,
+    starts=4,
+    backlog=100_000,
 )
 FULL = Sizes(
     warm=20_000,
@@ -36,4 +48,5 @@ FULL = Sizes(
     relayed=20_000,
     wakes=200,
     starts=12,
+    backlog=1_000_000,
 )

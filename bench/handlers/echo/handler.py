@@ -1,5 +1,6 @@
 """What is measured: a function that does next to nothing."""
 
+import time
 import uuid
 
 ENVIRONMENT = uuid.uuid4().hex
@@ -12,3 +13,9 @@ def handler(event, context):
 def identify(event, context):
     """Which environment this is: the same answer as long as the same one serves."""
     return {"environment": ENVIRONMENT}
+
+
+def hold(event, context):
+    """Occupies its environment for as long as it is told."""
+    time.sleep(event.get("hold", 0))
+    return event

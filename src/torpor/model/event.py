@@ -118,7 +118,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     refused_since: float = 0.0
     """When the first of those was, by the queue's own clock."""
     interruptions: int = 0
-    """Runs that ended with the server."""
+    """How often it was run, or its result delivered, when the server ended."""
     started: float = 0.0
     """Seconds since the epoch of the last run's begin."""
     ended: float = 0.0

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from torpor.model.errors import StoreUnavailable
-from torpor.model.event import NOTHING_YET, Event, EventState, Progress
+from torpor.model.event import NOTHING_YET, Event, EventState, Progress, Step
 from torpor.store.ports import Backlog, EventFilter, EventRow, NewEvent, RowChange, Taken
 from torpor.store.sqlite import BUSY_WAIT, PRAGMAS, prepare_file, reason_of
 
@@ -176,10 +176,10 @@ class SqliteEventStore:
             self._writing.execute(_TRIM_KEYS, (now, _TRIMMED))
         return gone
 
-    def recover(self) -> int:
+    def recover(self, wall: float) -> int:
         with self.transaction(durable=True):
             rows = self._writing.execute("SELECT id, progress FROM events WHERE state = 1").fetchall()
-            interrupted = [_after_end(identity, progress) for identity, progress in rows]
+            interrupted = [_after_end(identity, progress, wall) for identity, progress in rows]
             self._writing.executemany("UPDATE events SET state = ?, due = 0, progress = ? WHERE id = ?", interrupted)
         return sum(state is EventState.QUEUED for state, _, _ in interrupted)
 
@@ -310,10 +310,9 @@ def _listed(states: Iterable[EventState]) -> str:
     return ",".join(str(int(state)) for state in states)
 
 
-def _after_end(identity: int, kept: bytes | None) -> tuple[EventState, bytes, int]:
+def _after_end(identity: int, kept: bytes | None, wall: float) -> tuple[EventState, bytes, int]:
     """How an event goes on that the server had taken up when it ended."""
-    progress = _progress.decode(kept) if kept else NOTHING_YET
-    if progress.owed:
-        return EventState.DELIVERING, _encode(progress), identity
-    again = msgspec.structs.replace(progress, interruptions=progress.interruptions + 1)
-    return EventState.QUEUED, _encode(again), identity
+    before = _progress.decode(kept) if kept else NOTHING_YET
+    again = msgspec.structs.replace(before, interruptions=before.interruptions + 1)
+    progress = again.with_step(Step(at=wall, what="interrupted"))
+    return EventState.DELIVERING if progress.owed else EventState.QUEUED, _encode(progress), identity

@@ -239,9 +239,10 @@ class EventStore(Protocol):
         seconds since the epoch, as are the times until which keys and events are kept."""
         ...
 
-    def recover(self) -> int:
+    def recover(self, wall: float) -> int:
         """In a transaction of its own: those that ran when the server ended are queued again, those whose results
-        were on their way wait to be delivered again; how many ran."""
+        were on their way wait to be delivered again; how many ran. `wall` is the time in seconds since the epoch, for
+        their history."""
         ...
 
     def backlogs(self) -> Mapping[str, Backlog]:

@@ -33,17 +33,17 @@ def record_of(message: Mapping[str, Any], arn: str) -> dict[str, Any]:
     }
 
 
-def record_or_none(message: Any, arn: str) -> dict[str, Any] | None:
-    """As `record_of`; None for what is no message, which a broken endpoint may return."""
+def measured(message: Any, arn: str) -> tuple[dict[str, Any], int] | None:
+    """As `record_of`, with the bytes that it takes in an event; None for what is no message."""
     if not isinstance(message, Mapping) or not all(isinstance(message.get(name), str) for name in _NEEDED):
         return None
     try:
         record = record_of(message, arn)
-        event_of([record])
+        size = len(event_of([record]))
     except (AttributeError, KeyError, TypeError, ValueError):
         return None
     is_plain = all(isinstance(value, str) for value in record["attributes"].values())
-    return record if is_plain and record["receiptHandle"] else None
+    return (record, size) if is_plain and record["receiptHandle"] else None
 
 
 def trace_of(record: Mapping[str, Any]) -> str:

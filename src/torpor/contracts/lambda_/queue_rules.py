@@ -1,7 +1,7 @@
 """How a mapping's messages are gathered, and what becomes of them after their function was called (9.11)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from torpor.contracts.lambda_ import event_rules, limits
@@ -59,7 +59,9 @@ def back_off_rules(scale: float) -> BackOff:
     return BackOff(first=limits.QUEUE_BACK_OFF_MIN * scale, longest=limits.QUEUE_BACK_OFF_MAX * scale)
 
 
-def judged(document: Mapping[str, Any], records: Sequence[Mapping[str, Any]], result: Outcome | TorporError) -> Verdicts:
+def judged(
+    document: Mapping[str, Any], records: Sequence[Mapping[str, Any]], result: Outcome | TorporError
+) -> Verdicts:
     """What becomes of the messages that a function was called with."""
     verdict = event_rules.judged(result).verdict
     if verdict == Verdict.THROTTLED:
@@ -71,12 +73,6 @@ def judged(document: Mapping[str, Any], records: Sequence[Mapping[str, Any]], re
     ids = frozenset(record["messageId"] for record in records)
     failed = _failed(document, records, ids, result.payload)
     return Verdicts(result=CALL_FAILED) if failed is None else Verdicts(result=OK, through=ids - failed)
-
-
-def with_circle(verdicts: Verdicts | None) -> Verdicts:
-    """The same, where other messages of the batch were left because their function calls itself in a circle; None if
-    that was all of them."""
-    return replace(verdicts or Verdicts(result=RECURSIVE), result=RECURSIVE)
 
 
 def left_in_order(queue: Queue, records: Sequence[Mapping[str, Any]], left: frozenset[str]) -> frozenset[str]:

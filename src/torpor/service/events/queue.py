@@ -91,7 +91,7 @@ class EventQueue:
     def start(self, contracts: Mapping[str, EventContract]) -> None:
         """Take up what an earlier life has left. Raises StoreUnavailable."""
         self.contracts.update(contracts)
-        interrupted = self.store.recover()
+        interrupted = self.store.recover(self._clock.wall())
         if interrupted:
             log.warning("%d events ran when the server ended; they run again.", interrupted)
         self.writer.start()
@@ -128,7 +128,8 @@ class EventQueue:
         await self.deliveries.close()
         for lane in self.lanes.values():
             lane.cancel_timers()
-        await asyncio.to_thread(self.writer.close)
+        self.writer.close()
+        await asyncio.to_thread(self.writer.join)
 
     # -- lanes --------------------------------------------------------------------------------------------------------
 

@@ -17,6 +17,8 @@ from torpor.store.ports import EventRow, EventStore, NewEvent, RowChange, Taken
 
 log = logging.getLogger(__name__)
 _BATCH = 2000
+_LINGER = 0.004
+"""Seconds that what nobody waits for is gathered before it is written."""
 _AGAIN_AFTER = 0.5
 """Seconds before what could not be written is tried again."""
 _TOLD_EVERY = 30.0
@@ -113,6 +115,7 @@ class _Batch:
     loaded: list[Taken] = field(default_factory=list)
     claimed: list[EventRow | None] = field(default_factory=list)
     twice: frozenset[int] = frozenset()
+    size: int = 0
     refused: TorporError | None = None
     """Why the new events could not be kept."""
     failed: TorporError | None = None
@@ -140,7 +143,9 @@ class EventWriter:
         self._store = store
         self._loop = loop
         self._steady = steady
-        self._work: SimpleQueue[Work | None] = SimpleQueue()
+        self._gathered: list[Work] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._work: SimpleQueue[list[Work] | None] = SimpleQueue()
         self._unwritten: list[Change] = []
         self._told_until = 0.0
         self._thread = threading.Thread(target=self._run, name="torpor-events", daemon=True)
@@ -153,15 +158,33 @@ class EventWriter:
         self._thread.start()
 
     def submit(self, work: Work) -> None:
-        """Never waits. What came first is written first, or together with what came later."""
-        for add in (work,) if isinstance(work, Add) else work.adds if isinstance(work, Together) else ():
+        """Never waits. What came first is written first, or together with what came later; what nobody waits for is
+        written a moment later, so that more of it is written at once."""
+        adds = (work,) if isinstance(work, Add) else work.adds if isinstance(work, Together) else ()
+        for add in adds:
             self.pending += len(add.new.event.payload)
-        self._work.put(work)
+        self._gathered.append(work)
+        if adds or isinstance(work, Claim) or len(self._gathered) >= _BATCH:
+            self._flush()
+        elif self._timer is None:
+            self._timer = self._loop.call_later(_LINGER, self._flush)
+
+    def _flush(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._gathered:
+            self._work.put(self._gathered)
+            self._gathered = []
 
     def close(self) -> None:
-        """Write what is left; blocking."""
+        """Take nothing more, and write what is left."""
+        self._flush()
+        self._work.put(None)
+
+    def join(self) -> None:
+        """Return once all is written; blocking."""
         if self._thread.is_alive():
-            self._work.put(None)
             self._thread.join()
 
     def _run(self) -> None:
@@ -178,16 +201,17 @@ class EventWriter:
     def _gather(self, batch: _Batch) -> bool:
         """Everything that waits by now; is it the end?"""
         try:
-            work = self._work.get(timeout=_AGAIN_AFTER if self._unwritten else None)
-            for left in range(_BATCH, 0, -1):
-                if work is None:
-                    return True
-                batch.put(work)
-                if left > 1:
-                    work = self._work.get_nowait()
+            works = self._work.get(timeout=_AGAIN_AFTER if self._unwritten else None)
+            while works is not None:
+                for work in works:
+                    batch.put(work)
+                    batch.size += 1
+                if batch.size >= _BATCH:
+                    return False
+                works = self._work.get_nowait()
         except Empty:
             return False
-        return False
+        return True
 
     def _write(self, batch: _Batch) -> None:
         """New events may be too much for the disk while the rest is not."""
