@@ -1,5 +1,5 @@
 """Torpor in half a minute: start a server, deploy functions and a service in all four serving styles, run each cold and
-warm, stop.
+warm, follow an asynchronous event to its destination, stop.
 
 Everything goes through the public APIs; only the phase times come from a route of the server's own.
 """
@@ -24,6 +24,7 @@ from urllib.request import urlopen
 import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from demo_events import WAIT_SCALE, asynchronous
 from demo_styles import Skipped, function_compute, managed_instances, package, web_service
 
 from torpor.cli.guessing import newest
@@ -94,6 +95,7 @@ def _show_other_styles(url: str, client: Any, runtimes: list[str]) -> int:
         (1, lambda: managed_instances(client, runtimes)),
         (2, lambda: function_compute(url, runtimes)),
         (1, lambda: web_service(url)),
+        (2, lambda: asynchronous(url, client, runtimes)),
     ):
         try:
             show()
@@ -146,6 +148,7 @@ def _server(folder: Path) -> Iterator[str]:
     port = _free_port()
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "torpor", "serve", "--port", str(port), "--data", str(folder / "data")]
+    command += ["--event-wait-scale", WAIT_SCALE]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("TORPOR_")}
     log = folder / "server.log"
     with log.open("wb") as errors:
