@@ -56,7 +56,7 @@ _OWED_LATER = "SELECT min(due) FROM events INDEXED BY delivering WHERE state = 2
 _COUNT = "INSERT INTO counters VALUES (?,?,?) ON CONFLICT (lane, what) DO UPDATE SET number = number + excluded.number"
 _TRIMMED = 4000
 """Rows that are removed at once."""
-_ENDED = "SELECT count(*) FROM events INDEXED BY ended WHERE state = ? AND state > 2"
+_ENDED = "SELECT count(*), coalesce(sum(length(body) + length(progress)), 0) FROM events INDEXED BY ended WHERE state = ? AND state > 2"
 _TRIM = """
 DELETE FROM events WHERE id IN (
     SELECT id FROM events INDEXED BY ended WHERE state = ? AND state > 2 AND kept < ? ORDER BY id LIMIT ?
@@ -168,10 +168,12 @@ class SqliteEventStore:
             else:
                 self._writing.execute("INSERT OR REPLACE INTO timers VALUES (?,?)", (name, planned))
 
-    def trim(self, state: EventState, keep: int, now: float) -> int:
+    def trim(self, state: EventState, *, keep: int, keep_bytes: int, now: float) -> int:
         with self._translated():
-            (number,) = self._writing.execute(_ENDED, (state,)).fetchone()
+            number, size = self._writing.execute(_ENDED, (state,)).fetchone()
             surplus = min(number - keep, _TRIMMED)
+            if size > keep_bytes:
+                surplus = max(surplus, number // 10 + 1)
             gone = self._writing.execute(_TRIM, (state, now, surplus)).rowcount if surplus > 0 else 0
             self._writing.execute(_TRIM_KEYS, (now, _TRIMMED))
         return gone

@@ -234,9 +234,9 @@ class EventStore(Protocol):
         """Keep when a timer went off last; None forgets it."""
         ...
 
-    def trim(self, state: EventState, keep: int, now: float) -> int:
-        """Remove ended events of a state beyond a number, the oldest first, some at a time; how many went. `now` is in
-        seconds since the epoch, as are the times until which keys and events are kept."""
+    def trim(self, state: EventState, *, keep: int, keep_bytes: int, now: float) -> int:
+        """Remove ended events of a state beyond a number and beyond a size, the oldest first, some at a time; how many
+        went. `now` is in seconds since the epoch, as are the times until which keys and events are kept."""
         ...
 
     def recover(self, wall: float) -> int:

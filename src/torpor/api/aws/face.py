@@ -11,25 +11,19 @@ from typing import Any
 from torpor.api.aws.async_invocations import AsyncInvocations, Intake
 from torpor.api.aws.attached import KINDS
 from torpor.api.aws.call import Call, render_reply
-from torpor.api.aws.capacity import CapacityOperations
 from torpor.api.aws.code_links import PREFIX, CodeLinks
-from torpor.api.aws.code_signing import SigningOperations
-from torpor.api.aws.function_settings import EventOperations, ManagementOperations, ends_circles
-from torpor.api.aws.functions import Beside, FunctionOperations
+from torpor.api.aws.control import Control, ControlParts
+from torpor.api.aws.event_sources import Sources
+from torpor.api.aws.function_settings import ends_circles
 from torpor.api.aws.invocations import Dispatcher, Invocations, Reply, report
-from torpor.api.aws.invoke_async import InvokeAsyncOperations
-from torpor.api.aws.layers import LayerOperations, is_layer_link
+from torpor.api.aws.layers import is_layer_link
 from torpor.api.aws.lookup import Lookup, States, always_active
 from torpor.api.aws.objects import ObjectSource
 from torpor.api.aws.packages import PackageSource
-from torpor.api.aws.permissions import LayerPermissionOperations, PermissionOperations
-from torpor.api.aws.provisioned import ProvisionedOperations, StandingOf, none_standing
-from torpor.api.aws.resources import ResourceOperations
+from torpor.api.aws.provisioned import StandingOf, none_standing
 from torpor.api.aws.streams import Caller
 from torpor.api.aws.url_registry import UrlRegistry
 from torpor.api.aws.url_traffic import UrlParts, UrlTraffic
-from torpor.api.aws.urls import UrlOperations
-from torpor.api.aws.versions import VersionOperations
 from torpor.contracts.lambda_ import limits
 from torpor.contracts.lambda_.failures_api import ApiFailure, not_built, render_failure
 from torpor.contracts.lambda_.identifiers import new_request_id
@@ -94,8 +88,10 @@ class AwsFace:
         version_states: VersionStates | None = None,
         standing: StandingOf = none_standing,
         intake: Intake | None = None,
+        sources: Sources | None = None,
     ) -> None:
-        """`states` are those of managed versions, `version_states` those of the others; `intake` takes events."""
+        """`states` are those of managed versions, `version_states` those of the others; `intake` takes events,
+        `sources` read queues."""
         self._functions = functions
         version_states = version_states or VersionStates()
         attachments = Attachments(resources, KINDS)
@@ -113,10 +109,6 @@ class AwsFace:
         self._model = api_model()
         self._links = CodeLinks(settings.secret, clock.wall)
         self._places: dict[str, Place] = {}
-        source = PackageSource(objects=settings.objects, max_inline=settings.max_inline)
-        self._layers = LayerOperations(layers, source, self._links, resources)
-        lookup = Lookup(functions, states, version_states)
-        capacity = CapacityOperations(resources, functions, lookup, clock)
         urls = UrlRegistry(attachments)
         self.urls = UrlTraffic(
             UrlParts(
@@ -131,34 +123,32 @@ class AwsFace:
             )
         )
         """Answers requests by function URL."""
-        signing = SigningOperations(resources, attachments, lookup, clock)
-        beside = Beside(
-            lookup=lookup,
-            layers=self._layers,
-            capacity=capacity,
-            attachments=attachments,
-            signing=signing,
-            source=source,
-            links=self._links,
-            shapes=self._model.shapes,
-            prepare=settings.prepare,
+        control = Control(
+            ControlParts(
+                functions=functions,
+                layers=layers,
+                resources=resources,
+                attachments=attachments,
+                invocations=self._invocations,
+                lookup=Lookup(functions, states, version_states),
+                urls=urls,
+                source=PackageSource(objects=settings.objects, max_inline=settings.max_inline),
+                links=self._links,
+                clock=clock,
+                standing=standing,
+                prepare=settings.prepare,
+                url_domain=settings.url_domain,
+                sources=sources,
+            )
         )
-        operations = (
-            FunctionOperations(functions, beside),
-            VersionOperations(functions, lookup, attachments),
-            ResourceOperations(functions, layers, {":capacity-provider:": capacity, ":code-signing-config:": signing}),
-            signing,
-            EventOperations(functions, lookup, attachments, clock),
-            InvokeAsyncOperations(self._invocations),
-            ManagementOperations(lookup, attachments),
-            PermissionOperations(lookup, attachments),
-            UrlOperations(functions, urls, clock, settings.url_domain),
-            LayerPermissionOperations(layers, resources),
-            ProvisionedOperations(functions, lookup, standing),
-            self._layers,
-            capacity,
-        )
-        self._handlers = {name: handler for each in operations for name, handler in each.handlers().items()}
+        self._layers = control.layers
+        self._event_sources = control.event_sources
+        self._handlers = control.handlers
+
+    def resume_sources(self) -> None:
+        """Read the queues of the event source mappings that were kept. Called once the server takes calls."""
+        if self._event_sources is not None:
+            self._event_sources.resume()
 
     def answer(self, request: ApiRequest, reply: Reply, caller: Caller) -> None:
         """Answer one request through `reply`, called once and from the event loop's thread; never raises. An answer

@@ -69,7 +69,7 @@ class AsyncCalls:
             told(_taken_twice(task) if twice and error is None else error)
 
         self._intake.accept(
-            event,
+            msgspec.structs.replace(event, task=task) if task else event,
             done,
             delay=control.delay,
             key=f"{task_prefix(event.function)}{task}" if task else "",

@@ -61,6 +61,14 @@ def finished(progress: Progress, condition: Condition, wall: float) -> Progress:
     return replace(progress.with_step(step), ended=wall, condition=condition.value)
 
 
+def shortened(progress: Progress, limit: int) -> Progress:
+    """With at most so many bytes of its result."""
+    result = progress.result
+    if result is None or len(result.payload) <= limit:
+        return progress
+    return replace(progress, result=replace(result, payload=result.payload[:limit]))
+
+
 def final_state(progress: Progress) -> EventState:
     """Of an event that is through, once nothing is owed any more."""
     if any(step.what == "undelivered" for step in progress.steps):

@@ -63,8 +63,6 @@ class Lane:
     """Attempts in a row that the platform has refused."""
     retry_at: float = 0.0
     """Before this monotonic time nothing is tried."""
-    is_hungry: bool = False
-    """It was refused for what others use."""
     wake: asyncio.TimerHandle | None = None
     wake_at: float = 0.0
     """When, as a monotonic time."""

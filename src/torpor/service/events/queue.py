@@ -39,6 +39,8 @@ _LOW = 64
 """Of those at hand, below which more are loaded."""
 _AGAIN = 1.0
 """Seconds until a lane that could not be loaded is tried again."""
+_RESULT_SHOWN, _TASK_RESULT_SHOWN = 64 * 1024, 1024 * 1024
+"""Bytes of a result that are kept once it needs to go nowhere any more."""
 _TRIMS = 4
 """How often ended events are trimmed after the last of them, a bounded number each time."""
 
@@ -49,6 +51,8 @@ class QueueLimits:
 
     history: int = 10_000
     """Ended events that are kept, of each kind of end."""
+    history_bytes: int = 256 * 1024 * 1024
+    """The same, in bytes."""
     memory: int = 64 * 1024 * 1024
     """Bytes of events in memory."""
     unwritten: int = 256 * 1024 * 1024
@@ -83,6 +87,8 @@ class EventQueue:
         self.room = self.limits.memory
         """Bytes of events that may still be held in memory."""
         self._running = 0
+        self._hungry: set[Lane] = set()
+        """Those that were refused for what others use."""
         self._untrimmed = 0
         self._pausing = True
 
@@ -112,10 +118,13 @@ class EventQueue:
             if self._untrimmed:
                 self._untrimmed -= 1
                 for state in (EventState.SUCCEEDED, EventState.FAILED, EventState.DEAD, EventState.DROPPED):
-                    self.writer.submit(Trim(state, self.limits.history, self._clock.wall()))
+                    self.writer.submit(self._trim(state))
             for lane in list(self.lanes.values()):
                 self.pump(lane)
             self.deliveries.poke()
+
+    def _trim(self, state: EventState) -> Trim:
+        return Trim(state, self.limits.history, self.limits.history_bytes, self._clock.wall())
 
     def pause(self) -> None:
         """Begin nothing any more; what runs goes on, and events are still accepted."""
@@ -155,6 +164,7 @@ class EventQueue:
             lane.look = self._loop.call_later(windows.LOOK, self._look, lane)
         if lane.is_empty and self.lanes.get(lane.name) is lane:
             lane.cancel_timers()
+            self._hungry.discard(lane)
             del self.lanes[lane.name]
 
     def _may_begin(self, lane: Lane) -> bool:
@@ -168,7 +178,7 @@ class EventQueue:
 
     def _is_fair(self, lane: Lane) -> bool:
         """Others wait for what all share: then nobody takes more than its share."""
-        if lane.is_hungry or not any(other.is_hungry for other in self.lanes.values()):
+        if not self._hungry or lane in self._hungry:
             return True
         return len(lane.running) < windows.share(self._running, len(self.lanes))
 
@@ -217,7 +227,7 @@ class EventQueue:
         lane.look = None
         most = self._most(lane)
         now, running = self._clock.monotonic(), len(lane.running)
-        if lane.has_backlog and not lane.is_hungry:
+        if lane.has_backlog and lane not in self._hungry:
             lane.window = windows.looked(lane.window, running=running, finished=lane.finished, most=most, now=now)
         lane.finished = 0
         self.pump(lane)
@@ -274,7 +284,8 @@ class EventQueue:
         now, monotonic = self.steady.now(), self._clock.monotonic()
         lane.refusals += 1
         lane.window = windows.refused(len(lane.running), monotonic)
-        lane.is_hungry = getattr(result, "reason", None) != ThrottleReason.RESERVED
+        if getattr(result, "reason", None) != ThrottleReason.RESERVED:
+            self._hungry.add(lane)
         held.progress = replace(held.progress, refused_since=held.progress.refused_since or now)
         policy = self.contracts[held.event.contract].policy(held.event)
         move = attempts.next_move(policy, held, Verdict.THROTTLED, lane.refusals, now)
@@ -334,6 +345,8 @@ class EventQueue:
         born: float | None = None,
     ) -> None:
         """Keep where an event stands now, and count what that means."""
+        if state.is_ended and state is not EventState.DEAD:
+            progress = attempts.shortened(progress, _RESULT_SHOWN if not held.event.task else _TASK_RESULT_SHOWN)
         change = RowChange(id=held.id, state=state, due=due, progress=progress, born=born)
         what = tuple(dict.fromkeys(counted))
         self.writer.submit(Change(change, counted=what, lane=held.event.function))
@@ -348,8 +361,9 @@ class EventQueue:
 
     def _freed(self, lane: Lane) -> None:
         """One of its events has ended: there is room for one more, first of all for who was refused it."""
-        lane.refusals, lane.retry_at, lane.is_hungry = 0, 0.0, False
-        for other in [other for other in self.lanes.values() if other.is_hungry]:
+        lane.refusals, lane.retry_at = 0, 0.0
+        self._hungry.discard(lane)
+        for other in list(self._hungry):
             other.retry_at = 0.0
             self.pump(other)
         self.pump(lane)

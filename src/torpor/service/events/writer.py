@@ -95,10 +95,11 @@ class Count:
 
 @dataclass(slots=True)
 class Trim:
-    """Keep at most so many ended events of a state; `now` in seconds since the epoch."""
+    """Keep at most so many ended events of a state, and so many bytes; `now` in seconds since the epoch."""
 
     state: EventState
     keep: int
+    keep_bytes: int
     now: float
 
 
@@ -262,7 +263,7 @@ class EventWriter:
                 self._store.note_timer(*add.timer)
         for other in batch.others:
             if isinstance(other, Trim):
-                self._store.trim(other.state, other.keep, other.now)
+                self._store.trim(other.state, keep=other.keep, keep_bytes=other.keep_bytes, now=other.now)
             elif isinstance(other, Count):
                 continue
             elif other.timer:
