@@ -56,7 +56,10 @@ _OWED_LATER = "SELECT min(due) FROM events INDEXED BY delivering WHERE state = 2
 _COUNT = "INSERT INTO counters VALUES (?,?,?) ON CONFLICT (lane, what) DO UPDATE SET number = number + excluded.number"
 _TRIMMED = 4000
 """Rows that are removed at once."""
-_ENDED = "SELECT count(*), coalesce(sum(length(body) + length(progress)), 0) FROM events INDEXED BY ended WHERE state = ? AND state > 2"
+_ENDED = """
+SELECT count(*), coalesce(sum(length(body) + length(progress)), 0)
+FROM events INDEXED BY ended WHERE state = ? AND state > 2
+"""
 _TRIM = """
 DELETE FROM events WHERE id IN (
     SELECT id FROM events INDEXED BY ended WHERE state = ? AND state > 2 AND kept < ? ORDER BY id LIMIT ?

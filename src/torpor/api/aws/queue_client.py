@@ -62,13 +62,20 @@ class QueueFacts(NamedTuple):
 class QueueClient:
     """Calls of one queue. One event loop's thread."""
 
-    def __init__(self, cloud: Cloud, arn: str, timing: Timing) -> None:
-        """`arn` is the queue's. Raises TargetRefused or ApiFailure if it is none."""
+    def __init__(self, cloud: Cloud, arn: str, timing: Timing, ended: Callable[[], None]) -> None:
+        """`arn` is the queue's; `ended` is called when one of the calls is over that nobody waited for any more. Raises
+        TargetRefused or ApiFailure if it is no queue."""
         self._cloud = cloud
         self._url = queue_url(arn)
         self._region = queue_of(arn).region
         self._timing = timing
+        self._ended = ended
         self._late: set[asyncio.Task[Any]] = set()
+
+    @property
+    def is_called(self) -> bool:
+        """Whether there are calls that nobody waits for any more, and that are not over."""
+        return bool(self._late)
 
     async def facts(self) -> QueueFacts:
         """Raises TargetDown or TargetRefused."""
@@ -194,6 +201,7 @@ class QueueClient:
             self._late.discard(task)
             if not task.cancelled() and task.exception() is None and late is not None:
                 late(task.result())
+            self._ended()
 
         self._late.add(task)
         task.add_done_callback(ended)
@@ -204,9 +212,7 @@ class QueueClient:
         except TargetDown:
             return
         if receipts := receipts_of(messages):
-            task = asyncio.ensure_future(self.hide(receipts, 0))
-            self._late.add(task)
-            task.add_done_callback(self._late.discard)
+            self._leave(asyncio.ensure_future(self.hide(receipts, 0)), None)
 
 
 def _answer(task: "asyncio.Task[Any]") -> Mapping[str, Any]:

@@ -13,15 +13,17 @@ from torpor.api.aws.queue_states import Cause, Pauses, Standing, Tasks
 from torpor.contracts.lambda_ import event_source, queue_rules
 from torpor.contracts.lambda_.event_filter import Filters
 from torpor.contracts.lambda_.queue_rules import Verdicts
-from torpor.contracts.lambda_.queue_sorting import receipts_of, sort
+from torpor.contracts.lambda_.queue_sorting import length, receipts_of, sort
 from torpor.model.clock import Clock
-from torpor.model.errors import TargetDown, TorporError
+from torpor.model.errors import TargetDown, TargetRefused, TorporError
 from torpor.scheduling import batching
 from torpor.scheduling.batching import Readers
 
 _LOG = logging.getLogger(__name__)
 _ASK_AGAIN = 60.0
 """Seconds after which a queue is asked anew for what it says of itself."""
+_LARGE = 256 * 1024
+"""Messages of so many characters are sorted in a thread, so that other work goes on meanwhile."""
 _GRACE = 2.0
 """Seconds that the server's end waits for answers of queues, in which messages may be."""
 _PASSING = {(False, True): event_source.ENABLING, (True, False): event_source.DISABLING}
@@ -44,7 +46,7 @@ class QueueMapping:
         self._receiving = Tasks(f"reading {self._arn}", self._pump)
         self._working = Tasks(f"a batch of {self._arn}", self._pump)
         self._running: set[Batch] = set()
-        self._queue = QueueClient(cloud, self._arn, timing)
+        self._queue = QueueClient(cloud, self._arn, timing, self._pump)
         self._shelf = Shelf(self._queue, self._working.start, self._now, self._pump)
         self._standing = Standing(timing.settle, self._pump)
         self._pauses = Pauses(queue_rules.back_off_rules(timing.scale), self._now, self._pump)
@@ -139,7 +141,7 @@ class QueueMapping:
         return self._pauses.has_failed(Cause.QUEUE) or self._pauses.has_failed(Cause.ABSENCE)
 
     def _tell_gone(self) -> None:
-        if self._gone is not None and not (self._receiving or self._working):
+        if self._gone is not None and not (self._receiving or self._working or self._queue.is_called):
             self._standing.close()
             self._gone()
             self._gone = None
@@ -164,7 +166,8 @@ class QueueMapping:
         try:
             await self._ask()
         except Exception as error:  # whatever a queue answers must not end its reading
-            self._log(error)
+            if not isinstance(error, TorporError):
+                _LOG.exception("reading %s failed", self._arn)
             self._pauses.failed(Cause.QUEUE)
             self._standing.trouble = queue_rules.queue_problem(error)
 
@@ -194,10 +197,13 @@ class QueueMapping:
         return self._facts
 
     async def _sort(self, messages: Sequence[Any], hidden: int) -> None:
+        if length(messages) < _LARGE:
+            found = sort(messages, self._arn, self._filters)
+        else:
+            found = await asyncio.to_thread(sort, messages, self._arn, self._filters)
         if not self._on:
             await self._queue.hide(receipts_of(messages), 0)
             return
-        found = sort(messages, self._arn, self._filters)
         self._shelf.put(found.kept, self._batch_rules, hidden)
         self._pump()
         await self._queue.hide(found.spare, 0)
@@ -208,10 +214,13 @@ class QueueMapping:
     async def _run(self, batch: Batch) -> None:
         try:
             await self._handle(batch)
-        except Exception as error:
-            self._log(error)
+        except (TargetDown, TargetRefused) as error:
             self._pauses.failed(Cause.DELETION)
             self._standing.processed = queue_rules.queue_problem(error)
+        except Exception:
+            _LOG.exception("a batch of %s failed", self._arn)
+            self._pauses.failed(Cause.FUNCTION)
+            self._standing.processed = queue_rules.CALL_FAILED
         finally:
             batch.leave()
             self._running.discard(batch)
@@ -242,8 +251,3 @@ class QueueMapping:
             self._pauses.failed(Cause.FUNCTION)
         else:
             self._pauses.worked(Cause.FUNCTION)
-
-    def _log(self, error: Exception) -> None:
-        """What was not raised on purpose is for the server's owner."""
-        if not isinstance(error, TorporError):
-            _LOG.error("reading %s failed", self._arn, exc_info=error)

@@ -24,6 +24,8 @@ from torpor.service.functions import Functions
 from torpor.service.resources import Resources
 from torpor.service.states import VersionStates
 
+_LARGE = 256 * 1024
+"""Events of so many characters are written in a thread, so that other work goes on meanwhile."""
 _UNSAMPLED = "Sampled=0"
 """A trace header for a question only: no invocation that is recorded is counted for it."""
 
@@ -75,7 +77,8 @@ class BatchRuns:
             record, version, trace, upstream = self._invocations.resolve(named, place, given)
         except TorporError as error:
             return error
-        request = InvokeRequest(function=named, kind="RequestResponse", payload=event_of(records))
+        payload = event_of(records) if _length(records) < _LARGE else await asyncio.to_thread(event_of, records)
+        request = InvokeRequest(function=named, kind="RequestResponse", payload=payload)
         invocation = invocation_of(request, new_request_id(), version.resource, trace, upstream, is_kept=True)
         waiting: asyncio.Future[Outcome | TorporError] = asyncio.get_running_loop().create_future()
 
@@ -97,6 +100,10 @@ class BatchRuns:
     def _ends_circles(self, function: str) -> bool:
         # Settings change any time, and are asked for only when a circle is found.
         return ends_circles(Attachments(self._resources, (RECURSION,)), function)
+
+
+def _length(records: Sequence[Mapping[str, Any]]) -> int:
+    return sum(len(record["body"]) for record in records)
 
 
 def _target(document: Mapping[str, Any]) -> tuple[FunctionName, Place]:

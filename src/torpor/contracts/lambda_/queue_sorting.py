@@ -46,6 +46,12 @@ def sort(messages: Iterable[Any], arn: str, filters: Filters) -> Sorted:
     return found
 
 
+def length(messages: Iterable[Any]) -> int:
+    """Characters of all their bodies."""
+    bodies = (message.get("Body") for message in messages if isinstance(message, Mapping))
+    return sum(len(body) for body in bodies if isinstance(body, str))
+
+
 def receipts_of(messages: Iterable[Any]) -> list[str]:
     """The receipt handles of those messages that have one."""
     found = (message.get("ReceiptHandle") for message in messages if isinstance(message, Mapping))
