@@ -146,7 +146,7 @@ class EventDesk:
             self._interventions.deliver_again(claimed)
         else:
             self._interventions.run_again(claimed)
-        return await self.get(str(row.id))
+        return await self._written(row)
 
     async def drop(self, identity: str) -> Seen:
         """Take an event out: it is not run any more, and its result goes nowhere. What runs is told to stop, if its
@@ -159,6 +159,11 @@ class EventDesk:
             if claimed is None:
                 raise Conflict(f"The event {row.id} is just being taken up; try again.")
             self._interventions.drop(claimed)
+        return await self._written(row)
+
+    async def _written(self, row: EventRow) -> Seen:
+        """The event, once everything that has come up so far is in the store."""
+        await self._claim(row, ())
         return await self.get(str(row.id))
 
     async def _claim(self, row: EventRow, states: tuple[EventState, ...]) -> EventRow | None:
