@@ -76,7 +76,7 @@ class EventBench:
         done(self.answers.get(function_of(invocation), lambda _: NOTHING)(invocation))
 
     def clear(self) -> None:
-        """Forget what an earlier test has set and seen."""
+        """Forget what an earlier test has made, set and seen."""
         self.answers.clear()
         self.runs.clear()
         self.begun.clear()
@@ -129,10 +129,12 @@ class EventBench:
         return eventually(found, lambda: self.store.numbers())
 
     def rests(self) -> None:
-        """Wait until every event is through."""
-        eventually(
-            lambda: all(state.is_ended for _, state in self.store.numbers()), lambda: self.store.numbers(), within=30
-        )
+        """Wait until every event of the test's own functions is through."""
+
+        def going_on() -> dict[str, EventState]:
+            return {name: state for name, state in self.store.numbers() if name in self.answers and not state.is_ended}
+
+        eventually(lambda: not going_on(), going_on, within=20)
 
     def events_of(self, name: str) -> list[EventRow]:
         """Oldest first."""

@@ -26,6 +26,8 @@ from botocore.exceptions import ClientError
 from torpor.api.aws import AwsFace, AwsSettings, body_limit, error_face, mount
 from torpor.api.aws.lookup import States, always_active
 from torpor.api.aws.provisioned import StandingOf, none_standing
+from torpor.api.aws.queue_pollers import QueuePollers
+from torpor.api.aws.queue_runs import RunParts
 from torpor.contracts.lambda_ import limits
 from torpor.model.account import PackageLimits, ReservationLimits
 from torpor.model.errors import TorporError
@@ -163,29 +165,46 @@ def serving(
     states: States = always_active,
     standing: StandingOf = none_standing,
     events: Callable[[Any, asyncio.AbstractEventLoop], EventQueue] | None = None,
+    pollers: Callable[[RunParts], QueuePollers] | None = None,
+    kept: Resources | None = None,
 ) -> Iterator[Server]:
-    """A server until the block ends; `events` makes its queue, without which it takes no asynchronous calls."""
+    """A server until the block ends; `events` makes its queue, without which it takes no asynchronous calls, `pollers`
+    what reads the queues of others. `kept` are the resources of a server that was there before."""
     dispatcher, version_states = FakeDispatcher(), VersionStates()
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     queues: dict[EventQueue, asyncio.Task[None]] = {}
+    sources: list[QueuePollers] = []
+    documents = kept or resources()
 
     async def start() -> Any:
         service = functions(folder)
         queue = events(dispatcher, loop) if events is not None else None
+        if pollers is not None:
+            parts = RunParts(
+                functions=service,
+                resources=documents,
+                dispatcher=dispatcher,
+                clock=SystemClock(),
+                states=states,
+                version_states=version_states,
+            )
+            sources.append(pollers(parts))
         face = AwsFace(
             service,
             layers(service),
             dispatcher,
             settings,
             SystemClock(),
-            resources=resources(),
+            resources=documents,
             states=states,
             version_states=version_states,
             standing=standing,
             intake=queue.intake if queue is not None else None,
+            sources=sources[0] if sources else None,
         )
+        face.resume_sources()
         if queue is not None:
             queue.start({"lambda": face.events})
             queues[queue] = loop.create_task(queue.tick())
@@ -194,6 +213,8 @@ def serving(
     async def stop() -> None:
         await server.drain(1.0)
         server.close()
+        for each in sources:
+            await each.close(0.0)
         for queue, ticking in queues.items():
             ticking.cancel()
             await queue.close()

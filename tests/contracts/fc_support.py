@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import http.client
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +23,9 @@ from tests.contracts.aws_support import SystemClock, archive
 from torpor.api.fc import FcFace, FcParts, FcSettings, body_limit, error_face, mount
 from torpor.contracts.function_compute import limits
 from torpor.model.account import PackageLimits, ReservationLimits
+from torpor.model.clock import Clock
 from torpor.model.errors import TorporError
+from torpor.model.failure import Failure, FailureKind
 from torpor.model.function import FunctionVersion
 from torpor.model.invocation import Invocation, Outcome, OutcomeStatus
 from torpor.service.events.desk import EventDesk
@@ -52,6 +55,17 @@ fc_warnings = pytest.mark.filterwarnings(
 Done = Callable[[Outcome | TorporError], None]
 
 
+@dataclass(eq=False)
+class FakeRun:
+    """A run that goes on until a test ends it."""
+
+    done: Done
+    environment: str | None = "0123456789abcdef0123456789abcdef"
+    """Where it runs; None while it waits for an environment."""
+    ends_when_told: bool = True
+    """Does it end at once when it is cancelled?"""
+
+
 @dataclass
 class FakeDispatcher:
     """Answers with the payload it was given, with what a test sets, or with what a test's server says."""
@@ -64,9 +78,15 @@ class FakeDispatcher:
     held: list[Done] | None = None
     """If set, nothing is answered; what would is kept here."""
     cancelled: list[Any] = field(default_factory=list)
+    answer: Callable[[Invocation], Outcome | TorporError | None] | None = None
+    """In place of all that: what a run comes to at once, or None if it goes on until a test ends it."""
+    running: dict[str, FakeRun] = field(default_factory=dict)
+    """Those that go on, by request id."""
 
     def submit(self, version: FunctionVersion, invocation: Invocation, reserved: int | None, done: Done) -> object:
         self.seen.append((version, invocation))
+        if self.answer is not None:
+            return self._answered(self.answer(invocation), invocation.id, done)
         if self.held is not None:
             self.held.append(done)
             return invocation.id
@@ -81,6 +101,16 @@ class FakeDispatcher:
 
     def cancel(self, request: object) -> None:
         self.cancelled.append(request)
+        if isinstance(request, FakeRun) and request.ends_when_told:
+            failure = Failure(kind=FailureKind.CANCELLED)
+            request.done(Outcome(status=OutcomeStatus.ERROR, payload=b"", failure=failure))
+
+    def _answered(self, result: Outcome | TorporError | None, identity: str, done: Done) -> FakeRun | None:
+        if result is None:
+            self.running[identity] = run = FakeRun(done)
+            return run
+        done(result)
+        return None
 
 
 @dataclass
@@ -99,6 +129,24 @@ class Server:
     timers: Timers
     results: Path
     """The folder of results that go to files."""
+    loop: asyncio.AbstractEventLoop
+    """The server's."""
+
+    def end(self, request_id: str, result: Outcome | TorporError | None = None) -> None:
+        """End a run that goes on, well unless told otherwise."""
+        run = self.until(lambda: self.dispatcher.running.get(request_id))
+        good = Outcome(status=OutcomeStatus.SUCCESS, payload=b"ended", environment=run.environment or "")
+        self.loop.call_soon_threadsafe(run.done, result or good)
+
+    def records(self, name: str, number: int = 1) -> list[Any]:
+        """The lines of a file of results, once there are so many."""
+        path = self.results / name
+
+        def found() -> list[str]:
+            lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+            return [line for line in lines if line.endswith("\n")]
+
+        return [json.loads(line) for line in self.until(lambda: len(found()) >= number and found())]
 
     def until(self, holds: Callable[[], Any], timeout: float = 10.0) -> Any:
         """What `holds` returns, once that is something."""
@@ -151,6 +199,7 @@ def serving(
     draw: Callable[[], float] = lambda: 0.5,
     endpoint: str = "",
     queue_limits: QueueLimits | None = None,
+    clock: Clock | None = None,
 ) -> Iterator[Server]:
     """A server until the block ends; results for queues go to `endpoint`."""
     events: list[Any] = []
@@ -158,8 +207,9 @@ def serving(
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
 
+    clock = clock or SystemClock()
+
     async def start() -> tuple[Any, Server]:
-        clock = SystemClock()
         metadata = MemoryMetadataStore()
         functions = Functions(
             metadata,
@@ -189,7 +239,7 @@ def serving(
         queue.start({"function_compute": face.events})
         events.extend((queue, loop.create_task(queue.tick()), store))
         server = await listen(mount(face), limits=HttpLimits(body_bytes=body_limit), on_error=error_face)
-        return server, Server(server.port, dispatcher, instances, timers, folder / "results")
+        return server, Server(server.port, dispatcher, instances, timers, folder / "results", loop)
 
     async def stop() -> None:
         await listener.drain(1.0)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from tests.contracts.async_support import event_bench
 from tests.contracts.aws_support import KEYS, Server, new_function, refusal, serving, signed_post, unchecked
 
 from torpor.api.aws import AwsSettings
@@ -123,8 +124,9 @@ def test_trace_is_made_when_absent_and_passed_on_when_given(client: Any, server:
         request.headers["X-Amzn-Trace-Id"] = given
 
     client.meta.events.register("before-send.lambda.Invoke", add)
-    assert headers_of(client.invoke(FunctionName="echo"))["x-amzn-trace-id"] == given
-    assert server.dispatcher.seen[1][1].trace == given
+    counted = headers_of(client.invoke(FunctionName="echo"))["x-amzn-trace-id"]
+    assert re.fullmatch(re.escape(given.replace("=a:0", "=1:a:0")) + r"\|[0-9a-f]{8}:1", counted)
+    assert server.dispatcher.seen[1][1].trace == counted
 
 
 @pytest.mark.parametrize(
@@ -178,8 +180,16 @@ def test_dry_run_checks_existence_only(client: Any, server: Server) -> None:
         client.invoke(FunctionName="nobody", InvocationType="DryRun")
 
 
-def test_asynchronous_invocation_says_that_it_is_not_built(client: Any) -> None:
-    with pytest.raises(ClientError, match=r"Asynchronous invocation .* is not available") as error:
+def test_an_event_is_answered_with_202_and_no_executed_version(tmp_path: Path) -> None:
+    with event_bench(tmp_path) as bench:
+        reply = bench.client.invoke(FunctionName=bench.function(), InvocationType="Event")
+        assert (reply["StatusCode"], reply["Payload"].read()) == (202, b"")
+        assert "x-amz-executed-version" not in headers_of(reply)
+        assert re.fullmatch(UUID, headers_of(reply)["x-amzn-requestid"])
+
+
+def test_a_server_without_a_queue_says_that_it_takes_no_events(client: Any) -> None:
+    with pytest.raises(ClientError, match="Asynchronous invocation is not available") as error:
         client.invoke(FunctionName="echo", InvocationType="Event")
     assert refusal(error.value)[0] == "NotImplementedException"
 

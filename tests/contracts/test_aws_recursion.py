@@ -126,7 +126,7 @@ def test_the_older_form_of_the_count_is_understood(bench: EventBench) -> None:
         chain.call(name)
 
 
-@pytest.mark.parametrize("header", ["Lineage=", "Lineage=1:", "Lineage=a:0", "Lineage=::|", "Lineage=1:zzzzzzzz:99"])
+@pytest.mark.parametrize("header", ["Lineage=", "Lineage=1:", "Lineage=a", "Lineage=::|", "Lineage=1:**:99"])
 def test_a_count_that_nobody_can_read_refuses_nothing(bench: EventBench, header: str) -> None:
     name, chain = bench.function(), Chain(bench, f"{ROOT};{header}")
     chain.call(name)

@@ -148,8 +148,9 @@ def test_the_callers_trace_goes_on(server: UrlServer, url: str) -> None:
     trace = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"
     answer = server.call(url, fields=[("X-Amzn-Trace-Id", trace)])
 
-    assert answer.get("x-amzn-trace-id") == trace
-    assert server.runner.event["headers"]["x-amzn-trace-id"] == server.runner.seen[-1][1].trace == trace
+    counted = answer.get("x-amzn-trace-id")
+    assert re.fullmatch(re.escape(trace) + r";Lineage=1:[0-9a-f]{8}:1", counted or "")
+    assert server.runner.event["headers"]["x-amzn-trace-id"] == server.runner.seen[-1][1].trace == counted
 
 
 def test_an_alias_leads_to_its_version(client: Any, server: UrlServer) -> None:

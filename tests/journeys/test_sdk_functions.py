@@ -176,22 +176,24 @@ def test_concurrency_is_put_read_and_deleted(server: TorporServer, name: str) ->
     assert "ReservedConcurrentExecutions" not in client.get_function_concurrency(FunctionName=name)
 
 
-@pytest.mark.parametrize(
-    ("operation", "arguments"),
-    [
-        ("create_event_source_mapping", {"EventSourceArn": "arn:aws:sqs:us-east-1:000000000000:jobs"}),
-        ("invoke", {"InvocationType": "Event"}),
-    ],
-)
-def test_operation_that_is_not_built_is_raised_as_a_client_error_that_says_so(
-    server: TorporServer, name: str, operation: str, arguments: dict[str, Any]
-) -> None:
+def test_operation_that_is_not_built_is_raised_as_a_client_error_that_says_so(server: TorporServer, name: str) -> None:
     create(server, name, answering("x"))
     with pytest.raises(ClientError) as refused:
-        getattr(server.client, operation)(FunctionName=name, **arguments)
+        server.client.list_durable_executions_by_function(FunctionName=name)
     assert refused.value.response["Error"]["Code"] == "NotImplementedException"
     assert "is not available in this version of Torpor" in refused.value.response["Error"]["Message"]
     assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 501
+
+
+def test_event_is_answered_with_202_before_it_has_run(server: TorporServer, name: str) -> None:
+    function = create(server, name, answering("x"))
+    answer = server.client.invoke(FunctionName=name, InvocationType="Event", Payload=json.dumps({"hold": 1}))
+    assert (answer["StatusCode"], answer["Payload"].read()) == (202, b"")
+    assert "ExecutedVersion" not in answer and "FunctionError" not in answer
+    identity = answer["ResponseMetadata"]["RequestId"]
+    assert not [line for line in function.lines() if line.startswith("REPORT ")]
+    report = eventually(lambda: [line for line in function.lines() if line.startswith("REPORT ")], what="its run")
+    assert report[0].startswith(f"REPORT RequestId: {identity}\t")
 
 
 def aws(server: TorporServer, *arguments: str, folder: Path) -> Any:

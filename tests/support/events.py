@@ -83,6 +83,9 @@ class Rules:
     most: int = 1000
     delivery: RetryPolicy = field(default_factory=lambda: SENT_FOR_A_SECOND)
 
+    def kept_as(self, event: Event) -> tuple[str, float]:
+        return event.task, 0.0
+
     def policy(self, event: Event) -> RetryPolicy:
         return RetryPolicy(
             retries=self.retries,
@@ -170,11 +173,18 @@ class Bench:
         waiting = self.accept_later(function, payload, **options)
         return await waiting
 
-    def accept_later(self, function: str = "f", payload: bytes = b"{}", **options: Any) -> "asyncio.Future[str]":
+    def accept_later(
+        self, function: str = "f", payload: bytes = b"{}", task: str = "", **options: Any
+    ) -> "asyncio.Future[str]":
         self.numbers += 1
         identity = f"{function}-{self.numbers}"
         event = Event(
-            request_id=identity, function=function, contract="rules", payload=payload, accepted=self.clock.wall()
+            request_id=identity,
+            function=function,
+            contract="rules",
+            payload=payload,
+            task=task,
+            accepted=self.clock.wall(),
         )
         waiting: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 

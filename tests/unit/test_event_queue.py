@@ -124,8 +124,8 @@ async def test_a_delayed_event_runs_when_its_time_has_come(tmp_path: Path) -> No
 
 async def test_an_event_with_a_key_that_was_used_is_not_taken(tmp_path: Path) -> None:
     async with running(tmp_path) as bench:
-        assert await bench.accept(key="once") == "f-1"
-        assert await bench.accept(key="once") == "twice"
+        assert await bench.accept(task="once") == "f-1"
+        assert await bench.accept(task="once") == "twice"
         await bench.ends()
 
         assert len(bench.rows()) == 1

@@ -11,6 +11,9 @@ from torpor.api.admin import AdminFace, AdminParts
 from torpor.api.aws import AwsFace
 from torpor.api.aws.async_invocations import AsyncInvocations
 from torpor.api.aws.guard import operator_guard
+from torpor.api.aws.queue_client import Timing
+from torpor.api.aws.queue_pollers import QueuePollers
+from torpor.api.aws.queue_runs import RunParts
 from torpor.api.eventbridge import Firing, RulesFace
 from torpor.api.fc import FcParts
 from torpor.api.logs import LogsFace
@@ -68,6 +71,8 @@ log = logging.getLogger("torpor")
 _SWEEP_EVERY = 0.5
 _CODE_SWEEP_EVERY = 300.0
 _WARM_WITHIN = 10.0
+_POLLERS_LATER = 2.0
+"""Seconds that the messages of the last batches may take to be deleted, once those have run."""
 _MIB = 1024 * 1024
 
 
@@ -133,9 +138,11 @@ class Server:
         self.scaler = Scaler(self.pool, self._clock)
         self.handover = Handover(self.pool, self.scaler)
         self._dispatcher = Dispatcher(self.pool, self.handover.in_force)
+        self._cloud = CloudServices(settings.aws_endpoint_url)
         self.events = self._make_events()
         self._opened.push_async_callback(self.events.close)
         self._desk = EventDesk(self.events, Interventions(self.events, self._dispatcher, self._clock))
+        self.pollers = self._make_pollers()
         self._timed = TimedEvents(self.events, around.loop)
         missed = Missed(settings.missed_timers)
         self.timers = Timers(self._clock, self._stores.events.timers(), self._timed.keep, missed)
@@ -155,10 +162,12 @@ class Server:
         self._opened.callback(self._http.close)
         self._opened.push_async_callback(self.pool.drain, 0.0)
         self._opened.push_async_callback(self._end_tasks)
+        self._opened.push_async_callback(self.pollers.close, 0.0)
         self._opened.callback(self.events.pause)
         self._take_up_versions()
         self.events.start({"lambda": faces.aws.events, "function_compute": faces.fc.events})
         self.timers.started()
+        faces.aws.resume_sources()
         self._spawn(self.events.tick())
         self._spawn(self._housekeeping())
         self._spawn(self.timers.run())
@@ -189,13 +198,24 @@ class Server:
         settings = self.settings
         secret = read_secret(settings.webhook_secret or str(self._stores.folder / "webhook.secret"))
         courier = Couriers(
-            CloudServices(settings.aws_endpoint_url),
+            self._cloud,
             WebRequests(secret, self._clock),
             ResultFiles(self._stores.folder / "results"),
         )
         limits = QueueLimits(history=settings.event_history)
         loop = asyncio.get_running_loop()
         return EventQueue(self._stores.events, self._dispatcher, courier, self._clock, loop, limits)
+
+    def _make_pollers(self) -> QueuePollers:
+        parts = RunParts(
+            functions=self.functions,
+            resources=self.resources,
+            dispatcher=self._dispatcher,
+            clock=self._clock,
+            states=self._state,
+            version_states=self.version_states,
+        )
+        return QueuePollers(parts, self._cloud, Timing(scale=self.settings.event_wait_scale))
 
     def _take_up_versions(self) -> None:
         """What an earlier life kept is kept up again."""
@@ -235,7 +255,7 @@ class Server:
         timeout = self.settings.drain_timeout
         self.events.pause()
         await self.services.close()
-        await self.pool.drain(timeout)
+        await asyncio.gather(self.pollers.close(timeout + _POLLERS_LATER), self.pool.drain(timeout))
         self.logs.close()
         if self._http is not None:
             await self._http.drain(2.0)
@@ -265,6 +285,7 @@ class Server:
             version_states=self.version_states,
             standing=self.scaler.standing,
             intake=self.events.intake,
+            sources=self.pollers,
         )
         parts = FcParts(
             functions=self.functions,

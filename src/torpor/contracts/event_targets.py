@@ -23,8 +23,13 @@ def is_own(target: str) -> bool:
     """Is it one of those that only this server has?"""
     if _FILE.fullmatch(target):
         return True
-    parts = urlsplit(target) if target.startswith(("http://", "https://")) else None
-    return parts is not None and bool(parts.hostname) and "@" not in parts.netloc
+    if not target.startswith(("http://", "https://")):
+        return False
+    try:
+        parts = urlsplit(target)
+        return bool(parts.hostname) and "@" not in parts.netloc and parts.port != 0
+    except ValueError:
+        return False
 
 
 def is_queue_or_topic(target: str) -> bool:

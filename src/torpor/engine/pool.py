@@ -281,6 +281,8 @@ class Pool:
         group.list(environment)
         if group.waiting or group.queue or self._lines.memory:
             self._use_room(group)
+        if self._lines.queued and not environment.is_busy:
+            self._serve_queues()  # whoever waits for leave to start may have its place
         if environment.phase is PhaseName.IDLE and not environment.is_busy:
             self._around.attention.afterwards(partial(_rest, environment, environment.invocations))
 

@@ -56,6 +56,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     payload: bytes
     accepted: float
     """Seconds since the epoch."""
+    resource: str = ""
+    """The unqualified name by which the contract's outside world knows the function."""
     qualifier: str = ""
     trace: str = ""
     tenant: str = ""

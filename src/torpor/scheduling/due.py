@@ -9,6 +9,7 @@ LATE = 60.0
 """Seconds after which a planned time counts as missed."""
 _LOOKED_AT = 10_000
 _MADE_GOOD = 1000
+_LOOKS_BACK = (LATE, 3600.0, 24 * 3600.0, 7 * 24 * 3600.0, 31 * 24 * 3600.0, 366 * 24 * 3600.0)
 
 
 class Missed(StrEnum):
@@ -46,12 +47,16 @@ def to_fire(times: Sequence[float], now: float, missed: Missed, late_after: floa
 
 def _latest(following: Following, now: float) -> tuple[list[float], float | None]:
     """The last of many, found by looking back step by step further."""
-    for back in (LATE, 3600.0, 24 * 3600.0):
+    latest: list[float] = []
+    for back in _LOOKS_BACK:
         found: list[float] = []
         planned = following(now - back)
         while planned is not None and planned <= now and len(found) < _LOOKED_AT:
             found.append(planned)
             planned = following(planned)
-        if found:
-            return found, following(now)
-    return [], following(now)
+        if planned is not None and planned <= now:  # too many to be looked at
+            break
+        latest = found
+        if len(latest) >= _MADE_GOOD:
+            break
+    return latest, following(now)

@@ -4,6 +4,7 @@ Rows are written in transactions of many (docs/decisions/0013-events.md). One co
 time; another one reads, so that a listing never waits for a writer nor holds it up.
 """
 
+import logging
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,9 +15,10 @@ import msgspec
 
 from torpor.model.errors import StoreUnavailable
 from torpor.model.event import NOTHING_YET, Event, EventState, Progress, Step
-from torpor.store.ports import Backlog, EventFilter, EventRow, NewEvent, RowChange, Taken
+from torpor.store.ports import Backlog, EventFilter, EventRow, KeyedFilter, NewEvent, RowChange, Taken
 from torpor.store.sqlite import BUSY_WAIT, PRAGMAS, prepare_file, reason_of
 
+log = logging.getLogger(__name__)
 _VERSION = 1
 _TABLES = """
 CREATE TABLE events (
@@ -54,8 +56,20 @@ _TAKE_LATER = (
 _TAKE_OWED = f"SELECT {_COLUMNS} FROM events INDEXED BY delivering WHERE state = 2 AND due <= ? ORDER BY due, id"
 _OWED_LATER = "SELECT min(due) FROM events INDEXED BY delivering WHERE state = 2"
 _COUNT = "INSERT INTO counters VALUES (?,?,?) ON CONFLICT (lane, what) DO UPDATE SET number = number + excluded.number"
+_CLAIM_KEY = """
+INSERT INTO keys VALUES (?,?,?) ON CONFLICT (key) DO UPDATE SET event = excluded.event, until = excluded.until
+WHERE keys.until < ?
+"""
 _TRIMMED = 4000
 """Rows that are removed at once."""
+_OLDEST = """
+SELECT min(born) FROM (
+    SELECT * FROM (
+        SELECT born FROM events INDEXED BY waiting WHERE state = 0 AND lane = ? AND due = 0 ORDER BY id LIMIT 1
+    )
+    UNION ALL SELECT min(born) FROM events INDEXED BY waiting WHERE state = 0 AND lane = ? AND due > 0
+)
+"""
 _ENDED = """
 SELECT count(*), coalesce(sum(length(body) + length(progress)), 0)
 FROM events INDEXED BY ended WHERE state = ? AND state > 2
@@ -111,8 +125,8 @@ class SqliteEventStore:
 
     def _claim(self, new: NewEvent) -> bool:
         """Is the event's key free? Then it is taken."""
-        statement = "INSERT INTO keys VALUES (?,?,?) ON CONFLICT DO NOTHING"
-        return self._writing.execute(statement, (new.key, new.id, new.key_until)).rowcount == 1
+        values = (new.key, new.id, new.key_until, new.event.accepted)
+        return self._writing.execute(_CLAIM_KEY, values).rowcount == 1
 
     def change(self, changes: Sequence[RowChange]) -> None:
         rows = [(each.state, each.due, _encode(each.progress), each.id) for each in changes]
@@ -149,12 +163,21 @@ class SqliteEventStore:
     def _rows(self, query: str, values: tuple[Any, ...], limit: int, room: int) -> list[EventRow]:
         rows: list[EventRow] = []
         with self._translated():
-            for found in self._writing.execute(f"{query} LIMIT {limit}", values):
-                rows.append(_read(found))
-                room -= len(found[-1])
+            found = self._writing.execute(f"{query} LIMIT {limit}", values)
+            for each in found:
+                try:
+                    rows.append(_read(each))
+                except StoreUnavailable as error:
+                    self._set_aside(each[0], error)
+                room -= len(each[-1])
                 if room <= 0:
                     break
         return rows
+
+    def _set_aside(self, identity: int, error: StoreUnavailable) -> None:
+        """What cannot be read any more holds up nothing else."""
+        log.error("%s It is set aside as dead.", error)
+        self._writing.execute("UPDATE events SET state = ? WHERE id = ?", (EventState.DEAD, identity))
 
     def count(self, numbers: Mapping[tuple[str, str], int]) -> None:
         with self._translated():
@@ -217,11 +240,22 @@ class SqliteEventStore:
             found = database.execute(query, (request,)).fetchone()
         return _read(found) if found else None
 
-    def keyed(self, prefix: str) -> Sequence[tuple[str, EventRow]]:
-        query = f"SELECT key, {_COLUMNS} FROM keys JOIN events ON events.id = keys.event WHERE key >= ? AND key < ?"
+    def keyed(self, wanted: KeyedFilter) -> Sequence[tuple[str, EventRow]]:
+        direction, beyond = ("DESC", "<") if wanted.newest_first else ("ASC", ">")
+        start = wanted.beyond if wanted.beyond is not None else (1 << 62 if wanted.newest_first else 0)
+        query = (
+            f"SELECT key, {_COLUMNS} FROM keys JOIN events ON events.id = keys.event "
+            f"WHERE key >= ? AND key < ? AND events.id {beyond} ? ORDER BY events.id {direction} LIMIT {wanted.limit}"
+        )
         with self._read() as database:
-            found = database.execute(query, (prefix, prefix + "\U0010ffff")).fetchall()
+            found = database.execute(query, (wanted.prefix, wanted.prefix + "\U0010ffff", start)).fetchall()
         return [(key, _read(row)) for key, *row in found]
+
+    def by_key(self, key: str) -> EventRow | None:
+        query = f"SELECT {_COLUMNS} FROM keys JOIN events ON events.id = keys.event WHERE key = ?"
+        with self._read() as database:
+            found = database.execute(query, (key,)).fetchone()
+        return _read(found) if found else None
 
     def list(self, wanted: EventFilter) -> Sequence[EventRow]:
         where, values = ["id < ?"], [wanted.before if wanted.before is not None else 1 << 62]
@@ -242,8 +276,7 @@ class SqliteEventStore:
     def oldest(self) -> Mapping[str, float]:
         with self._read() as database:
             lanes = [lane for (lane,) in database.execute(_LANES)]
-            query = "SELECT born FROM events INDEXED BY waiting WHERE state = 0 AND lane = ? ORDER BY due, id LIMIT 1"
-            return {lane: database.execute(query, (lane,)).fetchone()[0] for lane in lanes}
+            return {lane: database.execute(_OLDEST, (lane, lane)).fetchone()[0] for lane in lanes}
 
     def counters(self) -> Mapping[tuple[str, str], int]:
         with self._read() as database:
@@ -301,14 +334,17 @@ def _row(new: NewEvent) -> tuple[Any, ...]:
 
 def _read(found: Iterable[Any]) -> EventRow:
     identity, _, _, state, due, born, progress, body = found
-    return EventRow(
-        id=identity,
-        state=EventState(state),
-        due=due,
-        born=born,
-        event=_event.decode(body),
-        progress=_progress.decode(progress) if progress else NOTHING_YET,
-    )
+    try:
+        return EventRow(
+            id=identity,
+            state=EventState(state),
+            due=due,
+            born=born,
+            event=_event.decode(body),
+            progress=_progress.decode(progress) if progress else NOTHING_YET,
+        )
+    except (msgspec.DecodeError, ValueError) as error:
+        raise StoreUnavailable(f"The event {identity} is damaged in the database.") from error
 
 
 def _listed(states: Iterable[EventState]) -> str:
@@ -317,7 +353,10 @@ def _listed(states: Iterable[EventState]) -> str:
 
 def _after_end(identity: int, kept: bytes | None, wall: float) -> tuple[EventState, bytes, int]:
     """How an event goes on that the server had taken up when it ended."""
-    before = _progress.decode(kept) if kept else NOTHING_YET
+    try:
+        before = _progress.decode(kept) if kept else NOTHING_YET
+    except (msgspec.DecodeError, ValueError):  # what is left of the event may be read all the same
+        before = NOTHING_YET
     again = msgspec.structs.replace(before, interruptions=before.interruptions + 1)
     progress = again.with_step(Step(at=wall, what="interrupted"))
     return EventState.DELIVERING if progress.owed else EventState.QUEUED, _encode(progress), identity

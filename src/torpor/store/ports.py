@@ -188,6 +188,17 @@ class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Only those that arrived before this one."""
 
 
+class KeyedFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which events with a key are listed."""
+
+    prefix: str
+    """Of their keys."""
+    limit: int
+    newest_first: bool = True
+    beyond: int | None = None
+    """Only those that come after this one in that order."""
+
+
 class EventStore(Protocol):
     """Events in the order of their arrival, a lane for each function.
 
@@ -259,9 +270,11 @@ class EventStore(Protocol):
         """By request id; the newest, if there are several."""
         ...
 
-    def keyed(self, prefix: str) -> Sequence[tuple[str, EventRow]]:
-        """Events whose key begins so, with their keys, by key."""
+    def keyed(self, wanted: KeyedFilter) -> Sequence[tuple[str, EventRow]]:
+        """Events that have a key, with it, in the order of their arrival or against it."""
         ...
+
+    def by_key(self, key: str) -> EventRow | None: ...
 
     def list(self, wanted: EventFilter) -> Sequence[EventRow]:
         """Newest first."""

@@ -26,18 +26,23 @@ _LATER = frozenset((408, 425, 429))
 def read_secret(path: str) -> bytes:
     """The secret in this file, which is made if it is not there. Raises StoreUnavailable, InvalidRequest."""
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
+        if not os.path.lexists(path):
+            _make_secret(path)
         with open(path, encoding="ascii", errors="replace") as file:
             return decoded(file.read(1024).strip())
     except OSError as error:
-        raise StoreUnavailable(
-            f"The file {path} for the secret of web requests cannot be made: {error.strerror}."
-        ) from error
-    key = secrets.token_bytes(_KEY_BYTES)
+        raise StoreUnavailable(f"The secret of web requests cannot be kept in {path}: {error.strerror}.") from error
+
+
+def _make_secret(path: str) -> None:
+    """Whole, or not at all."""
+    unfinished = f"{path}.new"
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with open(descriptor, "w") as file:
-        file.write(PREFIX + base64.b64encode(key).decode() + "\n")
-    return key
+        file.write(PREFIX + base64.b64encode(secrets.token_bytes(_KEY_BYTES)).decode() + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(unfinished, path)
 
 
 def decoded(secret: str) -> bytes:

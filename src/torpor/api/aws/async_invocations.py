@@ -39,8 +39,6 @@ class Intake(Protocol):
         done: Callable[[TorporError | None, bool], None],
         *,
         delay: float = 0.0,
-        key: str = "",
-        kept: float = 0.0,
         timer: tuple[str, float] | None = None,
     ) -> None:
         """`done` is told once the event is on the disk, or why it is not."""
@@ -81,13 +79,14 @@ class AsyncInvocations:
     def event(
         self, request: InvokeRequest, request_id: str, trace: str, source: str = "", planned: float = 0.0
     ) -> Event:
-        """What is kept of a call."""
+        """What is kept of a call. Raises NotFound if there is no such function."""
         return Event(
             request_id=request_id,
             function=request.function.name,
             contract=CONTRACT,
             payload=request.payload,
             accepted=self._clock.wall(),
+            resource=self._functions.get(request.function.name).latest.version.resource,
             qualifier=request.function.qualifier,
             trace=trace,
             tenant=request.tenant,
@@ -97,14 +96,16 @@ class AsyncInvocations:
 
     def scheduled(self, function: str, qualifier: str, payload: bytes, source: str, planned: float) -> Event | None:
         """The event of a schedule that goes off; None if the function is not there."""
+        named = FunctionName(name=function, qualifier=qualifier)
+        request = InvokeRequest(function=named, kind="Event", payload=payload)
         try:
-            self._functions.get(function)
+            return self.event(request, new_request_id(), new_trace(self._clock.wall()), source=source, planned=planned)
         except NotFound:
             _LOG.warning("%s has nothing to call: there is no function %s", source, function)
             return None
-        named = FunctionName(name=function, qualifier=qualifier)
-        request = InvokeRequest(function=named, kind="Event", payload=payload)
-        return self.event(request, new_request_id(), new_trace(self._clock.wall()), source=source, planned=planned)
+
+    def kept_as(self, event: Event) -> tuple[str, float]:
+        return "", 0.0
 
     def policy(self, event: Event) -> RetryPolicy:
         return event_rules.retry_policy(self._settings(event), self._scale)
@@ -169,16 +170,14 @@ class AsyncInvocations:
         except TorporError as error:
             raise TargetRefused(f"There is no function {target}.") from error
         request = InvokeRequest(function=named, kind="Event", payload=body)
+        if is_circle(event.trace, resource) and self._invocations.ends_circles(named.name):
+            raise TargetRefused(f"{target} was called in a circle too often.")
         trace = stepped(event.trace, resource)
         return self.event(request, new_request_id(), trace, source=f"destination:{event.request_id}")
 
     def _place(self, event: Event) -> Place:
-        """Where the function is."""
-        try:
-            resource = self._functions.get(event.function).latest.version.resource
-        except NotFound as error:
-            raise TargetRefused(f"The function {event.function} is gone.") from error
-        _, _, _, region, account, *_ = resource.split(":")
+        """Where the function is, or was."""
+        _, _, _, region, account, *_ = event.resource.split(":")
         return Place(account=account, region=region)
 
     def _settings(self, event: Event) -> Mapping[str, Any]:

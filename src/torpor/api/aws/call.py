@@ -20,6 +20,7 @@ class Call:
     place: Place
     base_url: str
     """How the caller reaches this server, without a slash at the end."""
+    request_id: str = ""
 
     @property
     def function(self) -> FunctionName:

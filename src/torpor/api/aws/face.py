@@ -110,18 +110,7 @@ class AwsFace:
         self._links = CodeLinks(settings.secret, clock.wall)
         self._places: dict[str, Place] = {}
         urls = UrlRegistry(attachments)
-        self.urls = UrlTraffic(
-            UrlParts(
-                urls=urls,
-                functions=functions,
-                attachments=attachments,
-                invocations=self._invocations,
-                dispatcher=dispatcher,
-                clock=clock,
-                account=settings.account,
-                keys=settings.keys,
-            )
-        )
+        self.urls = self._url_traffic(urls, attachments, dispatcher)
         """Answers requests by function URL."""
         control = Control(
             ControlParts(
@@ -144,6 +133,20 @@ class AwsFace:
         self._layers = control.layers
         self._event_sources = control.event_sources
         self._handlers = control.handlers
+
+    def _url_traffic(self, urls: UrlRegistry, attachments: Attachments, dispatcher: Dispatcher) -> UrlTraffic:
+        return UrlTraffic(
+            UrlParts(
+                urls=urls,
+                functions=self._functions,
+                attachments=attachments,
+                invocations=self._invocations,
+                dispatcher=dispatcher,
+                clock=self._clock,
+                account=self._settings.account,
+                keys=self._settings.keys,
+            )
+        )
 
     def resume_sources(self) -> None:
         """Read the queues of the event source mappings that were kept. Called once the server takes calls."""
@@ -232,7 +235,7 @@ class AwsFace:
             message = f"Request must be smaller than {limits.CREATE_REQUEST_MAX} bytes for the {name} operation"
             raise ApiFailure("RequestEntityTooLargeException", message)
         values = await self._values(route, request)
-        call = Call(values=values, place=place, base_url=self._base_url(request))
+        call = Call(values=values, place=place, base_url=self._base_url(request), request_id=request_id)
         return render_reply(await handler(call), request_id)
 
     async def _values(self, route: Route, request: ApiRequest) -> dict[str, Any]:

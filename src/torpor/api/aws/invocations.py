@@ -122,6 +122,14 @@ class Invocations:
         trace, upstream = self._trace(request.trace, version)
         return record, version, trace, upstream
 
+    def begin_event(
+        self, request: InvokeRequest, place: Place, request_id: str, told: Callable[[TorporError | None], None]
+    ) -> None:
+        """Take an asynchronous call; `told` hears once that it is kept, or why it is not. Raises ApiFailure."""
+        self._invoked(request, place)
+        check_size(len(request.payload), limits.EVENT_MAX)
+        self.accept(request, request_id, new_trace(self._clock.wall()), told)
+
     def _accept(self, request: InvokeRequest, version: FunctionVersion, request_id: str, reply: Reply) -> None:
         check_size(len(request.payload), limits.EVENT_MAX)
         trace = lineage.stepped(request.trace, version.resource) if request.trace else new_trace(self._clock.wall())

@@ -5,11 +5,9 @@ import asyncio
 from torpor.api.aws.call import Call, Handler, Reply
 from torpor.api.aws.invocations import Invocations
 from torpor.contracts.lambda_ import limits
-from torpor.contracts.lambda_.identifiers import new_request_id
 from torpor.contracts.lambda_.invoke_request import InvokeRequest
 from torpor.contracts.lambda_.invoking import check_payload, check_size
-from torpor.contracts.lambda_.wire import ApiResponse
-from torpor.model.errors import StoreUnavailable
+from torpor.model.errors import TorporError
 
 _ACCEPTED = 202
 
@@ -30,9 +28,14 @@ class InvokeAsyncOperations:
         check_size(len(payload), limits.EVENT_MAX_OLD)
         check_payload(payload)
         request = InvokeRequest(function=call.function, kind="Event", payload=payload or b"{}")
-        answered: asyncio.Future[ApiResponse] = asyncio.get_running_loop().create_future()
-        self._invocations.begin(request, call.place, new_request_id(), answered.set_result)
-        answer = await answered
-        if answer.status != _ACCEPTED:
-            raise StoreUnavailable("The event could not be kept; send it again.")
+        kept: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def told(error: TorporError | None) -> None:
+            if error is None:
+                kept.set_result(None)
+            else:
+                kept.set_exception(error)
+
+        self._invocations.begin_event(request, call.place, call.request_id, told)
+        await kept
         return Reply(_ACCEPTED)

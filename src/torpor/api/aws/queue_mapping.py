@@ -24,7 +24,7 @@ _ASK_AGAIN = 60.0
 """Seconds after which a queue is asked anew for what it says of itself."""
 _LARGE = 256 * 1024
 """Messages of so many characters are sorted in a thread, so that other work goes on meanwhile."""
-_GRACE = 2.0
+_GRACE = 1.0
 """Seconds that the server's end waits for answers of queues, in which messages may be."""
 _PASSING = {(False, True): event_source.ENABLING, (True, False): event_source.DISABLING}
 
@@ -67,6 +67,7 @@ class QueueMapping:
         was_on, self._on = self._on, document["Enabled"]
         self._take(document)
         self._pauses.clear()
+        self._standing.trouble = ""
         self._give_back()
         if was_on:
             self._facts_at = float("-inf")
@@ -158,18 +159,28 @@ class QueueMapping:
         return len(self._receiving) + len(self._running) + len(self._shelf.ready) < self._readers.count
 
     async def _receive(self) -> None:
-        if reason := self._runs.bar(self._document):
-            self._standing.trouble = queue_rules.function_problem(reason)
-            self._pauses.failed(Cause.ABSENCE)
-            return
-        self._pauses.worked(Cause.ABSENCE)
         try:
-            await self._ask()
+            if self._is_called():
+                await self._ask()
         except Exception as error:  # whatever a queue answers must not end its reading
             if not isinstance(error, TorporError):
                 _LOG.exception("reading %s failed", self._arn)
             self._pauses.failed(Cause.QUEUE)
-            self._standing.trouble = queue_rules.queue_problem(error)
+            self._trouble(queue_rules.queue_problem(error))
+
+    def _is_called(self) -> bool:
+        """Whether the function can be called, without which nothing need be received."""
+        reason = self._runs.bar(self._document)
+        if reason:
+            self._pauses.failed(Cause.ABSENCE)
+            self._trouble(queue_rules.function_problem(reason))
+        else:
+            self._pauses.worked(Cause.ABSENCE)
+        return not reason
+
+    def _trouble(self, said: str) -> None:
+        if self._on:
+            self._standing.trouble = said
 
     async def _ask(self) -> None:
         """One answer of the queue."""

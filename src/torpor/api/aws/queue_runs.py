@@ -70,6 +70,7 @@ class BatchRuns:
     async def run(self, document: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> Outcome | TorporError:
         """Call the function once. It is found anew, so that an alias leads where it leads by now."""
         named, place = _target(document)
+        payload = event_of(records) if _length(records) < _LARGE else await asyncio.to_thread(event_of, records)
         resource = self._resource(document)
         traces = (trace_of(record) for record in records)
         given = max(traces, key=lambda trace: (counted(trace, resource), bool(trace)))
@@ -77,7 +78,6 @@ class BatchRuns:
             record, version, trace, upstream = self._invocations.resolve(named, place, given)
         except TorporError as error:
             return error
-        payload = event_of(records) if _length(records) < _LARGE else await asyncio.to_thread(event_of, records)
         request = InvokeRequest(function=named, kind="RequestResponse", payload=payload)
         invocation = invocation_of(request, new_request_id(), version.resource, trace, upstream, is_kept=True)
         waiting: asyncio.Future[Outcome | TorporError] = asyncio.get_running_loop().create_future()

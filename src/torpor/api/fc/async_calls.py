@@ -26,6 +26,7 @@ from torpor.service.events.port import Run
 CONTRACT = "function_compute"
 DESTINATION = "destination"
 _PLAIN = AsyncConfig()
+_PLAIN_CALL = Control(mode=Mode.ASYNC)
 
 Told = Callable[[TorporError | None], None]
 
@@ -39,8 +40,6 @@ class Intake(Protocol):
         done: Callable[[TorporError | None, bool], None],
         *,
         delay: float = 0.0,
-        key: str = "",
-        kept: float = 0.0,
         timer: tuple[str, float] | None = None,
     ) -> None:
         """`done` is told once the event is on the disk, or why it is not, and whether its key was taken."""
@@ -59,22 +58,13 @@ class AsyncCalls:
         self.most = most
         self.delivery = event_rules.delivery_policy(scale)
 
-    def accept(self, event: Event, told: Told, control: Control | None = None) -> None:
-        """Take a call; `told` hears once that it is on the disk, or why it is not."""
-        control = control or Control(mode=Mode.ASYNC)
-        is_task = control.is_task or self._config(event).is_task
-        task = control.task_id or (event.request_id if is_task else "")
+    def accept(self, event: Event, told: Told, delay: float = 0.0) -> None:
+        """Take a call, to run after `delay` seconds; `told` hears once that it is on the disk, or why it is not."""
 
         def done(error: TorporError | None, twice: bool) -> None:
-            told(_taken_twice(task) if twice and error is None else error)
+            told(_taken_twice(event.task) if twice and error is None else error)
 
-        self._intake.accept(
-            msgspec.structs.replace(event, task=task) if task else event,
-            done,
-            delay=control.delay,
-            key=f"{task_prefix(event.function)}{task}" if task else "",
-            kept=limits.TASK_KEPT if is_task else 0.0,
-        )
+        self._intake.accept(event, done, delay=delay)
 
     def event(
         self,
@@ -82,25 +72,33 @@ class AsyncCalls:
         payload: bytes,
         request_id: str,
         qualifier: str,
+        control: Control = _PLAIN_CALL,
         *,
         request: EventRequest | None = None,
         source: str = "",
         planned: float = 0.0,
     ) -> Event:
-        """What is kept of a call."""
+        """What is kept of a call. If it is a task it has a name, that of the call if it brings none."""
+        qualifier = "" if qualifier == names.LATEST else qualifier
+        config = kept_config(self._registry, version.function, qualifier) or _PLAIN
+        is_task = control.is_task or config.is_task
         return Event(
             request_id=request_id,
             function=version.function,
             contract=CONTRACT,
             payload=payload,
             accepted=self._registry.clock.wall(),
-            qualifier="" if qualifier == names.LATEST else qualifier,
+            qualifier=qualifier,
+            task=control.task_id or (request_id if is_task else ""),
             request=request,
             source=source,
             planned=planned,
         )
 
     # -- the queue's questions ----------------------------------------------------------------------------------------
+
+    def kept_as(self, event: Event) -> tuple[str, float]:
+        return (f"{task_prefix(event.function)}{event.task}", limits.TASK_KEPT) if event.task else ("", 0.0)
 
     def policy(self, event: Event) -> RetryPolicy:
         return event_rules.retry_policy(self._config(event), self._scale)

@@ -10,16 +10,23 @@ from torpor.contracts.function_compute import event_rules, names, rendering, tas
 from torpor.contracts.function_compute.api_failures import ApiFailure, invalid
 from torpor.model.errors import Conflict
 from torpor.service.events.desk import Seen
+from torpor.store.ports import KeyedFilter
 
 _FIELDS = ("maxAsyncRetryAttempts", "maxAsyncEventAgeInSeconds", "destinationConfig")
+_LOOKED_AT = 200
+"""Tasks that are read at once."""
 _CREATED, _MODIFIED = "createdTime", "lastModifiedTime"
 
 
 class Desk(Protocol):
     """Where events are looked at and stopped."""
 
-    async def keyed(self, prefix: str) -> Sequence[tuple[str, Seen]]:
-        """Those whose key begins so."""
+    async def keyed(self, wanted: KeyedFilter) -> Sequence[tuple[str, Seen]]:
+        """Those that have a key, with it."""
+        ...
+
+    async def by_key(self, key: str) -> Seen | None:
+        """The one of this key, if there is one."""
         ...
 
     async def drop(self, identity: str) -> Seen:
@@ -66,7 +73,7 @@ class AsyncConfigOperations:
 
     async def get(self, call: Call) -> Reply:
         """GetAsyncInvokeConfig."""
-        record = self._known(call)
+        record = self._registry.record(call.function, call.service).name
         document = kept_document(self._registry, record, call.qualifier)
         if document is None:
             raise event_rules.no_config(call.function)
@@ -74,7 +81,7 @@ class AsyncConfigOperations:
 
     async def delete(self, call: Call) -> Reply:
         """DeleteAsyncInvokeConfig."""
-        record = self._known(call)
+        record = self._registry.record(call.function, call.service).name
         if kept_document(self._registry, record, call.qualifier) is None:
             raise event_rules.no_config(call.function)
         self._resources.remove(ASYNC, f"{record}/{call.qualifier or names.LATEST}")
@@ -132,15 +139,11 @@ class TaskOperations:
     async def list_all(self, call: Call) -> Reply:
         """ListAsyncTasks: newest first unless it is asked otherwise."""
         record = self._registry.record(call.function, call.service)
-        wanted = _Wanted(call)
-        found = [pair for pair in await self._tasks(record.name) if wanted.takes(*pair, self._status(pair[1]))]
-        found.sort(key=lambda pair: pair[1].row.id, reverse=call.query.get("sortOrderByTime", "desc") != "asc")
-        start = _offset(call.query.get("nextToken") or "")
-        size = rendering.page_size(call.query)
-        page, rest = found[start : start + size], found[start + size :]
-        shown = [self._shown(call, task_id, seen, payload=wanted.payload) for task_id, seen in page]
-        name = "invocations" if call.service else "tasks"
-        return Reply(200, {name: shown} | ({"nextToken": str(start + size)} if rest else {}))
+        wanted, size = _Wanted(call), rendering.page_size(call.query)
+        found = await self._matching(record.name, wanted, size + 1)
+        shown = [self._shown(call, task_id, seen, payload=wanted.payload) for task_id, seen in found[:size]]
+        token = {"nextToken": str(found[size - 1][1].row.id)} if len(found) > size else {}
+        return Reply(200, {"invocations" if call.service else "tasks": shown} | token)
 
     async def get(self, call: Call) -> Reply:
         """GetAsyncTask."""
@@ -168,24 +171,45 @@ class TaskOperations:
         body: dict[str, Any] = {"data": [found[name] for name in page]}
         return Reply(200, body | ({"nextToken": following} if following else {}))
 
-    async def _tasks(self, record: str) -> list[tuple[str, Seen]]:
-        prefix = task_prefix(record)
-        return [(key.removeprefix(prefix), seen) for key, seen in await self._desk.keyed(prefix)]
+    async def _matching(self, record: str, wanted: "_Wanted", number: int) -> list[tuple[str, Seen]]:
+        """So many tasks, or as many as there are."""
+        prefix, beyond = task_prefix(record), wanted.beyond
+        found: list[tuple[str, Seen]] = []
+        while len(found) < number:
+            look = KeyedFilter(
+                prefix=prefix + wanted.prefix, limit=_LOOKED_AT, newest_first=wanted.newest_first, beyond=beyond
+            )
+            page = await self._desk.keyed(look)
+            pairs = ((key.removeprefix(prefix), seen) for key, seen in page)
+            found += [pair for pair in pairs if wanted.takes(pair[1], self._status(pair[1]))]
+            if len(page) < _LOOKED_AT:
+                break
+            beyond = page[-1][1].row.id
+        return found[:number]
 
     async def _task(self, call: Call) -> tuple[str, Seen]:
         wanted = call.values.get("task") or call.values.get("invocation") or ""
         record = self._registry.record(call.function, call.service)
-        for task_id, seen in await self._tasks(record.name):
-            if task_id == wanted:
-                return task_id, seen
-        raise ApiFailure("StatefulAsyncInvocationNotFound", f"the asynchronous invocation '{wanted}' does not exist")
+        seen = await self._desk.by_key(task_prefix(record.name) + wanted)
+        if seen is None:
+            message = f"the asynchronous invocation '{wanted}' does not exist"
+            raise ApiFailure("StatefulAsyncInvocationNotFound", message)
+        return wanted, seen
 
     def _status(self, seen: Seen) -> str:
         return tasks.status(seen.standing, seen.row.progress, stopping=self._desk.is_stopping(seen))
 
     def _shown(self, call: Call, task_id: str, seen: Seen, *, payload: bool) -> dict[str, Any]:
         row = seen.row
-        return tasks.task(row.event, row.progress, task_id, self._status(seen), call.place, payload=payload)
+        return tasks.task(
+            row.event,
+            row.progress,
+            task_id,
+            self._status(seen),
+            call.place,
+            payload=payload,
+            running_since=seen.started,
+        )
 
 
 class _Wanted:
@@ -196,19 +220,22 @@ class _Wanted:
         self._status = query.get("status") or ""
         if self._status and self._status not in tasks.STATES:
             raise invalid(f"status '{self._status}' is not one of {', '.join(sorted(tasks.STATES))}")
-        self._prefix = query.get("prefix") or query.get("invocationIdPrefix") or ""
         self._begin = _moment(query.get("startedTimeBegin"), 0.0)
         self._end = _moment(query.get("startedTimeEnd"), float("inf"))
-        self._qualifier = call.qualifier
+        self._is_timed = bool(query.get("startedTimeBegin") or query.get("startedTimeEnd"))
+        self._qualifier = query.get("qualifier") or call.values.get("service", "").partition(".")[2]
+        self.prefix = query.get("prefix") or query.get("invocationIdPrefix") or ""
+        self.newest_first = query.get("sortOrderByTime", "desc") != "asc"
+        self.beyond = _number(query.get("nextToken") or "")
         self.payload = (query.get("includePayload") or "").lower() == "true"
 
-    def takes(self, task_id: str, seen: Seen, status: str) -> bool:
+    def takes(self, seen: Seen, status: str) -> bool:
         event = seen.row.event
+        started = tasks.started_at(seen.row.progress, seen.started)
         return (
-            task_id.startswith(self._prefix)
-            and (not self._status or status == self._status)
-            and (not self._qualifier or event.qualifier == self._qualifier)
-            and self._begin <= event.accepted * 1000 <= self._end
+            (not self._status or status == self._status)
+            and (not self._qualifier or (event.qualifier or names.LATEST) == self._qualifier)
+            and (not self._is_timed or (started > 0 and self._begin <= started <= self._end))
         )
 
 
@@ -220,7 +247,7 @@ def _moment(text: str | None, default: float) -> float:
         raise invalid(f"'{text}' is no time in milliseconds since the epoch") from None
 
 
-def _offset(token: str) -> int:
-    if token and not (token.isdecimal() and len(token) < len("1000000000")):
+def _number(token: str) -> int | None:
+    if token and not (token.isdecimal() and len(token) < len(str(1 << 62))):
         raise invalid(f"nextToken '{token}' is not valid")
-    return int(token or 0)
+    return int(token) if token else None

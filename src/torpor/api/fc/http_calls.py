@@ -154,7 +154,9 @@ class HttpCalls:
         if http is not None:
             fields = tuple((name, value) for name, value in http.fields)
             request = EventRequest(method=http.method, target=http.target, fields=fields, peer=http.peer)
-        event = self._later.event(run.version, payload, run.request_id, run.found.qualifier, request=request)
+        event = self._later.event(
+            run.version, payload, run.request_id, run.found.qualifier, run.control, request=request
+        )
 
         def reply(response: ApiResponse) -> None:
             run.relay.answer(response.status, () if response.status == _ACCEPTED else response.headers, response.body)

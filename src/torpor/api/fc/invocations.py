@@ -65,7 +65,7 @@ class Invocations:
         record = self._registry.resolve(call.function, call.service, call.qualifier)
         version = record.version
         if control.mode is Mode.ASYNC:
-            event = self._later.event(version, call.payload, request_id, call.qualifier)
+            event = self._later.event(version, call.payload, request_id, call.qualifier, control)
             self.accept(event, control, reply)
             return
         invocation = invoking.event_invocation(version, call.payload, request_id, call.qualifier, control)
@@ -88,7 +88,7 @@ class Invocations:
         def told(error: TorporError | None) -> None:
             reply(invoking.accepted(request_id) if error is None else render_failure(error, request_id))
 
-        self._later.accept(event, told, control)
+        self._later.accept(event, told, control.delay)
 
 
 def _answer(

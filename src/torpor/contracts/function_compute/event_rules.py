@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from torpor.contracts.event_targets import is_own, is_queue_or_topic
 from torpor.contracts.function_compute import limits, names
-from torpor.contracts.function_compute.api_failures import ApiFailure, invalid, not_built
+from torpor.contracts.function_compute.api_failures import ApiFailure, invalid
 from torpor.contracts.function_compute.names import Place
 from torpor.model.errors import Throttled, TorporError
 from torpor.model.event import Event, Progress, Result
@@ -19,7 +19,7 @@ from torpor.scheduling.retries import Condition, RetryPolicy, Verdict
 
 _FUNCTION = re.compile(
     r"acs:fc:(?P<region>[^:]*):(?P<account>[^:]*):"
-    r"(?:services/(?P<service>[^/.]+)(?:\.(?P<qualifier>[^/]+))?/)?functions/(?P<function>[^/]+)"
+    r"(?:services/(?P<service>[^/.]+)(?:\.(?P<qualifier>[^/]+))?/)?functions/(?P<function>[^/]+)(?:/(?P<alias>[^/]+))?"
 )
 _CONDITIONS: Mapping[str, str] = {
     Condition.SUCCESS: "",
@@ -28,6 +28,10 @@ _CONDITIONS: Mapping[str, str] = {
 }
 """The last one's text is not published."""
 EXHAUSTED_RESOURCES = "FunctionResourceExhausted"
+_NO_MESSAGES = (
+    "destinations in MNS, RocketMQ and EventBridge are not available in this version of Torpor; name an SQS queue or "
+    "SNS topic by its ARN, or a web address"
+)
 TOLD = frozenset(_CONDITIONS)
 """Conditions of which destinations hear."""
 
@@ -85,9 +89,7 @@ def check_targets(config: AsyncConfig) -> list[tuple[str, str, str]]:
         if function is not None:
             found.append(function)
         elif re.match(r"acs:(mns|mq|eventbridge):", target):
-            raise not_built(
-                "A destination in that service; name an SQS queue or SNS topic by its ARN, or a web address"
-            )
+            raise ApiFailure("NotImplemented", _NO_MESSAGES)
         elif not (is_own(target) or is_queue_or_topic(target)):
             raise invalid(f"destination '{target}' is neither a function, a queue or topic, nor a web address")
     return found
@@ -98,9 +100,8 @@ def function_target(target: str) -> tuple[str, str, str] | None:
     named = _FUNCTION.fullmatch(target)
     if named is None:
         return None
-    function, _, dotted = named["function"].partition("/")
-    qualifier = named["qualifier"] or dotted
-    return named["service"] or "", function, "" if qualifier in ("", names.LATEST) else qualifier
+    qualifier = named["qualifier"] or named["alias"] or ""
+    return named["service"] or "", named["function"], "" if qualifier in ("", names.LATEST) else qualifier
 
 
 def retry_policy(config: AsyncConfig, scale: float) -> RetryPolicy:

@@ -32,10 +32,20 @@ def status(standing: str, progress: Progress, *, stopping: bool = False) -> str:
     return "Retrying" if progress.runs or progress.refusals else "Enqueued"
 
 
-def task(event: Event, progress: Progress, task_id: str, state: str, place: Place, *, payload: bool) -> dict[str, Any]:
-    """One task; `payload` if what it was given and gave back is wanted too."""
+def task(
+    event: Event,
+    progress: Progress,
+    task_id: str,
+    state: str,
+    place: Place,
+    *,
+    payload: bool,
+    running_since: float = 0.0,
+) -> dict[str, Any]:
+    """One task; `payload` if what it was given and gave back is wanted too. `running_since` is when the attempt began
+    that runs now, in seconds since the epoch, or 0."""
     service, function = names.service_of(event.function), names.function_of(event.function)
-    result, started = progress.result, _started(progress)
+    result, started = progress.result, started_at(progress, running_since)
     ended = round(progress.ended * 1000)
     shown: dict[str, Any] = {
         "requestId": event.request_id,
@@ -46,7 +56,7 @@ def task(event: Event, progress: Progress, task_id: str, state: str, place: Plac
         "endTime": ended,
         "alreadyRetriedTimes": max(progress.runs - 1, 0),
         "instanceId": instance_id(result.environment, classic=bool(service)) if result and result.environment else "",
-        "events": _events(event, progress, state),
+        "events": _events(event, progress, state, running_since),
     }
     if service:
         shown |= {"invocationId": task_id, "serviceName": service, "functionName": function}
@@ -66,10 +76,11 @@ def _payloads(event: Event, progress: Progress, *, classic: bool) -> dict[str, s
     return {name: given, "returnPayload": result.decode(errors="replace")}
 
 
-def _started(progress: Progress) -> int:
-    """Milliseconds since the epoch at which it ran first; 0 if it never did."""
+def started_at(progress: Progress, running_since: float) -> int:
+    """Milliseconds since the epoch at which it ran first; 0 if it never did. `running_since` is when the attempt began
+    that runs now, in seconds, or 0."""
     run = next((step for step in progress.steps if step.what == "run"), None)
-    return round(run.at * 1000) if run is not None else 0
+    return round((run.at if run is not None else running_since) * 1000)
 
 
 def _destination(progress: Progress) -> str:
@@ -81,7 +92,7 @@ def _destination(progress: Progress) -> str:
     return "Running" if progress.owed else ""
 
 
-def _events(event: Event, progress: Progress, state: str) -> list[dict[str, Any]]:
+def _events(event: Event, progress: Progress, state: str, running_since: float) -> list[dict[str, Any]]:
     """What has happened to it, in order."""
     shown = [_event(0, "Enqueued", event.accepted, "")]
     for step in progress.steps:
@@ -90,6 +101,8 @@ def _events(event: Event, progress: Progress, state: str) -> list[dict[str, Any]
             name = state
         if name:
             shown.append(_event(len(shown), name, step.at, _detail(step)))
+    if running_since:
+        shown.append(_event(len(shown), "Running", running_since, ""))
     return shown
 
 

@@ -1,6 +1,7 @@
 """How asynchronous invocations are retried, and what is told of them when they are through (contract 10)."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +24,7 @@ _CONDITIONS: Mapping[str, str] = {
     Condition.RECURSION: "RecursiveInvocation",
 }
 """The last one's text is not published."""
+_NOT_IN_MESSAGES = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 TOLD = frozenset(_CONDITIONS)
 """Conditions of which destinations hear."""
 
@@ -106,8 +108,14 @@ def dead_letter_attributes(event: Event, progress: Progress) -> dict[str, dict[s
     return {
         "RequestID": {"DataType": "String", "StringValue": event.request_id},
         "ErrorCode": {"DataType": "Number", "StringValue": str(status)},
-        "ErrorMessage": {"DataType": "String", "StringValue": message[: limits.DEAD_LETTER_MESSAGE] or "Unknown"},
+        "ErrorMessage": {"DataType": "String", "StringValue": _cut(message) or "Unknown"},
     }
+
+
+def _cut(text: str) -> str:
+    """What a message may hold of it: certain characters, and so many bytes."""
+    clean = _NOT_IN_MESSAGES.sub("", text)
+    return clean.encode()[: limits.DEAD_LETTER_MESSAGE].decode(errors="ignore")
 
 
 def _error_message(payload: bytes) -> str:

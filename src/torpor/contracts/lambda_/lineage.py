@@ -8,7 +8,7 @@ from torpor.contracts.lambda_ import limits
 from torpor.contracts.lambda_.tracing import read_trace
 
 _NEWER = "1:"
-_COUNTED = re.compile(r"([0-9a-f]{8}):(\d{1,6})")
+_COUNTED = re.compile(r"([0-9A-Za-z]+):(\d{1,6})(?![0-9A-Za-z:])")
 
 
 def stepped(trace: str, resource: str) -> str:
@@ -42,4 +42,4 @@ def _mark(resource: str) -> str:
 
 
 def _counts(lineage: str) -> dict[str, int]:
-    return {mark: int(number) for mark, number in _COUNTED.findall(lineage)}
+    return {mark: int(number) for mark, number in _COUNTED.findall(lineage.removeprefix(_NEWER))}

@@ -66,6 +66,7 @@ class Deliveries:
         """Events in memory that are being delivered, by id."""
         self._later: float | None = 0.0
         """When the first of those in the store is to be looked at."""
+        self._wake: asyncio.TimerHandle | None = None
         self._loading = False
         self._closing = False
 
@@ -96,6 +97,8 @@ class Deliveries:
     async def close(self) -> None:
         """Stop where it is; what is owed still is kept."""
         self._closing = True
+        if self._wake is not None:
+            self._wake.cancel()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -111,7 +114,14 @@ class Deliveries:
             self._begin(Held(row.id, row.event, row.progress, row.born, row.due))
 
     def _note(self, moment: float) -> None:
-        self._later = moment if self._later is None else min(self._later, moment)
+        """Look at the store again at this time, by the queue's own."""
+        if self._later is not None and self._later <= moment:
+            return
+        self._later = moment
+        if self._wake is not None:
+            self._wake.cancel()
+        wait = max(moment - self._queue.steady.now(), 0.001)
+        self._wake = asyncio.get_running_loop().call_later(wait, self.poke)
 
     def _begin(self, held: Held) -> None:
         now = self._queue.steady.now()

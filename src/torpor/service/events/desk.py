@@ -4,13 +4,15 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from torpor.model.errors import Conflict, NotFound
 from torpor.model.event import EventState
 from torpor.service.events.interventions import Interventions
 from torpor.service.events.lanes import Held
 from torpor.service.events.queue import EventQueue
 from torpor.service.events.writer import Claim
-from torpor.store.ports import EventFilter, EventRow
+from torpor.store.ports import EventFilter, EventRow, KeyedFilter
 
 _ENDED = (EventState.SUCCEEDED, EventState.FAILED, EventState.DEAD, EventState.DROPPED)
 
@@ -22,6 +24,8 @@ class Seen:
     row: EventRow
     standing: str
     """`queued`, `waiting` (for an environment), `running`, `delivering`, or how it ended."""
+    started: float = 0.0
+    """Seconds since the epoch at which the attempt began that runs; 0 if none does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,10 +64,15 @@ class EventDesk:
         """By number or by request id. Raises NotFound."""
         return self._seen(await self._row(identity))
 
-    async def keyed(self, prefix: str) -> Sequence[tuple[str, Seen]]:
-        """Those whose key begins so."""
-        found = await asyncio.to_thread(self._store.keyed, prefix)
+    async def keyed(self, wanted: KeyedFilter) -> Sequence[tuple[str, Seen]]:
+        """Those that have a key, with it."""
+        found = await asyncio.to_thread(self._store.keyed, wanted)
         return [(key, self._seen(row)) for key, row in found]
+
+    async def by_key(self, key: str) -> Seen | None:
+        """The one of this key, if there is one."""
+        row = await asyncio.to_thread(self._store.by_key, key)
+        return self._seen(row) if row is not None else None
 
     async def functions(self) -> Sequence[FunctionEvents]:
         """Every function that has had events, by name."""
@@ -112,10 +121,15 @@ class EventDesk:
         return row
 
     def _seen(self, row: EventRow) -> Seen:
-        return Seen(row=row, standing=row.state.word if row.state is not EventState.RUNNING else self._standing(row))
-
-    def _standing(self, row: EventRow) -> str:
+        newer = self._queue.writer.changing.get(row.id)
+        if newer is not None:
+            row = replace(row, state=newer.state, due=newer.due, progress=newer.progress)
         held = self._running(row)
+        standing = row.state.word if row.state is not EventState.RUNNING else self._standing(row, held)
+        started = held.started_at + self._queue.steady.offset if held is not None and standing == "running" else 0.0
+        return Seen(row=row, standing=standing, started=started)
+
+    def _standing(self, row: EventRow, held: Held | None) -> str:
         if held is not None:
             return "waiting" if held.is_waiting else "running"
         return EventState.DELIVERING.word if row.progress.owed else EventState.QUEUED.word

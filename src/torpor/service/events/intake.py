@@ -35,24 +35,15 @@ class EventIntake:
         self._refuses = True
 
     def accept(
-        self,
-        event: Event,
-        done: Accepted,
-        *,
-        delay: float = 0.0,
-        key: str = "",
-        kept: float = 0.0,
-        timer: tuple[str, float] | None = None,
+        self, event: Event, done: Accepted, *, delay: float = 0.0, timer: tuple[str, float] | None = None
     ) -> None:
-        """Take an event. `done` is called once, when it is on the disk or why it is not; and whether an event with this
-        `key` was taken before, in which case this one is not.
-
-        It runs after `delay` seconds, its history is kept for at least `kept` seconds after now."""
+        """Take an event. `done` is called once, when it is on the disk or why it is not; and whether an event of the
+        same key was taken before, in which case this one is not. It runs after `delay` seconds."""
         refusal = self._refusal(event)
         if refusal is not None:
             done(refusal, False)
             return
-        self._queue.writer.submit(self._addition(event, done, delay=delay, key=key, kept=kept, timer=timer))
+        self._queue.writer.submit(self._addition(event, done, delay=delay, timer=timer))
 
     def accept_together(
         self, events: Sequence[Event], done: Callable[[TorporError | None], None], timer: tuple[str, float]
@@ -72,10 +63,9 @@ class EventIntake:
         done: Accepted,
         *,
         delay: float = 0.0,
-        key: str = "",
-        kept: float = 0.0,
         timer: tuple[str, float] | None = None,
     ) -> Add:
+        key, kept = self._queue.contracts[event.contract].kept_as(event)
         self._last += 1
         now, wall, lane = self._queue.steady.now(), self._clock.wall(), self._queue.lane(event.function)
         held = Held(self._last, event, NOTHING_YET, now, now)

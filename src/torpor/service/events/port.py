@@ -30,6 +30,11 @@ class EventContract(Protocol):
     delivery: RetryPolicy
     """How often a result is sent to a destination that is down; only its back-off is looked at."""
 
+    def kept_as(self, event: Event) -> tuple[str, float]:
+        """The key under which the event is accepted once, empty if it has none; and for how many seconds its history is
+        kept at least."""
+        ...
+
     def policy(self, event: Event) -> RetryPolicy: ...
 
     def bar(self, event: Event) -> Condition | None:

@@ -277,6 +277,7 @@ class EventQueue:
         """The server ends before it could run: its next life runs it."""
         self.room += held.size
         lane.spilled += 1
+        lane.retry_at = self._clock.monotonic() + _AGAIN
         self.change(held, EventState.QUEUED, held.progress)
 
     def _throttled(self, lane: Lane, held: Held, judged: Result, result: Outcome | TorporError) -> None:

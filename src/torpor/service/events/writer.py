@@ -152,6 +152,8 @@ class EventWriter:
         self._thread = threading.Thread(target=self._run, name="torpor-events", daemon=True)
         self.pending = 0
         """Bytes of events that wait to be kept."""
+        self.changing: dict[int, RowChange] = {}
+        """Where events stand that the store does not know yet, by id."""
         self.works = True
         """Could the last thing be written?"""
 
@@ -164,6 +166,8 @@ class EventWriter:
         adds = (work,) if isinstance(work, Add) else work.adds if isinstance(work, Together) else ()
         for add in adds:
             self.pending += len(add.new.event.payload)
+        if isinstance(work, Change):
+            self.changing[work.change.id] = work.change
         self._gathered.append(work)
         if adds or isinstance(work, Claim) or len(self._gathered) >= _BATCH:
             self._flush()
@@ -280,6 +284,10 @@ class EventWriter:
 
     def _written(self, batch: _Batch) -> None:
         self.works = batch.failed is None
+        if self.works:
+            for each in batch.changes:
+                if self.changing.get(each.change.id) is each.change:
+                    del self.changing[each.change.id]
         for add in batch.adds:
             self.pending -= len(add.new.event.payload)
             _call(add.done, batch.refused, add.new.id in batch.twice)
