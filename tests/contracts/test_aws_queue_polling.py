@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from tests.contracts.aws_support import archive, resources
-from tests.contracts.queue_support import ERROR, SUCCESS, Run, Scene, eventually, numbered, queues, reply, scene
+from tests.contracts.queue_support import ERROR, QUICK, SUCCESS, Run, Scene, eventually, numbered, queues, reply, scene
 
 HOUR = 3600
 
@@ -252,6 +252,7 @@ def test_a_server_that_starts_reads_the_queues_it_knew(tmp_path: Path, endpoint:
         queue = before.queue()
         uuid = before.map(queue)
         before.there(before.pollers.close(5.0))
+    time.sleep(QUICK.wait + 0.3)  # whoever asked last may still be answered, and nobody hears that
     queue.send("meanwhile")
     with scene(tmp_path / "two", endpoint, kept=documents) as after:
         assert after.runs(1)[0].bodies == ["meanwhile"]
