@@ -79,6 +79,6 @@ def as_text(body: bytes) -> str:
     """The body that a caller gets for a failure, as a line of text."""
     try:
         told = msgspec.json.decode(body, type=_Told)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return body.decode(errors="replace")
     return ": ".join(part for part in (told.error_type, told.error_message) if part)

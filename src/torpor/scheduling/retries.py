@@ -4,6 +4,8 @@ from enum import StrEnum
 
 import msgspec
 
+from torpor.model.event import EventState, Progress
+
 
 class Verdict(StrEnum):
     """How an attempt ended, for the one who decides on another."""
@@ -35,6 +37,9 @@ class Condition(StrEnum):
     """The function, version or alias is not there any more."""
     STOPPED = "stopped"
     """It was stopped on purpose."""
+
+
+_ENDINGS = {Condition.SUCCESS: EventState.SUCCEEDED, Condition.STOPPED: EventState.DROPPED}
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,3 +95,10 @@ def decide(
 def back_off(first: float, longest: float, times: int) -> float:
     """Seconds to wait after so many failures in a row: doubled each time, up to a bound."""
     return min(first * 2.0 ** min(max(times - 1, 0), 60), longest)
+
+
+def final_state(progress: Progress) -> EventState:
+    """Of an event that is through, once nothing is owed any more."""
+    if any(step.what == "undelivered" for step in progress.steps):
+        return EventState.DEAD
+    return _ENDINGS.get(Condition(progress.condition), EventState.FAILED)

@@ -15,6 +15,7 @@ import msgspec
 
 from torpor.model.errors import StoreUnavailable
 from torpor.model.event import NOTHING_YET, Event, EventState, Progress, Step
+from torpor.scheduling.retries import final_state
 from torpor.store.ports import Backlog, EventFilter, EventRow, KeyedFilter, NewEvent, RowChange, Taken
 from torpor.store.sqlite import BUSY_WAIT, PRAGMAS, prepare_file, reason_of
 
@@ -27,7 +28,7 @@ CREATE TABLE events (
 );
 CREATE INDEX waiting ON events (lane, due, id) WHERE state = 0;
 CREATE INDEX delivering ON events (due, id) WHERE state = 2;
-CREATE INDEX ended ON events (state, id) WHERE state > 2;
+CREATE INDEX ended ON events (state, kept, id) WHERE state > 2;
 CREATE TABLE keys (key TEXT PRIMARY KEY, event INTEGER NOT NULL, until REAL NOT NULL) WITHOUT ROWID;
 CREATE INDEX keys_by_time ON keys (until);
 CREATE TABLE counters (
@@ -60,6 +61,9 @@ _CLAIM_KEY = """
 INSERT INTO keys VALUES (?,?,?) ON CONFLICT (key) DO UPDATE SET event = excluded.event, until = excluded.until
 WHERE keys.until < ?
 """
+_TIMER_FIRED = """
+INSERT INTO timers VALUES (?,?) ON CONFLICT (name) DO UPDATE SET planned = max(planned, excluded.planned)
+"""
 _TRIMMED = 4000
 """Rows that are removed at once."""
 _OLDEST = """
@@ -72,11 +76,11 @@ SELECT min(born) FROM (
 """
 _ENDED = """
 SELECT count(*), coalesce(sum(length(body) + length(progress)), 0)
-FROM events INDEXED BY ended WHERE state = ? AND state > 2
+FROM events INDEXED BY ended WHERE state = ? AND state > 2 AND kept < ?
 """
 _TRIM = """
 DELETE FROM events WHERE id IN (
-    SELECT id FROM events INDEXED BY ended WHERE state = ? AND state > 2 AND kept < ? ORDER BY id LIMIT ?
+    SELECT id FROM events INDEXED BY ended WHERE state = ? AND state > 2 AND kept < ? ORDER BY kept, id LIMIT ?
 )
 """
 _TRIM_KEYS = "DELETE FROM keys WHERE key IN (SELECT key FROM keys WHERE until < ? ORDER BY until LIMIT ?)"
@@ -136,14 +140,16 @@ class SqliteEventStore:
             self._writing.executemany("UPDATE events SET born = ? WHERE id = ?", renewed)
 
     def take(self, lane: str, *, now: float, limit: int, room: int) -> Taken:
-        rows = self._rows(_TAKE_LATER, (lane, now), limit, room)
-        left = room - sum(len(row.event.payload) for row in rows)
+        rows, _ = self._rows(_TAKE_LATER, (lane, now), limit, room)
+        left, damaged = room - sum(len(row.event.payload) for row in rows), 0
         if len(rows) < limit and left > 0:
-            rows += self._rows(_TAKE_FRESH, (lane,), limit - len(rows), left)
-        return self._taken(rows, _LATER, (lane,))
+            fresh, damaged = self._rows(_TAKE_FRESH, (lane,), limit - len(rows), left)
+            rows += fresh
+        return self._taken(rows, _LATER, (lane,), damaged)
 
     def take_owed(self, *, now: float, limit: int, room: int) -> Taken:
-        return self._taken(self._rows(_TAKE_OWED, (now,), limit, room), _OWED_LATER, ())
+        rows, _ = self._rows(_TAKE_OWED, (now,), limit, room)
+        return self._taken(rows, _OWED_LATER, (), 0)
 
     def claim(self, identity: int, states: Sequence[EventState]) -> EventRow | None:
         with self._translated():
@@ -151,28 +157,36 @@ class SqliteEventStore:
             found = self._writing.execute(query, (identity,)).fetchone()
             if found is None:
                 return None
+            try:
+                row = _read(found)
+            except StoreUnavailable as error:
+                self._set_aside(identity, error)
+                return None
             self._writing.execute("UPDATE events SET state = 1 WHERE id = ?", (identity,))
-        return _read(found)
+        return row
 
-    def _taken(self, rows: list[EventRow], later: str, values: tuple[Any, ...]) -> Taken:
+    def _taken(self, rows: list[EventRow], later: str, values: tuple[Any, ...], damaged: int) -> Taken:
         with self._translated():
             self._writing.executemany("UPDATE events SET state = 1 WHERE id = ?", [(row.id,) for row in rows])
             (moment,) = self._writing.execute(later, values).fetchone()
-        return Taken(rows=rows, later=moment)
+        return Taken(rows=rows, later=moment, damaged=damaged)
 
-    def _rows(self, query: str, values: tuple[Any, ...], limit: int, room: int) -> list[EventRow]:
+    def _rows(self, query: str, values: tuple[Any, ...], limit: int, room: int) -> tuple[list[EventRow], int]:
+        """Rows, and how many more could not be read."""
         rows: list[EventRow] = []
+        unreadable: list[tuple[int, StoreUnavailable]] = []
         with self._translated():
-            found = self._writing.execute(f"{query} LIMIT {limit}", values)
-            for each in found:
+            for each in self._writing.execute(f"{query} LIMIT {limit}", values):
                 try:
                     rows.append(_read(each))
                 except StoreUnavailable as error:
-                    self._set_aside(each[0], error)
-                room -= len(each[-1])
+                    unreadable.append((each[0], error))
+                room -= len(each[-1]) + len(each[-2] or b"")
                 if room <= 0:
                     break
-        return rows
+            for identity, reason in unreadable:
+                self._set_aside(identity, reason)
+        return rows, len(unreadable)
 
     def _set_aside(self, identity: int, error: StoreUnavailable) -> None:
         """What cannot be read any more holds up nothing else."""
@@ -187,16 +201,18 @@ class SqliteEventStore:
         with self._translated():
             self._writing.execute("INSERT OR REPLACE INTO facts VALUES (?,?)", (name, value))
 
-    def note_timer(self, name: str, planned: float | None) -> None:
+    def note_timer(self, name: str, planned: float | None, *, fired: bool = False) -> None:
         with self._translated():
             if planned is None:
                 self._writing.execute("DELETE FROM timers WHERE name = ?", (name,))
+            elif fired:
+                self._writing.execute(_TIMER_FIRED, (name, planned))
             else:
                 self._writing.execute("INSERT OR REPLACE INTO timers VALUES (?,?)", (name, planned))
 
     def trim(self, state: EventState, *, keep: int, keep_bytes: int, now: float) -> int:
         with self._translated():
-            number, size = self._writing.execute(_ENDED, (state,)).fetchone()
+            number, size = self._writing.execute(_ENDED, (state, now)).fetchone()
             surplus = min(number - keep, _TRIMMED)
             if size > keep_bytes:
                 surplus = max(surplus, number // 10 + 1)
@@ -357,6 +373,8 @@ def _after_end(identity: int, kept: bytes | None, wall: float) -> tuple[EventSta
         before = _progress.decode(kept) if kept else NOTHING_YET
     except (msgspec.DecodeError, ValueError):  # what is left of the event may be read all the same
         before = NOTHING_YET
+    if before.ended and not before.owed:  # it was through, and somebody had just taken it out to change it
+        return final_state(before), _encode(before), identity
     again = msgspec.structs.replace(before, interruptions=before.interruptions + 1)
     progress = again.with_step(Step(at=wall, what="interrupted"))
     return EventState.DELIVERING if progress.owed else EventState.QUEUED, _encode(progress), identity

@@ -176,6 +176,8 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
     rows: Sequence[EventRow]
     later: float | None
     """When the first of those may be taken whose time has not come; None if there is none."""
+    damaged: int = 0
+    """Events that could run at once but cannot be read any more; they count as dead from now on."""
 
 
 class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -241,8 +243,9 @@ class EventStore(Protocol):
         """Keep a number under a name."""
         ...
 
-    def note_timer(self, name: str, planned: float | None) -> None:
-        """Keep when a timer went off last; None forgets it."""
+    def note_timer(self, name: str, planned: float | None, *, fired: bool = False) -> None:
+        """Keep until when a timer was looked after; None forgets it. If it has `fired` for that time, a later one that
+        is kept already stays."""
         ...
 
     def trim(self, state: EventState, *, keep: int, keep_bytes: int, now: float) -> int:

@@ -1,6 +1,7 @@
 """Signed requests to web addresses, as https://www.standardwebhooks.com lays down: the receiver can tell that they are
 this server's, unchanged and new."""
 
+import asyncio
 import base64
 import binascii
 import hashlib
@@ -18,7 +19,7 @@ from torpor.targets.aside import aside
 PREFIX = "whsec_"
 _KEY_BYTES = 32
 _KEY_MIN, _KEY_MAX = 24, 64
-_CONNECT, _READ = 5.0, 15.0
+_CONNECT, _READ, _WHOLE = 5.0, 15.0, 30.0
 _OK, _REDIRECTED, _REFUSED, _FAILED = 200, 300, 400, 500
 _LATER = frozenset((408, 425, 429))
 
@@ -72,7 +73,11 @@ class WebRequests:
 
     async def send(self, parcel: ToWeb) -> None:
         """Raises TargetDown or TargetRefused."""
-        await aside(partial(self._post, parcel))
+        try:
+            async with asyncio.timeout(_WHOLE):
+                await aside(partial(self._post, parcel))
+        except TimeoutError as error:
+            raise TargetDown(f"{parcel.url} did not answer within {_WHOLE:g} s.") from error
 
     def _post(self, parcel: ToWeb) -> None:
         # Imported only when needed: most servers send nothing anywhere.

@@ -21,7 +21,7 @@ from torpor.contracts.lambda_.invoke_request import InvokeRequest
 from torpor.contracts.lambda_.invoking import check_size, invocation_of, render_outcome
 from torpor.contracts.lambda_.names import FunctionName, Place
 from torpor.contracts.lambda_.tenancy import for_tenant
-from torpor.contracts.lambda_.tracing import ACTIVE, Sampling, new_trace
+from torpor.contracts.lambda_.tracing import ACTIVE, Sampling, new_trace, read_trace
 from torpor.contracts.lambda_.wire import ApiResponse
 from torpor.model.clock import Clock
 from torpor.model.errors import NotFound, TorporError
@@ -132,7 +132,9 @@ class Invocations:
 
     def _accept(self, request: InvokeRequest, version: FunctionVersion, request_id: str, reply: Reply) -> None:
         check_size(len(request.payload), limits.EVENT_MAX)
-        trace = lineage.stepped(request.trace, version.resource) if request.trace else new_trace(self._clock.wall())
+        trace = lineage.stepped(request.trace, version.resource) if request.trace else ""
+        if not read_trace(trace).root:  # nothing would count the calls of a circle
+            trace = new_trace(self._clock.wall())
 
         def kept(error: TorporError | None) -> None:
             reply(render_failure(error, request_id) if error is not None else _taken(request_id, trace))

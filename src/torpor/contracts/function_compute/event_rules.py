@@ -112,7 +112,7 @@ def retry_policy(config: AsyncConfig, scale: float) -> RetryPolicy:
         waits=tuple(wait * scale for wait in limits.ASYNC_WAITS),
         max_age=float(limits.ASYNC_AGE if age is None else age),
         first_back_off=limits.ASYNC_BACK_OFF * scale,
-        longest_back_off=limits.ASYNC_REFUSED_FOR,
+        longest_back_off=limits.ASYNC_BACK_OFF_MAX * scale,
         refused_for=limits.ASYNC_REFUSED_FOR,
     )
 
@@ -124,7 +124,7 @@ def delivery_policy(scale: float) -> RetryPolicy:
         waits=(),
         max_age=limits.ASYNC_AGE_MAX,
         first_back_off=limits.ASYNC_BACK_OFF * scale,
-        longest_back_off=limits.ASYNC_DELIVERED_FOR,
+        longest_back_off=limits.DELIVERY_BACK_OFF_MAX * scale,
         refused_for=limits.ASYNC_DELIVERED_FOR,
     )
 

@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from torpor.model.event import EventState, Progress, Result, Step
+from torpor.model.event import Progress, Result, Step
 from torpor.model.failure import as_text
 from torpor.model.invocation import Outcome
 from torpor.scheduling.retries import Again, Condition, Ended, RetryPolicy, Verdict, decide
@@ -10,7 +10,6 @@ from torpor.service.events.lanes import Held
 
 _TOLD = 200
 """Characters of a failure that its event's history tells."""
-_ENDINGS = {Condition.SUCCESS: EventState.SUCCEEDED, Condition.STOPPED: EventState.DROPPED}
 
 
 def verdict_of(held: Held, judged: Result) -> Verdict:
@@ -67,10 +66,3 @@ def shortened(progress: Progress, limit: int) -> Progress:
     if result is None or len(result.payload) <= limit:
         return progress
     return replace(progress, result=replace(result, payload=result.payload[:limit]))
-
-
-def final_state(progress: Progress) -> EventState:
-    """Of an event that is through, once nothing is owed any more."""
-    if any(step.what == "undelivered" for step in progress.steps):
-        return EventState.DEAD
-    return _ENDINGS.get(Condition(progress.condition), EventState.FAILED)

@@ -14,8 +14,7 @@ from msgspec.structs import replace
 from torpor.model.errors import TargetDown, TorporError
 from torpor.model.event import EventState, Owed, Progress, Step
 from torpor.model.parcel import ToFunction
-from torpor.scheduling.retries import Again, Verdict, back_off, decide
-from torpor.service.events import attempts
+from torpor.scheduling.retries import Again, Verdict, back_off, decide, final_state
 from torpor.service.events.lanes import Held
 from torpor.service.events.port import Courier
 from torpor.service.events.writer import Take
@@ -25,10 +24,12 @@ if TYPE_CHECKING:
     from torpor.service.events.queue import EventQueue
 
 log = logging.getLogger(__name__)
-_HELD = 256
+_HELD = 512
+_BYTES = 64 * 1024 * 1024
+"""Of events that are being delivered, in memory."""
 _TOGETHER = 8
 """Results sent to one destination at once."""
-_OF_ONE = 32
+_OF_ONE = _TOGETHER
 """Results for one destination in memory."""
 _PACE = 0.002
 """Seconds between two results for the same destination that wait in the store."""
@@ -67,12 +68,13 @@ class Deliveries:
         self._later: float | None = 0.0
         """When the first of those in the store is to be looked at."""
         self._wake: asyncio.TimerHandle | None = None
+        self._bytes = 0
         self._loading = False
         self._closing = False
 
     def take(self, held: Held, *counted: str) -> None:
         """An event is through; its progress says what is owed."""
-        if len(self.held) >= _HELD or self._closing:
+        if len(self.held) >= _HELD or self._bytes + held.size > _BYTES or self._closing:
             self._queue.change(held, EventState.DELIVERING, held.progress, *counted)
             self._note(0.0)
             return
@@ -131,6 +133,7 @@ class Deliveries:
             self._defer(held, blocked, now)
             return
         self.held[held.id] = held
+        self._bytes += held.size
         task = asyncio.get_running_loop().create_task(self._carry(held))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -150,7 +153,7 @@ class Deliveries:
         return target
 
     async def _carry(self, held: Held) -> None:
-        targets = [self._target(owed.target) for owed in held.progress.owed]
+        targets, size = [self._target(owed.target) for owed in held.progress.owed], held.size
         for target in targets:
             target.held += 1
         due: float | None = None
@@ -165,6 +168,7 @@ class Deliveries:
             raise
         finally:
             del self.held[held.id]
+            self._bytes -= size
             for target in targets:
                 target.held -= 1
             self.poke()
@@ -179,7 +183,7 @@ class Deliveries:
             self._queue.change(held, EventState.DELIVERING, held.progress, due=due)
             self._note(due)
             return
-        state = attempts.final_state(held.progress)
+        state = final_state(held.progress)
         self._queue.change(held, state, held.progress, *(("dead",) if state is EventState.DEAD else ()))
 
     async def _deliver(self, held: Held, owed: Owed) -> float | None:
@@ -194,7 +198,7 @@ class Deliveries:
             self._given_up(held, owed, str(error))
         except Exception:
             log.exception("delivering the result of event %d failed", held.id)
-            self._given_up(held, owed, "The platform failed at it; the server's log has the details.")
+            return self._failed(held, owed, target, "The platform failed at it; the server's log has the details.")
         else:
             target.failures = 0
             self._log(held, owed, "delivered", f"{owed.role} {owed.target}")

@@ -70,12 +70,15 @@ class EventIntake:
         now, wall, lane = self._queue.steady.now(), self._clock.wall(), self._queue.lane(event.function)
         held = Held(self._last, event, NOTHING_YET, now, now)
         at_once = (
-            not delay and not lane.spilled and len(lane.ready) + lane.expected < HELD and held.size <= self._queue.room
+            not delay
+            and not lane.spilled
+            and len(lane.ready) + lane.expected < HELD
+            and held.size <= self._queue.room_of(lane)
         )
         due = now + delay if delay else 0.0
         lane.expected += 1
         if at_once:
-            self._queue.room -= held.size
+            self._queue.hold(lane, held)
         elif delay:
             lane.note_later(due)
         else:
@@ -106,7 +109,7 @@ class EventIntake:
     ) -> None:
         lane.expected -= 1
         if error is not None or twice:
-            self._queue.room += held.size if at_once else 0
+            self._queue.let_go(lane, held)
             lane.spilled -= not at_once and not later
         else:
             self._queue.rates.add(lane.name, "accepted")

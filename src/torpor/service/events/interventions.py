@@ -4,7 +4,7 @@ from msgspec.structs import replace
 
 from torpor.model.clock import Clock
 from torpor.model.event import EventState, Step
-from torpor.scheduling.retries import Condition
+from torpor.scheduling.retries import Condition, final_state
 from torpor.service.events import attempts
 from torpor.service.events.lanes import Held
 from torpor.service.events.port import Dispatcher
@@ -23,7 +23,9 @@ class Interventions:
     def run_again(self, claimed: EventRow) -> None:
         """An ended event runs as if it had just come."""
         step = Step(at=self._clock.wall(), what="retried")
-        progress = replace(claimed.progress.with_step(step), errors=0, refusals=0, ended=0.0, condition="", owed=())
+        progress = replace(
+            claimed.progress.with_step(step), errors=0, refusals=0, refused_since=0.0, ended=0.0, condition="", owed=()
+        )
         lane = self._queue.lane(claimed.event.function)
         lane.spilled += 1
         held = self._held(claimed)
@@ -43,7 +45,7 @@ class Interventions:
         if held.progress.owed:
             self._queue.deliveries.take(held)
         else:
-            self._queue.change(held, attempts.final_state(progress), held.progress)
+            self._queue.change(held, final_state(progress), held.progress)
 
     def stop(self, function: str, identity: int) -> bool:
         """Stop an event that is held in memory; is it?"""

@@ -25,11 +25,18 @@ class Held:
     is_stopped: bool = False
     started_at: float = 0.0
     """When it was handed to the dispatcher, by the queue's own time."""
+    refusals: int = 0
+    """How often in a row the platform has refused it, once for each back-off."""
+    backs_off_until: float = 0.0
+    """As a monotonic time: refusals before it count no more."""
+    counted: int = 0
+    """Bytes that it is reckoned with in its lane."""
 
     @property
     def size(self) -> int:
         """Bytes, about."""
-        return len(self.event.payload) + 512
+        result = self.progress.result
+        return len(self.event.payload) + (len(result.payload) if result is not None else 0) + 512
 
     @property
     def is_waiting(self) -> bool:
@@ -45,6 +52,8 @@ class Lane:
     ready: deque[Held] = field(default_factory=deque)
     """Those that run next, in the order of their arrival."""
     running: dict[int, Held] = field(default_factory=dict)
+    bytes: int = 0
+    """Of events in memory."""
     spilled: int = 0
     """Events that could run but are in the store only."""
     later: float | None = None
@@ -59,8 +68,6 @@ class Lane:
     window: Window = field(default_factory=Window)
     finished: int = 0
     """Runs that ended since the last look at the window."""
-    refusals: int = 0
-    """Attempts in a row that the platform has refused."""
     retry_at: float = 0.0
     """Before this monotonic time nothing is tried."""
     wake: asyncio.TimerHandle | None = None

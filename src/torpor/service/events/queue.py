@@ -20,7 +20,7 @@ from torpor.model.event import EventState, Progress, Result, Step
 from torpor.model.failure import FailureKind
 from torpor.model.invocation import Outcome
 from torpor.scheduling import ThrottleReason, windows
-from torpor.scheduling.retries import Again, Condition, Verdict
+from torpor.scheduling.retries import Again, Condition, Verdict, final_state
 from torpor.service.events import attempts
 from torpor.service.events.deliveries import Deliveries
 from torpor.service.events.intake import HELD, EventIntake
@@ -37,6 +37,12 @@ _LOAD = 128
 """Events of a lane that are loaded at once."""
 _LOW = 64
 """Of those at hand, below which more are loaded."""
+_LANE_MIN = 1024 * 1024
+"""Bytes of a function's events that are held whatever those of others take."""
+_HUNGRY = 5.0
+"""Seconds for which others go without more than their share, for one that was refused what they use."""
+_MISHAP = 30.0
+"""Seconds until an event is tried again at which the queue itself has failed."""
 _AGAIN = 1.0
 """Seconds until a lane that could not be loaded is tried again."""
 _RESULT_SHOWN, _TASK_RESULT_SHOWN = 64 * 1024, 1024 * 1024
@@ -87,8 +93,9 @@ class EventQueue:
         self.room = self.limits.memory
         """Bytes of events that may still be held in memory."""
         self._running = 0
-        self._hungry: set[Lane] = set()
-        """Those that were refused for what others use."""
+        self._hungry: dict[Lane, tuple[float, int]] = {}
+        """Those that were refused for what others use: until when that matters, and how many events ran then."""
+        self._is_feeding = False
         self._untrimmed = 0
         self._pausing = True
 
@@ -119,6 +126,8 @@ class EventQueue:
                 self._untrimmed -= 1
                 for state in (EventState.SUCCEEDED, EventState.FAILED, EventState.DEAD, EventState.DROPPED):
                     self.writer.submit(self._trim(state))
+            if not self.writer.works:
+                self.writer.submit(Note(MARK, self.steady.now()))
             for lane in list(self.lanes.values()):
                 self.pump(lane)
             self.deliveries.poke()
@@ -137,6 +146,8 @@ class EventQueue:
         await self.deliveries.close()
         for lane in self.lanes.values():
             lane.cancel_timers()
+            for held in lane.ready:
+                self.change(held, EventState.QUEUED, held.progress)
         self.writer.close()
         await asyncio.to_thread(self.writer.join)
 
@@ -164,7 +175,7 @@ class EventQueue:
             lane.look = self._loop.call_later(windows.LOOK, self._look, lane)
         if lane.is_empty and self.lanes.get(lane.name) is lane:
             lane.cancel_timers()
-            self._hungry.discard(lane)
+            self._hungry.pop(lane, None)
             del self.lanes[lane.name]
 
     def _may_begin(self, lane: Lane) -> bool:
@@ -177,10 +188,31 @@ class EventQueue:
         return len(lane.running) < lane.window.size and self._is_fair(lane)
 
     def _is_fair(self, lane: Lane) -> bool:
-        """Others wait for what all share: then nobody takes more than its share."""
+        """Others wait for what all share: for a moment nobody takes more than its share of what ran then."""
         if not self._hungry or lane in self._hungry:
             return True
-        return len(lane.running) < windows.share(self._running, len(self.lanes))
+        now = self._clock.monotonic()
+        total = max((number for until, number in self._hungry.values() if now < until), default=None)
+        if total is None:
+            return True
+        competitors = sum(bool(other.ready or other.running) for other in self.lanes.values())
+        return len(lane.running) < windows.share(total, competitors)
+
+    def hold(self, lane: Lane, held: Held) -> None:
+        """It is in memory from now on."""
+        held.counted = held.size
+        lane.bytes += held.counted
+        self.room -= held.counted
+
+    def let_go(self, lane: Lane, held: Held) -> None:
+        """It is in memory no more, or no more its lane's."""
+        lane.bytes -= held.counted
+        self.room += held.counted
+        held.counted = 0
+
+    def room_of(self, lane: Lane) -> int:
+        """Bytes that a lane may still take: a little whatever others hold, and never all there is."""
+        return max(min(self.room, self.limits.memory // 2 - lane.bytes), _LANE_MIN - lane.bytes)
 
     def _refill(self, lane: Lane) -> None:
         if lane.loading or self._pausing or len(lane.ready) >= _LOW:
@@ -188,10 +220,11 @@ class EventQueue:
         now = self.steady.now()
         if lane.later is not None and lane.later > now:
             self._wake(lane, lane.later - now)
-        if (lane.spilled or (lane.later is not None and lane.later <= now)) and self.room > 0:
+        room = self.room_of(lane)
+        if (lane.spilled or (lane.later is not None and lane.later <= now)) and room > 0:
             lane.loading, lane.later_meanwhile = True, None
             limit = min(_LOAD, HELD - len(lane.ready))
-            self.writer.submit(Take(lane.name, now, limit, self.room, partial(self._loaded, lane)))
+            self.writer.submit(Take(lane.name, now, limit, room, partial(self._loaded, lane)))
 
     def _loaded(self, lane: Lane, taken: Taken | None) -> None:
         if taken is None:
@@ -199,9 +232,10 @@ class EventQueue:
             self._wake(lane, _AGAIN)
             return
         lane.loaded(taken.later)
+        lane.spilled -= taken.damaged
         for row in taken.rows:
             held = Held(row.id, row.event, row.progress, row.born, row.due or row.born)
-            self.room -= held.size
+            self.hold(lane, held)
             if row.due:
                 lane.put_back(held)
             else:
@@ -239,6 +273,13 @@ class EventQueue:
     # -- attempts -----------------------------------------------------------------------------------------------------
 
     def _begin(self, lane: Lane, held: Held) -> None:
+        try:
+            self._try(lane, held)
+        except Exception:
+            log.exception("beginning the event %d of %s failed", held.id, lane.name)
+            self._mishap(lane, held)
+
+    def _try(self, lane: Lane, held: Held) -> None:
         contract = self.contracts[held.event.contract]
         is_aged = self.steady.now() - held.born > contract.policy(held.event).max_age
         condition = contract.bar(held.event) or (Condition.AGED if is_aged else None)
@@ -257,8 +298,22 @@ class EventQueue:
         held.request = self._dispatcher.submit(run.version, run.invocation, run.reserved, done)
 
     def _done(self, lane: Lane, held: Held, result: Outcome | TorporError) -> None:
-        del lane.running[held.id]
+        if lane.running.pop(held.id, None) is None:
+            return
         self._running -= 1
+        try:
+            self._judge(lane, held, result)
+        except Exception:
+            log.exception("what came of the event %d of %s could not be understood", held.id, lane.name)
+            self._mishap(lane, held)
+
+    def _mishap(self, lane: Lane, held: Held) -> None:
+        """Something went wrong here: the event is tried again later, whatever it was."""
+        if lane.running.pop(held.id, None) is not None:
+            self._running -= 1
+        self._put_off(lane, held, held.progress, self.steady.now() + _MISHAP)
+
+    def _judge(self, lane: Lane, held: Held, result: Outcome | TorporError) -> None:
         if isinstance(result, ShuttingDown) or (self._pausing and _was_stopped(result)):
             self._release(lane, held)
             return
@@ -275,28 +330,37 @@ class EventQueue:
 
     def _release(self, lane: Lane, held: Held) -> None:
         """The server ends before it could run: its next life runs it."""
-        self.room += held.size
+        if held.is_stopped:
+            self.end(lane, held, Condition.STOPPED)
+            return
+        self.let_go(lane, held)
         lane.spilled += 1
         lane.retry_at = self._clock.monotonic() + _AGAIN
         self.change(held, EventState.QUEUED, held.progress)
 
     def _throttled(self, lane: Lane, held: Held, judged: Result, result: Outcome | TorporError) -> None:
-        """Back to its place: what it was refused for is a matter of its lane."""
+        """Back to its place. Whoever is tried before its back-off is over, because something else ended, and refused
+        once more, has not been refused again for that."""
         now, monotonic = self.steady.now(), self._clock.monotonic()
-        lane.refusals += 1
         lane.window = windows.refused(len(lane.running), monotonic)
-        if getattr(result, "reason", None) != ThrottleReason.RESERVED:
-            self._hungry.add(lane)
-        held.progress = replace(held.progress, refused_since=held.progress.refused_since or now)
-        policy = self.contracts[held.event.contract].policy(held.event)
-        move = attempts.next_move(policy, held, Verdict.THROTTLED, lane.refusals, now)
         self.writer.submit(Count(lane.name, "throttled"))
-        if isinstance(move, Again):
-            lane.put_back(held)
-            lane.retry_at = monotonic + move.wait
-            self._wake(lane, move.wait)
-        else:
-            self.end(lane, held, move.condition, judged)
+        if held.is_stopped:
+            self.end(lane, held, Condition.STOPPED)
+            return
+        if monotonic >= held.backs_off_until:
+            held.refusals += 1
+            held.progress = replace(held.progress, refused_since=held.progress.refused_since or now)
+            policy = self.contracts[held.event.contract].policy(held.event)
+            move = attempts.next_move(policy, held, Verdict.THROTTLED, held.refusals, now)
+            if not isinstance(move, Again):
+                self.end(lane, held, move.condition, judged)
+                return
+            held.backs_off_until = monotonic + move.wait
+            if getattr(result, "reason", None) != ThrottleReason.RESERVED:
+                self._hungry.setdefault(lane, (monotonic + _HUNGRY, self._running))
+        lane.put_back(held)
+        lane.retry_at = held.backs_off_until
+        self._wake(lane, max(lane.retry_at - monotonic, 0.0))
 
     def _attempted(self, lane: Lane, held: Held, judged: Result, result: Outcome | TorporError) -> None:
         """It ran, or the platform failed at it."""
@@ -316,13 +380,13 @@ class EventQueue:
             self.end(lane, held, move.condition)
 
     def _put_off(self, lane: Lane, held: Held, progress: Progress, due: float) -> None:
-        self.room += held.size
-        self.change(held, EventState.QUEUED, progress, "retried", due=due)
+        self.let_go(lane, held)
+        self.change(held, EventState.QUEUED, attempts.shortened(progress, _RESULT_SHOWN), "retried", due=due)
         lane.note_later(due)
 
     def end(self, lane: Lane, held: Held, condition: Condition, judged: Result | None = None) -> None:
         """No more attempts; `judged` is the last one if that is not in its progress yet."""
-        self.room += held.size
+        self.let_go(lane, held)
         self._untrimmed = _TRIMS
         self.rates.add(lane.name, "ended")
         if judged is not None and not held.progress.runs:
@@ -330,7 +394,7 @@ class EventQueue:
         progress = attempts.finished(held.progress, condition, self._clock.wall())
         owed = self.contracts[held.event.contract].owed(held.event, progress)
         held.progress = replace(progress, owed=owed)
-        state = attempts.final_state(progress)
+        state = final_state(progress)
         if owed:
             self.deliveries.take(held, state.word, condition.value)
         else:
@@ -362,12 +426,24 @@ class EventQueue:
 
     def _freed(self, lane: Lane) -> None:
         """One of its events has ended: there is room for one more, first of all for who was refused it."""
-        lane.refusals, lane.retry_at = 0, 0.0
-        self._hungry.discard(lane)
-        for other in list(self._hungry):
-            other.retry_at = 0.0
-            self.pump(other)
+        lane.retry_at = 0.0
+        self._hungry.pop(lane, None)
+        if self._hungry and not self._is_feeding:
+            self._is_feeding = True
+            self._loop.call_soon(self._feed)
         self.pump(lane)
+
+    def _feed(self) -> None:
+        """Offer what was freed to the one that was refused first; if it cannot have it, sharing does not help it."""
+        self._is_feeding = False
+        lane = next(iter(self._hungry), None)
+        if lane is None:
+            return
+        running, lane.retry_at = len(lane.running), 0.0
+        until, total = self._hungry.pop(lane)
+        self.pump(lane)
+        if len(lane.running) > running and lane.has_backlog:
+            self._hungry[lane] = (until, total)
 
 
 def _was_stopped(result: Outcome | TorporError) -> bool:

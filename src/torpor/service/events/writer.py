@@ -264,9 +264,13 @@ class EventWriter:
     def _write_others(self, batch: _Batch, adds: list[Add]) -> None:
         for add in adds:
             if add.timer is not None:
-                self._store.note_timer(*add.timer)
+                self._store.note_timer(*add.timer, fired=True)
+        trimmed: set[EventState] = set()
         for other in batch.others:
+            if isinstance(other, Trim) and other.state in trimmed:
+                continue
             if isinstance(other, Trim):
+                trimmed.add(other.state)
                 self._store.trim(other.state, keep=other.keep, keep_bytes=other.keep_bytes, now=other.now)
             elif isinstance(other, Count):
                 continue
