@@ -310,7 +310,10 @@ class Settings:
         pattern=r"|[^\s:]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}",
         unit="host:port",
     )
-    aws_endpoint_url: str = _setting("", "Where S3 (packages by bucket and key) and other AWS services answer.")
+    aws_endpoint_url: str = _setting(
+        "", "Where S3 (packages by bucket and key), SQS (event sources) and other AWS services answer.",
+        pattern=r"|https?://\S+", unit="http://host:port",
+    )  # fmt: skip
     url_domain: str = _setting(
         "", "Address below which function URLs have names of their own, such as https://example.com for "
         "https://ID.lambda-url.REGION.example.com/; empty: names below localhost for callers of this machine, paths "

@@ -207,6 +207,19 @@ def test_functions_that_are_each_other_s_destination_are_cut_off(bench: EventBen
     assert len(bench.records("cut")) == 1
 
 
+def test_a_header_that_counts_nothing_hides_no_circle(bench: EventBench) -> None:
+    one, _ = circle(bench, "hidden")
+
+    def add(request: Any, **_: Any) -> None:
+        request.headers["X-Amzn-Trace-Id"] = "garbage"
+
+    bench.client.meta.events.register("before-send.lambda.Invoke", add)
+    bench.send(one)
+    bench.client.meta.events.unregister("before-send.lambda.Invoke", add)
+    (record,) = bench.records("hidden")
+    assert record["requestContext"]["condition"] == "RecursiveInvocation"
+
+
 def test_events_that_begin_anew_are_cut_off_each_for_itself(bench: EventBench) -> None:
     one, _ = circle(bench, "three")
     for _ in range(3):

@@ -1,13 +1,15 @@
 """The queue of asynchronous events: order, retries, throttles, and what a function may not do to others."""
 
 import asyncio
+import sqlite3
 from pathlib import Path
 
 import pytest
 from tests.support.events import BAD, GOOD, Clock, Functions, Mail, Rules, down, running
 
-from torpor.model.errors import PlatformError, TargetRefused, Throttled
-from torpor.model.event import EventState
+from torpor.model.errors import PlatformError, StoreUnavailable, TargetRefused, Throttled, TorporError
+from torpor.model.event import Event, EventState, Result
+from torpor.model.invocation import Outcome, OutcomeStatus
 from torpor.scheduling import ThrottleReason
 from torpor.scheduling.retries import Condition, RetryPolicy
 from torpor.service.events.queue import QueueLimits
@@ -223,7 +225,7 @@ async def test_a_destination_that_is_down_holds_up_neither_the_queue_nor_other_d
         bench.rules.targets = ("b",)
         for _ in range(20):
             bench.accept_later("g")
-        await bench.until(lambda: len(mail.sent) == 20)
+        await bench.until(lambda: sum(parcel.identity.startswith("g") for parcel in mail.sent) == 20)
 
 
 # -- ends and clocks --------------------------------------------------------------------------------------------------
@@ -285,3 +287,110 @@ async def test_ended_events_are_kept_up_to_a_bound(tmp_path: Path) -> None:
         await bench.until(lambda: bench.states().get(EventState.SUCCEEDED) == 100, timeout=30)
 
         assert bench.store.counters() == {("f", "accepted"): 2500, ("f", "succeeded"): 2500, ("f", "success"): 2500}
+
+
+# -- what must not hold up or hurt others -----------------------------------------------------------------------------
+
+
+async def test_an_event_is_not_given_up_earlier_because_others_end_and_it_is_refused_each_time(tmp_path: Path) -> None:
+    functions = Functions(lambda run: FULL if run.resource == "big" else GOOD)
+    async with running(tmp_path, functions, rules=Rules(max_age=60, back_off=1.0)) as bench:
+        for _ in range(20):
+            bench.accept_later("big")
+        for _ in range(100):
+            await bench.accept("small")
+        await bench.ends(100)
+        await asyncio.sleep(0.05)
+        states = bench.store.numbers()
+
+    assert states.get(("big", EventState.FAILED)) is None
+    assert states["small", EventState.SUCCEEDED] == 100
+
+
+async def test_one_function_that_can_never_run_leaves_others_what_they_have(tmp_path: Path) -> None:
+    functions = Functions(lambda run: FULL if run.resource == "never" else None)
+    async with running(tmp_path, functions, rules=Rules(back_off=0.2)) as bench:
+        for _ in range(400):
+            bench.accept_later("busy")
+        await bench.until(lambda: len(functions.running) >= 64)
+        bench.accept_later("never")
+        for _ in range(100):
+            for identity in list(functions.running)[:2]:
+                functions.end(identity)
+            await asyncio.sleep(0.005)
+
+        assert len(functions.running) > 20
+
+
+async def test_large_events_of_one_function_hold_up_no_other(tmp_path: Path) -> None:
+    functions = Functions(lambda run: None if run.resource == "large" else GOOD)
+    async with running(tmp_path, functions, limits=QueueLimits(memory=4 * 1024 * 1024)) as bench:
+        for _ in range(64):
+            bench.accept_later("large", payload=b"x" * 500_000)
+        await bench.until(lambda: functions.running)
+        for _ in range(20):
+            bench.accept_later("small")
+        await bench.ends(20)
+
+
+async def test_an_answer_that_is_no_text_fails_its_event_and_nothing_else(tmp_path: Path) -> None:
+    odd = Outcome(status=OutcomeStatus.ERROR, payload=b'{"errorMessage":"\xff"}', error_type="Unhandled")
+    async with running(tmp_path, Functions(lambda _: odd), rules=Rules(retries=0)) as bench:
+        await bench.accept()
+        (row,) = await bench.ends()
+
+    assert (row.state, row.progress.condition) == (EventState.FAILED, "exhausted")
+
+
+async def test_what_nobody_can_understand_is_tried_again_later(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(Rules):
+        def judged(self, event: Event, result: Outcome | TorporError) -> Result:
+            raise RuntimeError("broken")
+
+    async with running(tmp_path, rules=Broken()) as bench:
+        await bench.accept()
+        await bench.until(lambda: bench.states().get(EventState.QUEUED) == 1)
+
+    assert "could not be understood" in caplog.text
+
+
+async def test_a_store_that_has_failed_once_is_tried_again_on_a_quiet_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path) as bench:
+        with monkeypatch.context() as broken:
+            broken.setattr(bench.store, "note", _full)
+            with pytest.raises(StoreUnavailable):
+                await bench.accept()
+        await bench.until(lambda: bench.queue.writer.works)
+        await bench.accept()
+        await bench.ends()
+
+
+def _full(*_: object) -> None:
+    raise StoreUnavailable("The disk is full.")
+
+
+async def test_a_damaged_event_leaves_its_function_s_queue_at_rest(tmp_path: Path) -> None:
+    async with running(tmp_path) as bench:
+        await bench.accept(delay=60)
+    database = sqlite3.connect(tmp_path / "events.db")
+    with database:
+        database.execute("UPDATE events SET state = 0, due = 0, body = x'ff'")
+    database.close()
+    async with running(tmp_path) as bench:
+        await bench.until(lambda: not bench.queue.lanes)
+
+
+async def test_an_event_that_was_told_to_stop_and_is_refused_is_stopped(tmp_path: Path) -> None:
+    async with running(tmp_path, Functions(lambda _: None)) as bench:
+        identity = await bench.accept()
+        await bench.until(lambda: bench.functions.running)
+        (held,) = bench.queue.lanes["f"].running.values()
+        held.is_stopped = True
+        bench.functions.end(identity, FULL)
+        (row,) = await bench.ends()
+
+    assert (row.state, row.progress.condition) == (EventState.DROPPED, "stopped")

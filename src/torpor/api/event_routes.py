@@ -17,6 +17,8 @@ from torpor.transport import Exchange
 _LOG = logging.getLogger(__name__)
 _JSON = (("Content-Type", "application/json"),)
 _LIST_DEFAULT, _LIST_MAX = 100, 1000
+_LOOKED_AT = 500
+"""Events that are read at once."""
 _KEPT_AS: Mapping[str, tuple[EventState, ...]] = {
     "queued": (EventState.QUEUED, EventState.RUNNING),
     "waiting": (EventState.RUNNING,),
@@ -75,16 +77,21 @@ class EventRoutes:
         if wanted and wanted not in _KEPT_AS:
             raise InvalidRequest(f"There is no state {wanted}; there are {', '.join(_KEPT_AS)}.")
         limit = min(_number(query, "limit") or _LIST_DEFAULT, _LIST_MAX)
-        found = await self._desk.list(
-            EventFilter(
-                limit=limit,
-                states=_KEPT_AS.get(wanted, ()),
-                lane=query.get("function", ""),
-                before=_number(query, "before"),
-            )
-        )
-        shown = [self._line(seen) for seen in found if wanted in ("", seen.standing)]
+        found = await self._found(wanted, query.get("function", ""), limit, _number(query, "before"))
+        shown = [self._line(seen) for seen in found]
         return {"events": shown} | ({"before": found[-1].row.id} if len(found) == limit else {})
+
+    async def _found(self, wanted: str, function: str, limit: int, before: int | None) -> list[Seen]:
+        """The newest of a standing, of which the store knows less than is wanted."""
+        found: list[Seen] = []
+        while len(found) < limit:
+            look = EventFilter(limit=_LOOKED_AT, states=_KEPT_AS.get(wanted, ()), lane=function, before=before)
+            page = await self._desk.list(look)
+            found += [seen for seen in page if wanted in ("", seen.standing)]
+            if len(page) < _LOOKED_AT:
+                break
+            before = page[-1].row.id
+        return found[:limit]
 
     def _line(self, seen: Seen) -> dict[str, Any]:
         row, event, progress = seen.row, seen.row.event, seen.row.progress
@@ -95,7 +102,7 @@ class EventRoutes:
             "qualifier": event.qualifier,
             "state": seen.standing,
             "accepted": round(event.accepted, 3),
-            "age_s": round((progress.ended or self._clock.wall()) - event.accepted, 3),
+            "age_s": round((progress.ended if row.state.is_ended else self._clock.wall()) - event.accepted, 3),
             "runs": progress.runs,
             "interruptions": progress.interruptions,
             "condition": progress.condition,

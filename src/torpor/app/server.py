@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
@@ -44,7 +45,7 @@ from torpor.engine.scaler import Scaler
 from torpor.engine.snapshots import SnapshotShelf, Workshop
 from torpor.engine.surroundings import Surroundings
 from torpor.model.account import PackageLimits, ReservationLimits
-from torpor.model.errors import TorporError
+from torpor.model.errors import PlatformError, TorporError
 from torpor.model.function import LATEST, CodeRef, FunctionVersion
 from torpor.model.policy import ScalingPolicy
 from torpor.sandbox.images import ImageCatalog
@@ -196,6 +197,8 @@ class Server:
 
     def _make_events(self) -> EventQueue:
         settings = self.settings
+        if settings.webhook_secret and not os.path.exists(settings.webhook_secret):
+            raise PlatformError(f"There is no file {settings.webhook_secret} with the secret of web requests.")
         secret = read_secret(settings.webhook_secret or str(self._stores.folder / "webhook.secret"))
         courier = Couriers(
             self._cloud,

@@ -44,17 +44,20 @@ def list_events(
         str | None,
         typer.Option(
             "--state",
-            help="queued, waiting, running, delivering, succeeded, failed, dead or dropped.",
+            help="queued, waiting (for an environment), running, delivering, succeeded, failed, dead or dropped.",
         ),
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="How many at most.")] = 50,
+    before: Annotated[
+        int | None, typer.Option("--before", metavar="ID", min=1, help="Only those that came before this one.")
+    ] = None,
     endpoint: Endpoint = None,
     json: Json = False,
 ) -> int:
     """List the newest events."""
     from torpor.cli.events import list_events
 
-    return list_events(function=function, state=state, limit=limit, endpoint=endpoint, as_json=json)
+    return list_events(function=function, state=state, limit=limit, before=before, endpoint=endpoint, as_json=json)
 
 
 def show_event(identity: Identity, endpoint: Endpoint = None, json: Json = False) -> int:

@@ -10,7 +10,7 @@ from torpor.cli.output import seconds_text, show, show_columns, show_json, worki
 _PATH = f"{ADMIN}/events"
 _HEAD = ("FUNCTION", "QUEUED", "RUNNING", "DELIVERING", "SUCCEEDED", "FAILED", "DEAD", "OLDEST", "IN/S", "OUT/S")
 _LIST_HEAD = ("ID", "FUNCTION", "STATE", "RUNS", "AGE", "CONDITION", "REQUEST ID")
-_NONE_YET = "There are no events yet: calls with the invocation type Event, timers and queues make them."
+_NONE_YET = "There are no events yet: calls with the invocation type Event, timers and schedules make them."
 
 
 def overview(*, endpoint: str | None, as_json: bool) -> int:
@@ -26,11 +26,14 @@ def overview(*, endpoint: str | None, as_json: bool) -> int:
     return 0
 
 
-def list_events(*, function: str | None, state: str | None, limit: int, endpoint: str | None, as_json: bool) -> int:
+def list_events(
+    *, function: str | None, state: str | None, limit: int, before: int | None, endpoint: str | None, as_json: bool
+) -> int:
     """Print the newest events, one a line. Raises InvalidRequest."""
     query = {"limit": str(limit)}
     query |= {"function": function} if function else {}
     query |= {"state": state} if state else {}
+    query |= {"before": str(before)} if before is not None else {}
     with working("Asking for the events"):
         value = client(endpoint).request("GET", f"{_PATH}/list", query=query).json
     if as_json:
@@ -122,7 +125,10 @@ def _show(event: dict[str, Any]) -> None:
     for step in event["history"]:
         show(f"  {_time(step['at'])}  {step['what']:<12}{_detail(step)}".rstrip())
     for owed in event["owed"]:
-        show(f"  still to be delivered to the {owed['role']} {owed['target']} (tried {owed.get('attempts', 0)} times)")
+        attempts = owed.get("attempts", 0)
+        show(f"  still to be delivered to the {owed['role']} {owed['target']}, attempts so far: {attempts}")
+        if owed.get("error"):
+            show(f"    the last one: {owed['error']}")
 
 
 def _detail(step: dict[str, Any]) -> str:

@@ -106,6 +106,8 @@ class Owed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     attempts: int = 0
     since: float = 0.0
     """When it was tried first, by the queue's own clock."""
+    error: str = ""
+    """Why it failed last."""
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -57,6 +57,7 @@ _TAKE_LATER = (
 _TAKE_OWED = f"SELECT {_COLUMNS} FROM events INDEXED BY delivering WHERE state = 2 AND due <= ? ORDER BY due, id"
 _OWED_LATER = "SELECT min(due) FROM events INDEXED BY delivering WHERE state = 2"
 _COUNT = "INSERT INTO counters VALUES (?,?,?) ON CONFLICT (lane, what) DO UPDATE SET number = number + excluded.number"
+_OLDEST_OWED = "SELECT lane, min(born) FROM events INDEXED BY delivering WHERE state = 2 GROUP BY lane"
 _CLAIM_KEY = """
 INSERT INTO keys VALUES (?,?,?) ON CONFLICT (key) DO UPDATE SET event = excluded.event, until = excluded.until
 WHERE keys.until < ?
@@ -292,7 +293,10 @@ class SqliteEventStore:
     def oldest(self) -> Mapping[str, float]:
         with self._read() as database:
             lanes = [lane for (lane,) in database.execute(_LANES)]
-            return {lane: database.execute(_OLDEST, (lane, lane)).fetchone()[0] for lane in lanes}
+            found = {lane: database.execute(_OLDEST, (lane, lane)).fetchone()[0] for lane in lanes}
+            for lane, born in database.execute(_OLDEST_OWED):
+                found[lane] = min(born, found.get(lane, born))
+        return found
 
     def counters(self) -> Mapping[tuple[str, str], int]:
         with self._read() as database:

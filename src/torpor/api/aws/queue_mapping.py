@@ -179,6 +179,8 @@ class QueueMapping:
         return not reason
 
     def _trouble(self, said: str) -> None:
+        if self._on and not self._standing.trouble:
+            _LOG.warning("An event source mapping has a %s", said)
         if self._on:
             self._standing.trouble = said
 

@@ -156,7 +156,7 @@ class TaskOperations:
         try:
             await self._desk.drop(str(seen.row.id))
         except Conflict as error:
-            raise ApiFailure("InvalidArgument", f"the task cannot be stopped: {error}") from error
+            raise invalid("the task cannot be stopped any more: it has ended, or is just ending") from error
         return NO_CONTENT
 
     async def functions(self, call: Call) -> Reply:

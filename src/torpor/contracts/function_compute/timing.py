@@ -102,7 +102,7 @@ def _parts(expression: str) -> tuple[tzinfo, list[str]]:
     found = _ZONE.match(expression.strip())
     fields = expression.strip()[found.end() if found else 0 :].split()
     if len(fields) != len(_FIELDS):
-        raise invalid(f"cronExpression '{expression}' needs six fields, or the form '@every <number>m'")
+        raise invalid(f"cronExpression '{expression}' needs six fields, or the form '@every <number>' with s, m or h")
     return _zone(found[1]) if found else UTC, fields
 
 

@@ -37,7 +37,7 @@ def functions_named(given: Mapping[str, Any], function: str, place: Place) -> li
         if arn and is_own(arn):
             continue
         kind = _DESTINATION.fullmatch(arn) if arn else None
-        if arn and (kind is None or kind["service"] not in _KINDS[each]):
+        if arn and (kind is None or kind["service"] not in _KINDS[each] or arn.endswith(".fifo")):
             raise _invalid_destinations(arns)
         if arn and kind is not None and kind["service"] == "lambda":
             found.append((_function(arn, function, place), arn))

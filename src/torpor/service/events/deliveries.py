@@ -228,7 +228,7 @@ class Deliveries:
     def _failed(self, held: Held, owed: Owed, target: _Target, reason: str) -> float | None:
         now = self._queue.steady.now()
         _pause(target, now)
-        attempt = replace(owed, attempts=owed.attempts + 1, since=owed.since or now)
+        attempt = replace(owed, attempts=owed.attempts + 1, since=owed.since or now, error=reason)
         policy = self._queue.contracts[held.event.contract].delivery
         move = decide(
             policy, Verdict.SYSTEM, errors=0, refusals=attempt.attempts, refused_for=now - attempt.since, age=0.0

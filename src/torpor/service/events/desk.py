@@ -14,6 +14,12 @@ from torpor.service.events.queue import EventQueue
 from torpor.service.events.writer import Claim
 from torpor.store.ports import EventFilter, EventRow, KeyedFilter
 
+_SAID = {
+    EventState.SUCCEEDED: "it has succeeded",
+    EventState.FAILED: "it has failed",
+    EventState.DEAD: "it is dead",
+    EventState.DROPPED: "it was dropped",
+}
 _ENDED = (EventState.SUCCEEDED, EventState.FAILED, EventState.DEAD, EventState.DROPPED)
 
 
@@ -38,7 +44,7 @@ class FunctionEvents:
     delivering: int = 0
     ended: Mapping[EventState, int]
     oldest: float | None = None
-    """Seconds for which the event at the head of the queue has waited."""
+    """Seconds since the event was accepted that has waited longest, to run or to be delivered."""
     accepted_rate: float = 0.0
     """A second, over the last minute, as is the next."""
     ended_rate: float = 0.0
@@ -96,9 +102,9 @@ class EventDesk:
         running = len(lane.running) if lane is not None else 0
         held = sum(held.event.function == name for held in self._queue.deliveries.held.values())
         taken_up = numbers.get((name, EventState.RUNNING), 0)
-        if lane is not None and lane.ready:
-            born = lane.ready[0].born
-            oldest = born if oldest is None else min(oldest, born)
+        born = [lane.ready[0].born] if lane is not None and lane.ready else []
+        born += [held.born for held in self._queue.deliveries.held.values() if held.event.function == name]
+        oldest = min([*born, *([] if oldest is None else [oldest])], default=None)
         return FunctionEvents(
             function=name,
             queued=numbers.get((name, EventState.QUEUED), 0) + max(taken_up - running - held, 0),
@@ -167,7 +173,7 @@ class EventDesk:
         contract knows of such a thing. Raises NotFound, Conflict."""
         row = await self._row(identity)
         if row.state.is_ended:
-            raise Conflict(f"The event {row.id} is through already: it has {row.state.word}.")
+            raise Conflict(f"The event {row.id} is through already: {_SAID[row.state]}.")
         if not self._interventions.stop(row.event.function, row.id):
             claimed = await self._claim(row, (EventState.QUEUED, EventState.DELIVERING))
             if claimed is None:

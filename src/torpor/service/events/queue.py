@@ -106,7 +106,7 @@ class EventQueue:
         self.contracts.update(contracts)
         interrupted = self.store.recover(self._clock.wall())
         if interrupted:
-            log.warning("%d events ran when the server ended; they run again.", interrupted)
+            log.warning("Events that ran when the server ended, and run again: %d.", interrupted)
         self.writer.start()
         self._pausing = False
         for name, backlog in self.store.backlogs().items():
