@@ -140,7 +140,7 @@ def _drained(server: Server, sizes: Sizes) -> tuple[float, float, str]:
     events, answers = [], []
     for _ in range(sizes.rounds):
         answers.append(measures.warm(server, "drain", CONNECTIONS, sizes.managed).rate)
-        events.append(_drain(server, 4 * sizes.managed))
+        events.append(_drain(server, 2 * sizes.managed))
     spread = f"{min(events):,.0f}–{max(events):,.0f}/s; synchronous {min(answers):,.0f}–{max(answers):,.0f}/s"
     return median(events), median(answers), spread
 
