@@ -133,7 +133,7 @@ def test_an_asynchronous_request_is_accepted_without_an_answer(server: Server) -
     status, _, body = server.request("POST", "/a", b"x", {"X-Fc-Invocation-Type": "Async"}, host)
 
     assert (status, body) == (202, b"")
-    assert server.dispatcher.seen[0][1].patient
+    assert server.invocations(1)[0].patient
 
 
 def test_a_server_that_does_not_start_is_told_by_http_as_a_bad_gateway(server: Server) -> None:

@@ -80,8 +80,8 @@ def test_an_asynchronous_call_is_accepted_with_an_id_and_no_result(server: Serve
 
     assert answer.status_code == 202
     assert answer.body.read() == b""
-    assert answer.headers["x-fc-request-id"] == server.dispatcher.seen[0][1].id
-    assert server.dispatcher.seen[0][1].patient
+    assert answer.headers["x-fc-request-id"] == server.invocations(1)[0].id
+    assert server.invocations(1)[0].patient
 
 
 @pytest.mark.fact("F-020")

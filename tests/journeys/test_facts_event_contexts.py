@@ -217,7 +217,7 @@ def test_function_that_a_timer_runs_often_is_warm_but_for_its_first_run(server: 
     ):
         runs = eventually(lambda: (found := function.runs())[9:] and found, within=15, what="ten runs")
 
-    assert [run["cold"] for run in runs] == [True] + [False] * (len(runs) - 1)
+    assert [run["cold"] for run in runs[:10]] == [True] + [False] * 9
 
 
 @pytest.mark.fact("F-042", "F-043")

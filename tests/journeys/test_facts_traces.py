@@ -67,14 +67,16 @@ def _kept(function: Function) -> list[dict[str, Any]]:
 
 
 def _traced(function: Function, event: dict[str, Any], header: str = f"Root={ROOT};Parent={PARENT};Sampled=1") -> Any:
-    """Invoke with a trace header, as a traced caller does."""
+    """Invoke with a trace header, as a traced caller does; what the function says of it, without the part that counts
+    the function's calls."""
     request = urllib.request.Request(
         f"{function.server.url}/2015-03-31/functions/{function.name}/invocations",
         data=json.dumps(event).encode(),
         headers={"X-Amzn-Trace-Id": header},
     )
     with urllib.request.urlopen(request) as answer:
-        return json.loads(answer.read())
+        said = json.loads(answer.read())
+    return said.partition(";Lineage=")[0] if isinstance(said, str) else said
 
 
 def _documented() -> set[str]:
