@@ -123,8 +123,6 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """When the first of those was, by the queue's own clock."""
     interruptions: int = 0
     """How often it was run, or its result delivered, when the server ended."""
-    started: float = 0.0
-    """Seconds since the epoch of the last run's begin."""
     ended: float = 0.0
     """Seconds since the epoch; 0 while it is not through."""
     condition: str = ""

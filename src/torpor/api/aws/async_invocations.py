@@ -2,10 +2,11 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from torpor.api.aws.attached import EVENT_SETTINGS
 from torpor.api.aws.invocations import Invocations
+from torpor.contracts.event_results import judged
 from torpor.contracts.lambda_ import destinations, event_rules, limits
 from torpor.contracts.lambda_.event_rules import DEAD_LETTER, DESTINATION
 from torpor.contracts.lambda_.failures_api import ApiFailure, not_built
@@ -23,26 +24,11 @@ from torpor.model.invocation import Outcome
 from torpor.model.parcel import Parcel, ToFunction
 from torpor.scheduling.retries import Condition, RetryPolicy
 from torpor.service.attachments import Attachments
-from torpor.service.events.port import Run
+from torpor.service.events.port import Intake, Run
 from torpor.service.functions import Functions
 
 _LOG = logging.getLogger(__name__)
 CONTRACT = "lambda"
-
-
-class Intake(Protocol):
-    """The queue's entrance."""
-
-    def accept(
-        self,
-        event: Event,
-        done: Callable[[TorporError | None, bool], None],
-        *,
-        delay: float = 0.0,
-        timer: tuple[str, float] | None = None,
-    ) -> None:
-        """`done` is told once the event is on the disk, or why it is not."""
-        ...
 
 
 class AsyncInvocations:
@@ -142,7 +128,7 @@ class AsyncInvocations:
         return Run(version=version, invocation=invocation, reserved=record.reserved_concurrency)
 
     def judged(self, event: Event, result: Outcome | TorporError) -> Result:
-        return event_rules.judged(result)
+        return judged(result)
 
     def owed(self, event: Event, progress: Progress) -> tuple[Owed, ...]:
         if progress.condition not in event_rules.TOLD:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from torpor.api.aws.async_invocations import AsyncInvocations, Intake
+from torpor.api.aws.async_invocations import AsyncInvocations
 from torpor.api.aws.attached import KINDS
 from torpor.api.aws.call import Call, render_reply
 from torpor.api.aws.code_links import PREFIX, CodeLinks
@@ -38,6 +38,7 @@ from torpor.contracts.lambda_.wire import ApiRequest, ApiResponse
 from torpor.model.clock import Clock
 from torpor.model.errors import NotFound
 from torpor.service.attachments import Attachments
+from torpor.service.events.port import Intake
 from torpor.service.functions import Functions
 from torpor.service.layers import Layers
 from torpor.service.resources import Resources

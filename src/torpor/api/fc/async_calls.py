@@ -1,13 +1,14 @@
 """Asynchronous calls: accepted into the queue, and the rules by which it runs them (5)."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from torpor.api.fc.registry import ASYNC, Registry
 from torpor.api.relay import NoCaller
 from torpor.contracts import event_targets
+from torpor.contracts.event_results import judged
 from torpor.contracts.function_compute import event_rules, invoking, limits, names
 from torpor.contracts.function_compute.api_failures import ApiFailure
 from torpor.contracts.function_compute.event_rules import AsyncConfig
@@ -21,7 +22,7 @@ from torpor.model.invocation import HttpRequest, Invocation, Outcome
 from torpor.model.parcel import Parcel, ToFunction
 from torpor.scheduling import ThrottleReason
 from torpor.scheduling.retries import Condition, RetryPolicy
-from torpor.service.events.port import Run
+from torpor.service.events.port import Intake, Run
 
 CONTRACT = "function_compute"
 DESTINATION = "destination"
@@ -29,21 +30,6 @@ _PLAIN = AsyncConfig()
 _PLAIN_CALL = Control(mode=Mode.ASYNC)
 
 Told = Callable[[TorporError | None], None]
-
-
-class Intake(Protocol):
-    """The queue's entrance."""
-
-    def accept(
-        self,
-        event: Event,
-        done: Callable[[TorporError | None, bool], None],
-        *,
-        delay: float = 0.0,
-        timer: tuple[str, float] | None = None,
-    ) -> None:
-        """`done` is told once the event is on the disk, or why it is not, and whether its key was taken."""
-        ...
 
 
 class AsyncCalls:
@@ -127,7 +113,7 @@ class AsyncCalls:
     def judged(self, event: Event, result: Outcome | TorporError) -> Result:
         if isinstance(result, Outcome) and result.failure is not None:
             result = self._explained(event, result)
-        return event_rules.judged(result)
+        return judged(result)
 
     def owed(self, event: Event, progress: Progress) -> tuple[Owed, ...]:
         if progress.condition not in event_rules.TOLD:

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, unquote
 
 from torpor.api.aws.code_links import CodeLinks
 from torpor.api.aws.objects import ObjectSource
-from torpor.api.fc.async_calls import AsyncCalls, Intake
+from torpor.api.fc.async_calls import AsyncCalls
 from torpor.api.fc.async_config import AsyncConfigOperations, Desk, TaskOperations
 from torpor.api.fc.call import Call, Handler, render_reply
 from torpor.api.fc.domains import DomainOperations
@@ -41,6 +41,7 @@ from torpor.contracts.function_compute.signing import verify
 from torpor.contracts.http import ApiRequest, ApiResponse
 from torpor.model.clock import Clock
 from torpor.model.event import Event
+from torpor.service.events.port import Intake
 from torpor.service.functions import Functions
 from torpor.service.layers import Layers
 from torpor.service.resources import Resources

@@ -1,13 +1,14 @@
 """What the API answers when a call fails: `{"__type": code, "message": text}`."""
 
-import json
 from collections.abc import Mapping
 
+from torpor.contracts import json_api
 from torpor.contracts.api_failure import ApiFailure
 from torpor.contracts.http import ApiResponse
+from torpor.contracts.json_api import CONTENT_TYPE as CONTENT_TYPE
+from torpor.contracts.json_api import is_expected as is_expected
 from torpor.model import errors
 
-CONTENT_TYPE = "application/x-amz-json-1.1"
 STATUSES: Mapping[str, int] = {
     "NotImplementedException": 501,
     "RequestEntityTooLargeException": 413,
@@ -15,7 +16,6 @@ STATUSES: Mapping[str, int] = {
     "ServiceUnavailableException": 503,
 }
 """Of the codes whose status is not 400."""
-UNEXPECTED = "An unexpected error occurred. The server's log has the details under this request id."
 
 _CODES: tuple[tuple[type[Exception], str], ...] = (
     (errors.NotFound, "ResourceNotFoundException"),
@@ -38,11 +38,6 @@ def not_built(what: str) -> ApiFailure:
     return ApiFailure("NotImplementedException", f"{what} is not available in this version of Torpor.")
 
 
-def is_expected(error: Exception) -> bool:
-    """Whether the error was raised on purpose, so that its message may be shown to the caller."""
-    return isinstance(error, errors.TorporError)
-
-
 def code_of(error: Exception) -> str:
     """The wire code of any error."""
     if isinstance(error, ApiFailure):
@@ -53,6 +48,4 @@ def code_of(error: Exception) -> str:
 def render_failure(error: Exception, request_id: str) -> ApiResponse:
     """The answer to a failed call. Errors not raised on purpose are told without any detail."""
     code = code_of(error)
-    body = {"__type": code, "message": str(error) if is_expected(error) else UNEXPECTED}
-    headers = (("Content-Type", CONTENT_TYPE), ("x-amzn-RequestId", request_id), ("x-amzn-ErrorType", code))
-    return ApiResponse(status=STATUSES.get(code, 400), headers=headers, body=json.dumps(body).encode())
+    return json_api.failure(error, code, STATUSES.get(code, 400), request_id)

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from torpor.contracts import json_api
 from torpor.contracts.api_checks import check
-from torpor.contracts.api_failure import ApiFailure
 from torpor.contracts.api_input import Converter, parse_object
 from torpor.contracts.api_model import ApiModel, load
 from torpor.contracts.cloudwatch_logs.failures import not_built
@@ -12,7 +12,7 @@ from torpor.contracts.http import ApiRequest
 
 SERVICE = "logs"
 """In the scope of signatures."""
-TARGET = "x-amz-target"
+TARGET = json_api.TARGET
 _PREFIX = "Logs_20140328."
 _NOT_BUILT: Mapping[str, Any] = {
     "kmsKeyId": None,
@@ -32,11 +32,7 @@ def model() -> ApiModel:
 
 def operation_of(request: ApiRequest) -> str:
     """The name of the operation. Raises ApiFailure if the API has none of that name."""
-    target = request.headers.get(TARGET, "")
-    name = target.removeprefix(_PREFIX)
-    if name == target or name not in model().operations:
-        raise ApiFailure("UnknownOperationException", f"There is no operation {target or 'without X-Amz-Target'}.")
-    return name
+    return json_api.operation_of(request, _PREFIX, model().operations)
 
 
 def read_input(operation: str, body: bytes) -> dict[str, Any]:

@@ -2,15 +2,15 @@
 
 from typing import Any
 
+from torpor.contracts import json_api
 from torpor.contracts.api_checks import check
-from torpor.contracts.api_failure import ApiFailure
 from torpor.contracts.api_input import Converter, parse_object
 from torpor.contracts.api_model import ApiModel, load
 from torpor.contracts.http import ApiRequest
 
 SERVICE = "events"
 """In the scope of signatures."""
-TARGET = "x-amz-target"
+TARGET = json_api.TARGET
 PREFIX = "AWSEvents."
 """Of every target that is one of this API."""
 
@@ -22,11 +22,7 @@ def model() -> ApiModel:
 
 def operation_of(request: ApiRequest) -> str:
     """The name of the operation. Raises ApiFailure if the API has none of that name."""
-    target = request.headers.get(TARGET, "")
-    name = target.removeprefix(PREFIX)
-    if name == target or name not in model().operations:
-        raise ApiFailure("UnknownOperationException", f"There is no operation {target or 'without X-Amz-Target'}.")
-    return name
+    return json_api.operation_of(request, PREFIX, model().operations)
 
 
 def read_input(operation: str, body: bytes) -> dict[str, Any]:

@@ -12,9 +12,7 @@ from torpor.contracts.event_targets import is_own, is_queue_or_topic
 from torpor.contracts.function_compute import limits, names
 from torpor.contracts.function_compute.api_failures import ApiFailure, invalid
 from torpor.contracts.function_compute.names import Place
-from torpor.model.errors import Throttled, TorporError
 from torpor.model.event import Event, Progress, Result
-from torpor.model.invocation import Outcome, OutcomeStatus
 from torpor.scheduling.retries import Condition, RetryPolicy, Verdict
 
 _FUNCTION = re.compile(
@@ -126,23 +124,6 @@ def delivery_policy(scale: float) -> RetryPolicy:
         first_back_off=limits.ASYNC_BACK_OFF * scale,
         longest_back_off=limits.DELIVERY_BACK_OFF_MAX * scale,
         refused_for=limits.ASYNC_DELIVERED_FOR,
-    )
-
-
-def judged(result: Outcome | TorporError) -> Result:
-    """What an attempt was; the outcome's failure is worded already."""
-    if isinstance(result, Throttled):
-        return Result(verdict=Verdict.THROTTLED, refusal=str(result))
-    if isinstance(result, TorporError):
-        return Result(verdict=Verdict.SYSTEM, refusal=str(result))
-    if result.status is OutcomeStatus.FAILURE and not result.error_type:
-        return Result(verdict=Verdict.SYSTEM, refusal="The platform failed.", environment=result.environment)
-    return Result(
-        verdict=Verdict.ERROR if result.error_type else Verdict.SUCCESS,
-        payload=result.payload,
-        error_type=result.error_type,
-        version=result.version,
-        environment=result.environment,
     )
 
 

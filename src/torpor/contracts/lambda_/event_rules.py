@@ -9,11 +9,9 @@ import msgspec
 
 from torpor.contracts.lambda_ import limits
 from torpor.contracts.lambda_.platform_log import stamp
-from torpor.model.errors import Throttled, TorporError
-from torpor.model.event import Event, Progress, Result
+from torpor.model.event import Event, Progress
 from torpor.model.function import LATEST
-from torpor.model.invocation import Outcome, OutcomeStatus
-from torpor.scheduling.retries import Condition, RetryPolicy, Verdict
+from torpor.scheduling.retries import Condition, RetryPolicy
 
 DESTINATION, DEAD_LETTER = "destination", "dead letter"
 _CONDITIONS: Mapping[str, str] = {
@@ -49,24 +47,6 @@ def delivery_policy(scale: float) -> RetryPolicy:
         first_back_off=limits.EVENT_BACK_OFF_MIN * scale,
         longest_back_off=limits.EVENT_BACK_OFF_MAX * scale,
         refused_for=limits.EVENT_AGE,
-    )
-
-
-def judged(result: Outcome | TorporError) -> Result:
-    """What an attempt was."""
-    if isinstance(result, Throttled):
-        return Result(verdict=Verdict.THROTTLED, refusal=str(result))
-    if isinstance(result, TorporError):
-        return Result(verdict=Verdict.SYSTEM, refusal=str(result))
-    if result.status is OutcomeStatus.FAILURE and not result.error_type:
-        return Result(verdict=Verdict.SYSTEM, refusal="The platform failed.", environment=result.environment)
-    verdict = Verdict.ERROR if result.error_type else Verdict.SUCCESS
-    return Result(
-        verdict=verdict,
-        payload=result.payload,
-        error_type=result.error_type,
-        version=result.version,
-        environment=result.environment,
     )
 
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torpor.contracts.lambda_ import event_rules, limits
+from torpor.contracts import event_results
+from torpor.contracts.lambda_ import limits
 from torpor.contracts.lambda_.event_source import Queue, concurrency_of, queue_of, reports_failures
 from torpor.contracts.lambda_.queue_records import failed_in_order, failed_items
 from torpor.model.errors import TorporError
@@ -63,7 +64,7 @@ def judged(
     document: Mapping[str, Any], records: Sequence[Mapping[str, Any]], result: Outcome | TorporError
 ) -> Verdicts:
     """What becomes of the messages that a function was called with."""
-    verdict = event_rules.judged(result).verdict
+    verdict = event_results.judged(result).verdict
     if verdict == Verdict.THROTTLED:
         return Verdicts(result=THROTTLED, is_refused=True)
     if isinstance(result, TorporError):

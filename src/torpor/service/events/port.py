@@ -82,3 +82,19 @@ class Courier(Protocol):
     async def send(self, parcel: Parcel) -> None:
         """Raises TargetDown if it may work later, TargetRefused if it never will."""
         ...
+
+
+class Intake(Protocol):
+    """The queue's entrance."""
+
+    def accept(
+        self,
+        event: Event,
+        done: Callable[[TorporError | None, bool], None],
+        *,
+        delay: float = 0.0,
+        timer: tuple[str, float] | None = None,
+    ) -> None:
+        """`done` is told once the event is on the disk, or why it is not, and whether one of its key was taken before.
+        It runs after `delay` seconds."""
+        ...

@@ -368,9 +368,7 @@ class EventQueue:
         now, wall, verdict = self.steady.now(), self._clock.wall(), attempts.verdict_of(held, judged)
         step = attempts.run_step(held, judged, outcome, wall=wall, now=now)
         progress = attempts.after(held.progress, verdict, judged, outcome, step)
-        held.progress = (
-            replace(progress, refused_since=progress.refused_since or now) if progress.refusals else progress
-        )
+        held.progress = attempts.since(progress, now)
         policy = self.contracts[held.event.contract].policy(held.event)
         move = attempts.next_move(policy, held, verdict, progress.refusals, now)
         if isinstance(move, Again):
