@@ -68,7 +68,7 @@ class EventDesk:
 
     async def get(self, identity: str) -> Seen:
         """By number or by request id. Raises NotFound."""
-        return self._seen(await self._row(identity))
+        return self._seen(await self._settled(await self._row(identity)))
 
     async def keyed(self, wanted: KeyedFilter) -> Sequence[tuple[str, Seen]]:
         """Those that have a key, with it."""
@@ -78,7 +78,7 @@ class EventDesk:
     async def by_key(self, key: str) -> Seen | None:
         """The one of this key, if there is one."""
         row = await asyncio.to_thread(self._store.by_key, key)
-        return self._seen(row) if row is not None else None
+        return self._seen(await self._settled(row)) if row is not None else None
 
     async def functions(self) -> Sequence[FunctionEvents]:
         """Every function that has had events, by name."""
@@ -125,6 +125,13 @@ class EventDesk:
         if row is None:
             raise NotFound(f"There is no event {identity}.", what="event")
         return row
+
+    async def _settled(self, row: EventRow) -> EventRow:
+        """The row, read again if its end may have been written meanwhile: nothing here knows of that end then."""
+        is_known = row.id in self._queue.writer.changing or self._running(row) is not None
+        if row.state is not EventState.RUNNING or is_known:
+            return row
+        return await asyncio.to_thread(self._store.get, row.id) or row
 
     def _seen(self, row: EventRow) -> Seen:
         newer = self._queue.writer.changing.get(row.id)
