@@ -698,6 +698,13 @@ def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(tmp_path: Path,
     with pytest.raises(StoreUnavailable, match=r"is damaged or not a database; restore a backup\.$"):
         SqliteEventStore(str(path))
     assert path.read_bytes() == content
+    assert not open_files(path)
+
+
+def open_files(path: Path) -> list[str]:
+    """Which of this process' open files are the database or stand beside it?"""
+    links = (os.path.join("/proc/self/fd", number) for number in os.listdir("/proc/self/fd"))
+    return [target for link in links if os.path.lexists(link) and (target := os.readlink(link)).startswith(str(path))]
 
 
 def test_a_folder_in_place_of_the_file_is_told(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import logging
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from itertools import product
 from typing import Any
 
 import msgspec
@@ -95,12 +96,15 @@ class SqliteEventStore:
 
     def __init__(self, path: str, *, busy_wait: float = BUSY_WAIT) -> None:
         self._path = path
-        with self._translated():
+        with self._translated(), ExitStack() as opened:  # closed again when the file is refused
             prepare_file(path)
-            self._writing = self._connect(busy_wait)
-            self._reading = self._connect(busy_wait)
+            self._writing = opened.enter_context(closing(self._connect(busy_wait)))
+            self._reading = opened.enter_context(closing(self._connect(busy_wait)))
+            for database, pragma in product((self._writing, self._reading), PRAGMAS):
+                database.execute(f"PRAGMA {pragma}")
             self._reading.execute("PRAGMA query_only = ON")
             self._set_up()
+            opened.pop_all()
         self._reader = threading.Lock()
         self._durable = True
 
@@ -324,10 +328,7 @@ class SqliteEventStore:
             yield self._reading
 
     def _connect(self, busy_wait: float) -> sqlite3.Connection:
-        database = sqlite3.connect(self._path, timeout=busy_wait, isolation_level=None, check_same_thread=False)
-        for pragma in PRAGMAS:
-            database.execute(f"PRAGMA {pragma}")
-        return database
+        return sqlite3.connect(self._path, timeout=busy_wait, isolation_level=None, check_same_thread=False)
 
     def _set_up(self) -> None:
         (version,) = self._writing.execute("PRAGMA user_version").fetchone()
