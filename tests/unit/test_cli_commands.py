@@ -251,6 +251,24 @@ def test_invoke_prints_the_result_and_the_log_beside_it(server: FakeServer, caps
     assert capsys.readouterr() == ('{"x": 1}\n', "START\nEND\n")
 
 
+def test_an_event_is_left_and_its_id_is_told(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    server.routes[f"POST {FUNCTIONS}/hello/invocations"] = (202, {"x-amzn-RequestId": "7-a"}, b"")
+
+    assert run(["invoke", "hello", "--event", "-p", "[1]"]) == 0
+    sent = server.requests[0]
+    assert (sent[1]["x-amz-invocation-type"], sent[2]) == ("Event", b"[1]")
+    told = "Accepted as event 7-a; `torpor events show 7-a` tells what becomes of it.\n"
+    assert capsys.readouterr().out == told
+
+    assert run(["invoke", "hello", "--event", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"status": 202, "request_id": "7-a"}
+
+
+def test_an_event_has_no_log_to_show(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["invoke", "hello", "--event", "--tail"]) == 2
+    assert "--tail cannot be used with --event" in capsys.readouterr().err and not server.requests
+
+
 def test_invoke_of_a_function_that_fails_ends_with_1_and_shows_its_error(
     server: FakeServer, capsys: pytest.CaptureFixture[str]
 ) -> None:

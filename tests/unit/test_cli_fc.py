@@ -69,6 +69,14 @@ def test_invoke_prints_the_result_and_the_log_beside_it(
     assert capsys.readouterr() == ('{"x": 1}\n', "FC Invoke Start\n")
 
 
+def test_an_event_is_left_and_its_id_is_told(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    server.routes[f"POST {CURRENT}/hello/invocations"] = (202, {"X-Fc-Request-Id": "7-a"}, b"")
+
+    assert run(["invoke", "fc/hello", "--event"]) == 0
+    assert server.requests[0][1]["x-fc-invocation-type"] == "Async"
+    assert "`torpor events show 7-a`" in capsys.readouterr().out
+
+
 def test_invoke_of_one_that_fails_ends_with_1(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     failed = {"X-Fc-Error-Type": "UnhandledInvocationError"}
     server.routes[f"POST {CURRENT}/hello/invocations"] = (200, failed, {"errorMessage": "boom"})

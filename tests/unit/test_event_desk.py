@@ -1,7 +1,8 @@
 """Looking at events, trying them again and taking them out, while the queue runs."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from torpor.model.event import EventState
 from torpor.scheduling import ThrottleReason
 from torpor.service.events.desk import EventDesk
 from torpor.service.events.interventions import Interventions
-from torpor.store.ports import EventFilter
+from torpor.store.ports import EventFilter, KeyedFilter
 
 
 @asynccontextmanager
@@ -44,6 +45,53 @@ async def test_where_an_event_stands_is_told_as_it_is_now(tmp_path: Path) -> Non
 
     assert set(seen) <= {"waiting", "running", "queued"}
     assert seen.count("queued") <= 4
+
+
+def ending(bench: Bench, read: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """What is read is old when it comes back: the event has ended, and that is written."""
+    loop = asyncio.get_running_loop()
+
+    def wrapped(wanted: Any) -> Any:
+        rows = read(wanted)
+        loop.call_soon_threadsafe(bench.functions.end, "f-1")
+        while not bench.states().get(EventState.SUCCEEDED):
+            time.sleep(0.001)
+        return rows
+
+    return wrapped
+
+
+@pytest.mark.parametrize(
+    ("read", "look"),
+    [
+        ("list", lambda desk: desk.list(EventFilter(limit=9))),
+        ("keyed", lambda desk: desk.keyed(KeyedFilter(prefix="", limit=9))),
+        ("find", lambda desk: desk.get("f-1")),
+        ("by_key", lambda desk: desk.by_key("task")),
+    ],
+)
+async def test_an_event_that_ends_while_it_is_read_is_told_as_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: str, look: Callable[[EventDesk], Awaitable[Any]]
+) -> None:
+    async with desk_of(tmp_path, Functions(lambda _: None)) as (bench, desk):
+        await bench.accept(task="task")
+        await bench.until(lambda: bench.functions.running)
+        with monkeypatch.context() as patch:
+            patch.setattr(bench.queue.store, read, ending(bench, getattr(bench.queue.store, read)))
+            found = await look(desk)
+
+    assert "standing='succeeded'" in str(found)
+
+
+async def test_why_an_event_does_not_begin_is_told_while_it_waits(tmp_path: Path) -> None:
+    full = Throttled("The function is at its limit.", reason=ThrottleReason.RESERVED)
+    async with desk_of(tmp_path, Functions(lambda _: full), rules=Rules(back_off=60)) as (bench, desk):
+        identity = await bench.accept()
+        await bench.until(lambda: bench.functions.begun)
+        seen = await desk.get(identity)
+
+    (step,) = seen.row.progress.steps
+    assert (seen.standing, step.what, step.detail) == ("queued", "throttled", "The function is at its limit.")
 
 
 async def test_functions_are_told_with_their_numbers_ages_and_counters(tmp_path: Path) -> None:

@@ -61,6 +61,9 @@ async def test_a_refused_function_waits_with_back_off_and_uses_no_retry_for_it(t
 
         assert (row.state, row.progress.runs, len(bench.functions.begun)) == (EventState.SUCCEEDED, 1, 4)
         assert bench.store.counters()["f", "throttled"] == 3
+        throttled, run, _ = row.progress.steps
+        assert (throttled.what, throttled.detail, throttled.times, run.what) == ("throttled", "full", 3, "run")
+        assert 0.02 < throttled.seconds < run.waited
 
 
 async def test_a_function_at_its_limit_never_starves_another(tmp_path: Path) -> None:

@@ -135,6 +135,8 @@ def _detail(step: dict[str, Any]) -> str:
     parts = [step.get("detail") or ""]
     if step["what"] == "wait":
         parts.append(f"{step.get('seconds', 0.0):g} s before the next attempt")
+    elif step["what"] == "throttled":
+        parts.append(f"{step['times']} times within {_ms(step.get('seconds', 0.0))}" if step["times"] > 1 else "")
     elif step["what"] == "run":
         parts.append(f"after {_ms(step.get('waited', 0.0))} of waiting, for {_ms(step.get('seconds', 0.0))}")
     return ", ".join(part for part in parts if part)

@@ -27,6 +27,9 @@ class _Words:
     log: str
     failure: str
     version: str
+    request_id: str
+    event: tuple[str, str]
+    """The field that makes a call an asynchronous one, and what it says then."""
 
 
 _LAMBDA = _Words(
@@ -34,34 +37,60 @@ _LAMBDA = _Words(
     log="x-amz-log-result",
     failure="x-amz-function-error",
     version="x-amz-executed-version",
+    request_id="x-amzn-requestid",
+    event=("X-Amz-Invocation-Type", "Event"),
 )
 _FC = _Words(
     log_type="X-Fc-Log-Type",
     log="x-fc-log-result",
     failure="x-fc-error-type",
     version="x-fc-invocation-service-version",
+    request_id="x-fc-request-id",
+    event=("X-Fc-Invocation-Type", "Async"),
 )
 
 
 def invoke(name: str, payload: str, *, tail: bool, tenant: str | None, endpoint: str | None, as_json: bool) -> int:
     """Run a function once: its result on standard output, 1 if it failed. Raises NotFound, InvalidRequest."""
-    body, server, words = _payload(payload), client(endpoint), _FC if is_fc(name) else _LAMBDA
-    if "/" in name and not is_fc(name):
-        raise missing_to_run(name, server)
-    path, query = _place(name)
-    headers = {"Content-Type": "application/json", words.log_type: "Tail" if tail else "None"}
-    if tenant is not None:
-        headers["X-Amz-Tenant-Id"] = _tenant(name, tenant)
-    try:
-        with working(f"Running {name}"):
-            answer = server.request("POST", path, query=query, body=body, headers=headers, patience=_PATIENCE)
-    except NotFound as error:
-        raise missing_to_run(name, server) from error
+    words = _words(name)
+    answer = _call(name, payload, tenant, endpoint, {words.log_type: "Tail" if tail else "None"})
     if as_json:
         show_json(_as_value(answer, words))
     else:
         _show(name, answer, words)
     return 1 if words.failure in answer.headers else 0
+
+
+def send_event(name: str, payload: str, *, tenant: str | None, endpoint: str | None, as_json: bool) -> int:
+    """Leave an asynchronous event for a function, which runs later: prints the event's id. Raises NotFound,
+    InvalidRequest."""
+    words = _words(name)
+    answer = _call(name, payload, tenant, endpoint, dict([words.event]))
+    identity = answer.headers.get(words.request_id, "")
+    if as_json:
+        show_json({"status": answer.status, "request_id": identity})
+    else:
+        show(f"Accepted as event {identity}; `torpor events show {identity}` tells what becomes of it.")
+    return 0
+
+
+def _words(name: str) -> _Words:
+    return _FC if is_fc(name) else _LAMBDA
+
+
+def _call(name: str, payload: str, tenant: str | None, endpoint: str | None, fields: dict[str, str]) -> Answer:
+    body, server = _payload(payload), client(endpoint)
+    if "/" in name and not is_fc(name):
+        raise missing_to_run(name, server)
+    path, query = _place(name)
+    headers = {"Content-Type": "application/json", **fields}
+    if tenant is not None:
+        headers["X-Amz-Tenant-Id"] = _tenant(name, tenant)
+    try:
+        with working(f"Running {name}"):
+            return server.request("POST", path, query=query, body=body, headers=headers, patience=_PATIENCE)
+    except NotFound as error:
+        raise missing_to_run(name, server) from error
 
 
 def _tenant(name: str, tenant: str) -> str:

@@ -134,12 +134,18 @@ def invoke(
     tenant: Annotated[
         str | None, typer.Option("--tenant-id", metavar="ID", help="Whom it runs for, if its tenants are kept apart.")
     ] = None,
+    event: Annotated[
+        bool, typer.Option("--event", help="Leave an event, which runs later, and print its id instead.")
+    ] = False,
     endpoint: Endpoint = None,
     json: Json = False,
 ) -> int:
     """Run a function once and print its result."""
-    from torpor.cli.invoking import invoke
+    from torpor.cli.invoking import invoke, send_event
 
+    if event:
+        _refuse_given("cannot be used with --event, which waits for no result", {"--tail": tail or None})
+        return send_event(name, payload, tenant=tenant, endpoint=endpoint, as_json=json)
     return invoke(name, payload, tail=tail, tenant=tenant, endpoint=endpoint, as_json=json)
 
 

@@ -89,12 +89,15 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     at: float
     """Seconds since the epoch."""
     what: str
-    """`accepted`, `run`, `wait`, `interrupted`, `ended`, `delivered`, `undelivered`, `retried`, `dropped`."""
+    """`accepted`, `run`, `wait`, `throttled`, `interrupted`, `ended`, `delivered`, `undelivered`, `retried` or
+    `dropped`."""
     detail: str = ""
     seconds: float = 0.0
-    """A run's duration, or how long is waited."""
+    """A run's duration, how long is waited, or from the first refusal to the last."""
     waited: float = 0.0
     """Seconds from when a run was due until it began."""
+    times: int = 0
+    """Refusals in a row."""
 
 
 class Owed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -36,6 +36,16 @@ def since(progress: Progress, now: float) -> Progress:
     return replace(progress, refused_since=progress.refused_since or now) if progress.refusals else progress
 
 
+def throttled(progress: Progress, why: str, *, wall: float, now: float) -> Progress:
+    """Refused once more by a limit; refusals in a row are one line of history. `now` is the queue's own time."""
+    progress = replace(progress, refused_since=progress.refused_since or now)
+    last = progress.steps[-1] if progress.steps else None
+    if last is None or last.what != "throttled":
+        return progress.with_step(Step(at=wall, what="throttled", detail=why, times=1))
+    step = replace(last, detail=why, times=last.times + 1, seconds=max(wall - last.at, 0.0))
+    return replace(progress, steps=(*progress.steps[:-1], step))
+
+
 def run_step(held: Held, judged: Result, outcome: Outcome | None, *, wall: float, now: float) -> Step:
     """The line of history of a run that has just ended; `now` is the queue's own time."""
     duration = outcome.duration if outcome is not None else 0.0

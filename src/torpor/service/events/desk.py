@@ -64,21 +64,24 @@ class EventDesk:
 
     async def list(self, wanted: EventFilter) -> Sequence[Seen]:
         """Newest first."""
-        return [self._seen(row) for row in await asyncio.to_thread(self._store.list, wanted)]
+        rows = await asyncio.to_thread(self._store.list, wanted)
+        return await self._all_seen(rows)
 
     async def get(self, identity: str) -> Seen:
         """By number or by request id. Raises NotFound."""
-        return self._seen(await self._settled(await self._row(identity)))
+        (seen,) = await self._all_seen([await self._row(identity)])
+        return self._with_refusals(seen)
 
     async def keyed(self, wanted: KeyedFilter) -> Sequence[tuple[str, Seen]]:
         """Those that have a key, with it."""
         found = await asyncio.to_thread(self._store.keyed, wanted)
-        return [(key, self._seen(row)) for key, row in found]
+        seen = await self._all_seen([row for _, row in found])
+        return [(key, each) for (key, _), each in zip(found, seen, strict=True)]
 
     async def by_key(self, key: str) -> Seen | None:
         """The one of this key, if there is one."""
         row = await asyncio.to_thread(self._store.by_key, key)
-        return self._seen(await self._settled(row)) if row is not None else None
+        return (await self._all_seen([row]))[0] if row is not None else None
 
     async def functions(self) -> Sequence[FunctionEvents]:
         """Every function that has had events, by name."""
@@ -126,12 +129,19 @@ class EventDesk:
             raise NotFound(f"There is no event {identity}.", what="event")
         return row
 
-    async def _settled(self, row: EventRow) -> EventRow:
-        """The row, read again if its end may have been written meanwhile: nothing here knows of that end then."""
+    async def _all_seen(self, rows: Sequence[EventRow]) -> Sequence[Seen]:
+        """Those are read again whose end may have been written meanwhile: nothing here knows of that end then."""
+        again: dict[int, EventRow] = {}
+        while unsettled := [row for row in rows if row.id not in again and self._is_unsettled(row)]:
+            again |= await asyncio.to_thread(self._read_again, unsettled)
+        return [self._seen(again.get(row.id, row)) for row in rows]
+
+    def _read_again(self, rows: Sequence[EventRow]) -> Mapping[int, EventRow]:
+        return {row.id: self._store.get(row.id) or row for row in rows}
+
+    def _is_unsettled(self, row: EventRow) -> bool:
         is_known = row.id in self._queue.writer.changing or self._running(row) is not None
-        if row.state is not EventState.RUNNING or is_known:
-            return row
-        return await asyncio.to_thread(self._store.get, row.id) or row
+        return row.state is EventState.RUNNING and not is_known
 
     def _seen(self, row: EventRow) -> Seen:
         newer = self._queue.writer.changing.get(row.id)
@@ -146,6 +156,14 @@ class EventDesk:
         if held is not None:
             return "waiting" if held.is_waiting else "running"
         return EventState.DELIVERING.word if row.progress.owed else EventState.QUEUED.word
+
+    def _with_refusals(self, seen: Seen) -> Seen:
+        """Refusals of one that waits are in memory only."""
+        lane = self._queue.lanes.get(seen.row.event.function)
+        held = next((held for held in lane.ready if held.id == seen.row.id), None) if lane is not None else None
+        if held is None:
+            return seen
+        return Seen(row=replace(seen.row, progress=held.progress), standing=seen.standing)
 
     def wall_of(self, moment: float) -> float | None:
         """Seconds since the epoch of a moment of the queue's own time; None for none."""

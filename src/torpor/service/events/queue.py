@@ -349,7 +349,7 @@ class EventQueue:
             return
         if monotonic >= held.backs_off_until:
             held.refusals += 1
-            held.progress = replace(held.progress, refused_since=held.progress.refused_since or now)
+            held.progress = attempts.throttled(held.progress, judged.refusal, wall=self._clock.wall(), now=now)
             policy = self.contracts[held.event.contract].policy(held.event)
             move = attempts.next_move(policy, held, Verdict.THROTTLED, held.refusals, now)
             if not isinstance(move, Again):
