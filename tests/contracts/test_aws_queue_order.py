@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
-from tests.contracts.queue_support import Queue, Run, Scene, eventually, numbered, queues, reply, scene
+from moto.sqs.models import Queue as SqsQueue
+from tests.contracts.queue_support import SUCCESS, Queue, Run, Scene, eventually, numbered, queues, reply, scene
 
 ROOT = "1-5759e988-bd862e3fe1be46a994272793"
 HOUR = 3600
@@ -29,14 +31,50 @@ def send_groups(queue: Queue, groups: str, count: int) -> None:
             queue.send(group + body, MessageGroupId=group)
 
 
-def test_a_fifo_queue_is_read_in_order_one_batch_at_a_time(bench: Scene) -> None:
+def test_a_fifo_queue_s_groups_are_read_in_order_one_batch_at_a_time(bench: Scene) -> None:
     queue = bench.fifo()
     send_groups(queue, "ab", 12)
     bench.map(queue, BatchSize=5)
     eventually(lambda: queue.is_empty)
     for group in "ab":
         assert [body for body in bench.function.bodies if body.startswith(group)] == numbered(12, group)
-    assert bench.function.most == 1
+
+
+def test_groups_of_a_fifo_queue_are_handled_side_by_side_each_in_its_order(bench: Scene) -> None:
+    bench.function.answer = lambda run: None
+    queue = bench.fifo()
+    for group in "abc":
+        queue.send_all(numbered(4, group), MessageGroupId=group)
+    bench.map(queue, BatchSize=2)
+    first = bench.runs(3)
+    assert sorted(run.bodies for run in first) == [numbered(2, group) for group in "abc"]
+
+    (slow, *others) = first
+    for run in others:
+        run.end(SUCCESS)
+    assert slow.bodies[0][0] not in {run.bodies[0][0] for run in bench.runs(5)[3:]}
+    for run in (slow, *bench.runs(5)[3:]):
+        run.end(SUCCESS)
+    bench.runs(6)[5].end(SUCCESS)
+    eventually(lambda: queue.is_empty)
+    assert len(bench.function.runs) == 6
+
+
+def test_a_queue_that_mixes_up_its_groups_does_not_mix_up_the_function(bench: Scene) -> None:
+    """It gives messages of a group that is being handled."""
+    bench.function.answer = lambda run: None
+    queue = bench.fifo()
+    queue.send_all(numbered(4, "a"), MessageGroupId="a")
+    with patch.object(SqsQueue, "pending_message_groups", property(lambda _: set())):
+        bench.map(queue, BatchSize=2)
+        (run,) = bench.runs(1)
+        eventually(lambda: queue.counts() == (0, 4))
+        assert len(bench.function.runs) == 1
+        run.end(SUCCESS)
+        (_, run) = bench.runs(2)
+        run.end(SUCCESS)
+        eventually(lambda: queue.is_empty)
+    assert bench.function.bodies == numbered(4, "a")
 
 
 def test_what_follows_a_failed_message_in_its_group_is_not_deleted_either(bench: Scene) -> None:

@@ -122,13 +122,13 @@ def test_calls_of_a_function_in_a_chain_are_counted() -> None:
     assert counted(once, RESOURCE + "2") == 0
 
 
-def test_pollers_are_bounded_by_the_mapping_the_server_and_the_order_of_messages() -> None:
+def test_pollers_are_bounded_by_the_mapping_and_the_server() -> None:
     def most(**values: Any) -> int:
         return queue_rules.poller_rules(document(**values)).most
 
     assert most() == most(ScalingConfig={"MaximumConcurrency": 1000}) == limits.POLLERS_MAX
     assert most(ScalingConfig={"MaximumConcurrency": 2}) == 2
-    assert most(arn=FIFO) == most(arn=FIFO, ScalingConfig={"MaximumConcurrency": 9}) == 1
+    assert most(arn=FIFO, ScalingConfig={"MaximumConcurrency": 9}) == 9
 
 
 RECORDS = [record_of(message(name, group="g"), ARN) for name in ("a", "b", "c")]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, TypeAlias
 
 from torpor.api.aws.queue_client import QueueClient
+from torpor.contracts.lambda_.queue_records import groups_of
 from torpor.scheduling.batching import BatchRules, Gathered, fits, is_full, joined, waits
 
 Record: TypeAlias = Mapping[str, Any]
@@ -30,6 +31,11 @@ class Batch:
     def records(self) -> list[Record]:
         """In the order in which they came."""
         return list(self._records.values())
+
+    @property
+    def groups(self) -> set[str]:
+        """Those of its messages."""
+        return groups_of(self._records.values())
 
     def add(self, record: Record, size: int, now: float) -> None:
         """A message that is there already came again: only its newer receipt counts."""
@@ -96,6 +102,18 @@ class Shelf:
             if is_full(rules, self._open.gathered):
                 self._complete()
         self._await_window(rules)
+
+    def take(self, busy: Iterable[Batch], *, in_order: bool) -> Batch | None:
+        """The first complete batch; in order: the first whose groups are in no batch that is busy or before it."""
+        if not in_order:
+            return self.ready.popleft() if self.ready else None
+        groups = {group for batch in busy for group in batch.groups}
+        for batch in self.ready:
+            if groups.isdisjoint(batch.groups):
+                self.ready.remove(batch)
+                return batch
+            groups |= batch.groups
+        return None
 
     def clear(self) -> list[Batch]:
         """Everything that is here."""

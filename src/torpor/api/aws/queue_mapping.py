@@ -41,6 +41,7 @@ class QueueMapping:
     ) -> None:
         """Raises ApiFailure if the document names no queue."""
         self._arn: str = document["EventSourceArn"]
+        self._is_fifo = event_source.queue_of(self._arn).is_fifo
         self._runs = runs
         self._now = clock.monotonic
         self._receiving = Tasks(f"reading {self._arn}", self._pump)
@@ -124,8 +125,7 @@ class QueueMapping:
         if not self._on:
             self._tell_gone()
             return
-        while self._may_begin():
-            batch = self._shelf.ready.popleft()
+        while self._may_begin() and (batch := self._shelf.take(self._running, in_order=self._is_fifo)) is not None:
             self._running.add(batch)
             self._working.start(self._run(batch))
         while self._may_receive():
@@ -149,13 +149,13 @@ class QueueMapping:
 
     def _may_begin(self) -> bool:
         is_free = len(self._running) < self._readers.count
-        return bool(self._shelf.ready) and is_free and self._pauses.are_over(Cause.FUNCTION, Cause.DELETION)
+        return is_free and self._pauses.are_over(Cause.FUNCTION, Cause.DELETION)
 
     def _may_receive(self) -> bool:
         if not self._pauses.are_over(*Cause):
             return False
-        if self._receiving and (self._facts is None or self._has_trouble):
-            return False  # one is enough to see whether things work
+        if self._receiving and (self._is_fifo or self._facts is None or self._has_trouble):
+            return False  # in order; and one is enough to see whether things work
         return len(self._receiving) + len(self._running) + len(self._shelf.ready) < self._readers.count
 
     async def _receive(self) -> None:
@@ -240,14 +240,15 @@ class QueueMapping:
 
     async def _handle(self, batch: Batch) -> None:
         document, records = self._document, batch.records
-        source = event_source.queue_of(self._arn)
-        circular = queue_rules.left_in_order(source, records, self._runs.circular(document, records))
+        circular = queue_rules.left_in_order(
+            event_source.queue_of(self._arn), records, self._runs.circular(document, records)
+        )
         called = [record for record in records if record["messageId"] not in circular]
         verdicts = Verdicts(result=queue_rules.RECURSIVE)
         if called:
             verdicts = queue_rules.judged(document, called, await self._runs.run(document, called))
         self._note(replace(verdicts, result=queue_rules.RECURSIVE) if circular else verdicts)
-        if source.is_fifo and len(verdicts.through) < len(records):
+        if self._is_fifo and len(verdicts.through) < len(records):
             self._give_back()  # what waits may follow what has failed
         if verdicts.is_refused:
             await batch.give_back()

@@ -94,6 +94,11 @@ def failed_in_order(records: Iterable[Mapping[str, Any]], failed: Collection[str
     return frozenset(found)
 
 
+def groups_of(records: Iterable[Mapping[str, Any]]) -> set[str]:
+    """The groups that these messages were sent in."""
+    return {group for record in records if (group := record["attributes"].get(_GROUP))}
+
+
 def _attribute(value: Mapping[str, Any]) -> dict[str, Any]:
     shown: dict[str, Any] = {}
     if "StringValue" in value:

@@ -45,12 +45,12 @@ def batch_rules(document: Mapping[str, Any]) -> BatchRules:
 
 
 def poller_rules(document: Mapping[str, Any]) -> ReaderRules:
-    """Of a mapping. A FIFO queue has one poller: no two batches may have messages of the same group at once."""
+    """Of a mapping."""
     most = min(concurrency_of(document) or limits.POLLERS_MAX, limits.POLLERS_MAX)
     return ReaderRules(
         idle=limits.POLLERS_IDLE,
         first=limits.POLLERS_FIRST,
-        most=1 if queue_of(document["EventSourceArn"]).is_fifo else most,
+        most=most,
         period=60.0 / limits.POLLERS_A_MINUTE,
     )
 
