@@ -16,7 +16,8 @@ from torpor.api.aws import AwsSettings
 from torpor.model.errors import TorporError
 from torpor.model.event import EventState
 from torpor.model.invocation import Invocation, Outcome, OutcomeStatus
-from torpor.service.events.queue import EventQueue, QueueLimits
+from torpor.service.events.lanes import QueueLimits
+from torpor.service.events.queue import EventQueue
 from torpor.store.events import SqliteEventStore
 from torpor.store.ports import EventFilter, EventRow
 from torpor.targets import CloudServices, Couriers, ResultFiles, WebRequests

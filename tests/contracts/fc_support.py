@@ -30,7 +30,8 @@ from torpor.model.function import FunctionVersion
 from torpor.model.invocation import Invocation, Outcome, OutcomeStatus
 from torpor.service.events.desk import EventDesk
 from torpor.service.events.interventions import Interventions
-from torpor.service.events.queue import EventQueue, QueueLimits
+from torpor.service.events.lanes import QueueLimits
+from torpor.service.events.queue import EventQueue
 from torpor.service.events.timed import TimedEvents
 from torpor.service.functions import Functions
 from torpor.service.layers import Layers

@@ -29,7 +29,7 @@ from torpor.model.errors import PlatformError, Throttled
 from torpor.model.event import EventState
 from torpor.model.invocation import Invocation, Outcome, OutcomeStatus
 from torpor.scheduling import ThrottleReason
-from torpor.service.events.queue import QueueLimits
+from torpor.service.events.lanes import QueueLimits
 
 MIB = 1024 * 1024
 FULL = Throttled("Busy.", reason=ThrottleReason.RESERVED)

@@ -14,8 +14,9 @@ from torpor.model.function import CodeRef, FunctionVersion
 from torpor.model.invocation import Invocation, Outcome, OutcomeStatus
 from torpor.model.parcel import Parcel, ToWeb
 from torpor.scheduling.retries import Condition, RetryPolicy, Verdict
+from torpor.service.events.lanes import QueueLimits
 from torpor.service.events.port import Run
-from torpor.service.events.queue import EventQueue, QueueLimits
+from torpor.service.events.queue import EventQueue
 from torpor.store.events import SqliteEventStore
 from torpor.store.ports import EventFilter, EventRow
 

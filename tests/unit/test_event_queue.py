@@ -12,7 +12,7 @@ from torpor.model.event import Event, EventState, Result
 from torpor.model.invocation import Outcome, OutcomeStatus
 from torpor.scheduling import ThrottleReason
 from torpor.scheduling.retries import Condition, RetryPolicy
-from torpor.service.events.queue import QueueLimits
+from torpor.service.events.lanes import QueueLimits
 
 FULL = Throttled("full", reason=ThrottleReason.ACCOUNT)
 

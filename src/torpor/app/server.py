@@ -54,7 +54,8 @@ from torpor.sandbox.port import Capability
 from torpor.scheduling.due import Missed
 from torpor.service.events.desk import EventDesk
 from torpor.service.events.interventions import Interventions
-from torpor.service.events.queue import EventQueue, QueueLimits
+from torpor.service.events.lanes import QueueLimits
+from torpor.service.events.queue import EventQueue
 from torpor.service.events.timed import TimedEvents
 from torpor.service.functions import Functions
 from torpor.service.layers import Layers

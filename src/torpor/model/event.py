@@ -35,6 +35,9 @@ class EventState(IntEnum):
         return self.name.lower()
 
 
+ENDED = tuple(state for state in EventState if state.is_ended)
+
+
 class EventRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The HTTP request that an event is, for a function that sees the request itself."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from torpor.model.errors import Conflict, NotFound
-from torpor.model.event import EventState
+from torpor.model.event import ENDED, EventState
 from torpor.service.events.interventions import Interventions
 from torpor.service.events.lanes import Held
 from torpor.service.events.queue import EventQueue
@@ -20,7 +20,6 @@ _SAID = {
     EventState.DEAD: "it is dead",
     EventState.DROPPED: "it was dropped",
 }
-_ENDED = (EventState.SUCCEEDED, EventState.FAILED, EventState.DEAD, EventState.DROPPED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +112,7 @@ class EventDesk:
             queued=numbers.get((name, EventState.QUEUED), 0) + max(taken_up - running - held, 0),
             running=running,
             delivering=numbers.get((name, EventState.DELIVERING), 0) + held,
-            ended={state: numbers.get((name, state), 0) for state in _ENDED},
+            ended={state: numbers.get((name, state), 0) for state in ENDED},
             oldest=None if oldest is None else max(self._queue.steady.now() - oldest, 0.0),
             accepted_rate=rates.of(name, "accepted"),
             ended_rate=rates.of(name, "ended"),
@@ -184,7 +183,7 @@ class EventDesk:
         """Run an event that is through once more, with all its attempts; one whose result could not be delivered is
         delivered again instead. Raises NotFound, Conflict."""
         row = await self._row(identity)
-        claimed = await self._claim(row, _ENDED)
+        claimed = await self._claim(row, ENDED)
         if claimed is None:
             raise Conflict(f"The event {row.id} is not through: it is {self._seen(row).standing}.")
         if claimed.state is EventState.DEAD:

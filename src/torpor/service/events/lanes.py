@@ -10,6 +10,20 @@ from torpor.model.event import Event, Progress
 from torpor.scheduling.windows import Window
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueLimits:
+    """What a queue may hold."""
+
+    history: int = 10_000
+    """Ended events that are kept, of each kind of end."""
+    history_bytes: int = 256 * 1024 * 1024
+    """The same, in bytes."""
+    memory: int = 64 * 1024 * 1024
+    """Bytes of events in memory."""
+    unwritten: int = 256 * 1024 * 1024
+    """Bytes of events that wait to be kept; more are refused."""
+
+
 @dataclass(slots=True, eq=False)
 class Held:
     """An event that the server has taken up."""

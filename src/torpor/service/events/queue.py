@@ -9,14 +9,13 @@ writer as soon as it is known.
 import asyncio
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 
 from msgspec.structs import replace
 
 from torpor.model.clock import Clock
 from torpor.model.errors import NotFound, ShuttingDown, TorporError
-from torpor.model.event import EventState, Progress, Result, Step
+from torpor.model.event import ENDED, EventState, Progress, Result, Step
 from torpor.model.failure import FailureKind
 from torpor.model.invocation import Outcome
 from torpor.scheduling import ThrottleReason, windows
@@ -24,9 +23,10 @@ from torpor.scheduling.retries import Again, Condition, Verdict, final_state
 from torpor.service.events import attempts
 from torpor.service.events.deliveries import Deliveries
 from torpor.service.events.intake import HELD, EventIntake
-from torpor.service.events.lanes import Held, Lane
+from torpor.service.events.lanes import Held, Lane, QueueLimits
 from torpor.service.events.port import Courier, Dispatcher, EventContract
 from torpor.service.events.rates import Rates
+from torpor.service.events.sharing import Sharing
 from torpor.service.events.steady import MARK, OFFSET, SteadyTime
 from torpor.service.events.writer import Change, Count, EventWriter, Note, Take, Trim
 from torpor.store.ports import EventStore, RowChange, Taken
@@ -39,8 +39,6 @@ _LOW = 64
 """Of those at hand, below which more are loaded."""
 _LANE_MIN = 1024 * 1024
 """Bytes of a function's events that are held whatever those of others take."""
-_HUNGRY = 5.0
-"""Seconds for which others go without more than their share, for one that was refused what they use."""
 _MISHAP = 30.0
 """Seconds until an event is tried again at which the queue itself has failed."""
 _AGAIN = 1.0
@@ -49,20 +47,6 @@ _RESULT_SHOWN, _TASK_RESULT_SHOWN = 64 * 1024, 1024 * 1024
 """Bytes of a result that are kept once it needs to go nowhere any more."""
 _TRIMS = 4
 """How often ended events are trimmed after the last of them, a bounded number each time."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueueLimits:
-    """What a queue may hold."""
-
-    history: int = 10_000
-    """Ended events that are kept, of each kind of end."""
-    history_bytes: int = 256 * 1024 * 1024
-    """The same, in bytes."""
-    memory: int = 64 * 1024 * 1024
-    """Bytes of events in memory."""
-    unwritten: int = 256 * 1024 * 1024
-    """Bytes of events that wait to be kept; more are refused."""
 
 
 class EventQueue:
@@ -93,9 +77,7 @@ class EventQueue:
         self.room = self.limits.memory
         """Bytes of events that may still be held in memory."""
         self._running = 0
-        self._hungry: dict[Lane, tuple[float, int]] = {}
-        """Those that were refused for what others use: until when that matters, and how many events ran then."""
-        self._is_feeding = False
+        self._sharing = Sharing(clock.monotonic, loop, self.pump)
         self._untrimmed = 0
         self._pausing = True
 
@@ -124,16 +106,16 @@ class EventQueue:
                 self.writer.submit(Note(OFFSET, moved))
             if self._untrimmed:
                 self._untrimmed -= 1
-                for state in (EventState.SUCCEEDED, EventState.FAILED, EventState.DEAD, EventState.DROPPED):
-                    self.writer.submit(self._trim(state))
+                self._trim()
             if not self.writer.works:
                 self.writer.submit(Note(MARK, self.steady.now()))
             for lane in list(self.lanes.values()):
                 self.pump(lane)
             self.deliveries.poke()
 
-    def _trim(self, state: EventState) -> Trim:
-        return Trim(state, self.limits.history, self.limits.history_bytes, self._clock.wall())
+    def _trim(self) -> None:
+        for state in ENDED:
+            self.writer.submit(Trim(state, self.limits.history, self.limits.history_bytes, self._clock.wall()))
 
     def pause(self) -> None:
         """Begin nothing any more; what runs goes on, and events are still accepted."""
@@ -155,10 +137,7 @@ class EventQueue:
 
     def lane(self, name: str) -> Lane:
         """The lane of this function, which is made if it has none."""
-        lane = self.lanes.get(name)
-        if lane is None:
-            lane = self.lanes[name] = Lane(name)
-        return lane
+        return self.lanes.get(name) or self.lanes.setdefault(name, Lane(name))
 
     def pump(self, lane: Lane) -> None:
         """Begin what may begin, load what is needed for that."""
@@ -175,7 +154,7 @@ class EventQueue:
             lane.look = self._loop.call_later(windows.LOOK, self._look, lane)
         if lane.is_empty and self.lanes.get(lane.name) is lane:
             lane.cancel_timers()
-            self._hungry.pop(lane, None)
+            self._sharing.forget(lane)
             del self.lanes[lane.name]
 
     def _may_begin(self, lane: Lane) -> bool:
@@ -185,18 +164,7 @@ class EventQueue:
         if now < lane.retry_at:
             self._wake(lane, lane.retry_at - now)
             return False
-        return len(lane.running) < lane.window.size and self._is_fair(lane)
-
-    def _is_fair(self, lane: Lane) -> bool:
-        """Others wait for what all share: for a moment nobody takes more than its share of what ran then."""
-        if not self._hungry or lane in self._hungry:
-            return True
-        now = self._clock.monotonic()
-        total = max((number for until, number in self._hungry.values() if now < until), default=None)
-        if total is None:
-            return True
-        competitors = sum(bool(other.ready or other.running) for other in self.lanes.values())
-        return len(lane.running) < windows.share(total, competitors)
+        return len(lane.running) < lane.window.size and self._sharing.is_fair(lane, self.lanes.values())
 
     def hold(self, lane: Lane, held: Held) -> None:
         """It is in memory from now on."""
@@ -261,7 +229,7 @@ class EventQueue:
         lane.look = None
         most = self._most(lane)
         now, running = self._clock.monotonic(), len(lane.running)
-        if lane.has_backlog and lane not in self._hungry:
+        if lane.has_backlog and lane not in self._sharing:
             lane.window = windows.looked(lane.window, running=running, finished=lane.finished, most=most, now=now)
         lane.finished = 0
         self.pump(lane)
@@ -282,8 +250,7 @@ class EventQueue:
     def _try(self, lane: Lane, held: Held) -> None:
         contract = self.contracts[held.event.contract]
         is_aged = self.steady.now() - held.born > contract.policy(held.event).max_age
-        condition = contract.bar(held.event) or (Condition.AGED if is_aged else None)
-        if condition is not None:
+        if condition := contract.bar(held.event) or (Condition.AGED if is_aged else None):
             self.end(lane, held, condition)
             return
         held.started_at = self.steady.now()
@@ -326,7 +293,9 @@ class EventQueue:
                 return
             self._attempted(lane, held, judged, result)
         lane.finished += 1
-        self._freed(lane)
+        lane.retry_at = 0.0
+        self._sharing.freed(lane)
+        self.pump(lane)
 
     def _release(self, lane: Lane, held: Held) -> None:
         """The server ends before it could run: its next life runs it."""
@@ -357,7 +326,7 @@ class EventQueue:
                 return
             held.backs_off_until = monotonic + move.wait
             if getattr(result, "reason", None) != ThrottleReason.RESERVED:
-                self._hungry.setdefault(lane, (monotonic + _HUNGRY, self._running))
+                self._sharing.refused(lane, self._running)
         lane.put_back(held)
         lane.retry_at = held.backs_off_until
         self._wake(lane, max(lane.retry_at - monotonic, 0.0))
@@ -421,27 +390,6 @@ class EventQueue:
     def wall(self) -> float:
         """Seconds since the epoch."""
         return self._clock.wall()
-
-    def _freed(self, lane: Lane) -> None:
-        """One of its events has ended: there is room for one more, first of all for who was refused it."""
-        lane.retry_at = 0.0
-        self._hungry.pop(lane, None)
-        if self._hungry and not self._is_feeding:
-            self._is_feeding = True
-            self._loop.call_soon(self._feed)
-        self.pump(lane)
-
-    def _feed(self) -> None:
-        """Offer what was freed to the one that was refused first; if it cannot have it, sharing does not help it."""
-        self._is_feeding = False
-        lane = next(iter(self._hungry), None)
-        if lane is None:
-            return
-        running, lane.retry_at = len(lane.running), 0.0
-        until, total = self._hungry.pop(lane)
-        self.pump(lane)
-        if len(lane.running) > running and lane.has_backlog:
-            self._hungry[lane] = (until, total)
 
 
 def _was_stopped(result: Outcome | TorporError) -> bool:
