@@ -75,6 +75,10 @@ class FakeTimers:
     def remove(self, name: str) -> None:
         self.timers.pop(name, None)
 
+    def planned(self, name: str) -> float | None:
+        """As if it were the first of May 2024."""
+        return self.timers[name].following(1_714_521_600.0) if name in self.timers else None
+
 
 @dataclass
 class Sink:

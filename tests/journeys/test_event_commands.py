@@ -6,10 +6,14 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
+import boto3
 import pytest
 from tests.journeys.conftest import Deploy, MakeServer
+from tests.support import fc
 from tests.support.functions import python
+from tests.support.objects import PLAIN
 from tests.support.server import Function, TorporServer, eventually
 
 CODE = """
@@ -114,6 +118,34 @@ def test_a_waiting_event_is_dropped(server: TorporServer, function: Function) ->
     assert told.startswith("Dropped event ")
     assert shown(server, waiting)["state"] == "dropped"
     assert shown(server, running)["state"] == "running"
+
+
+@fc.fc_warnings
+@pytest.mark.skipif(not fc.PYTHON, reason="this host has no Python that event functions can use")
+def test_what_makes_events_is_listed(server: TorporServer, function: Function) -> None:
+    assert server.command("events", "sources").startswith("Nothing makes events by itself")
+    events = boto3.client("events", endpoint_url=server.url, **PLAIN)
+    function_arn = "arn:aws:lambda:us-east-1:000000000000:function:" + function.name
+    events.put_rule(Name="nightly", ScheduleExpression="cron(0 3 * * ? *)")
+    events.put_targets(Rule="nightly", Targets=[{"Id": "1", "Arn": function_arn}])
+    events.put_rule(Name="idle", ScheduleExpression="rate(1 hour)", State="DISABLED")
+    queue = "arn:aws:sqs:us-east-1:000000000000:orders"
+    server.client.create_event_source_mapping(EventSourceArn=queue, FunctionName=function.name, Enabled=False)
+    timer = {"cronExpression": "CRON_TZ=Asia/Shanghai 0 30 4 * * *", "enable": True, "payload": "{}"}
+    with (
+        fc.deployed(server, fc.python(CODE), runtime=fc.PYTHON, handler="index.handler") as timed,
+        timed.triggered("timer", **timer),
+    ):
+        table = server.command("events", "sources")
+        told = json.loads(server.command("events", "sources", "--json"))["sources"]
+
+    lines = {line.split()[0]: " ".join(line.split()) for line in table.splitlines()}
+    assert f"rule:nightly:1 {function.name} enabled cron(0 3 * * ? *)" in lines["rule:nightly:1"]
+    assert lines["rule:idle"] == "rule:idle - disabled rate(1 hour) - -"
+    assert f"{queue} {function.name} disabled batches of up to 10 -" in lines[queue]
+    nexts = {each["name"].split(":")[0]: datetime.fromtimestamp(each["next"], UTC) for each in told if each["next"]}
+    assert (nexts["rule"].hour, nexts["rule"].minute) == (3, 0)
+    assert (nexts["timer"].hour, nexts["timer"].minute) == (20, 30)
 
 
 @pytest.mark.parametrize(

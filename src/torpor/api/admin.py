@@ -1,7 +1,7 @@
 """The server's own routes below `/_torpor/`: health, environments, logs, events. For its operator, on the same port."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs
@@ -15,6 +15,7 @@ from torpor.engine.pool import Pool
 from torpor.lifecycle import PhaseName
 from torpor.model.clock import Clock
 from torpor.model.errors import NotFound
+from torpor.model.event_origin import EventOrigin
 from torpor.sandbox.port import Capability, SandboxProvider
 from torpor.service.events.desk import EventDesk
 from torpor.service.functions import Functions
@@ -39,6 +40,8 @@ class AdminParts:
     provider: SandboxProvider
     clock: Clock
     desk: EventDesk
+    origins: Callable[[], Sequence[EventOrigin]]
+    """What makes events."""
     runtimes: tuple[str, ...]
     capabilities: Callable[[], tuple[Capability, ...]]
     allowed: Callable[[Exchange], bool]
@@ -51,7 +54,7 @@ class AdminFace:
     def __init__(self, parts: AdminParts) -> None:
         self._parts = parts
         self._running: set[asyncio.Task[None]] = set()
-        self._events = EventRoutes(parts.desk, parts.clock)
+        self._events = EventRoutes(parts.desk, parts.clock, parts.origins)
         self._routes: Mapping[str, Callable[[Exchange, Mapping[str, str]], Any]] = {
             "environments": self._environments,
             "doctor": self._doctor,

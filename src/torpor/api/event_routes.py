@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -10,6 +10,7 @@ import msgspec
 from torpor.model.clock import Clock
 from torpor.model.errors import Conflict, InvalidRequest, NotFound, TorporError
 from torpor.model.event import EventState
+from torpor.model.event_origin import EventOrigin
 from torpor.service.events.desk import EventDesk, FunctionEvents, Seen
 from torpor.store.ports import EventFilter
 from torpor.transport import Exchange
@@ -36,9 +37,10 @@ _STATUSES: tuple[tuple[type[TorporError], int], ...] = ((NotFound, 404), (Confli
 class EventRoutes:
     """Answers requests whose caller may see and do what the operator may."""
 
-    def __init__(self, desk: EventDesk, clock: Clock) -> None:
+    def __init__(self, desk: EventDesk, clock: Clock, origins: Callable[[], Sequence[EventOrigin]]) -> None:
         self._desk = desk
         self._clock = clock
+        self._origins = origins
         self._running: set[asyncio.Task[None]] = set()
 
     def handle(self, exchange: Exchange, path: str, query: Mapping[str, str]) -> None:
@@ -64,6 +66,8 @@ class EventRoutes:
                 return {"functions": [_function(each) for each in await self._desk.functions()]}
             case "GET", ["list"]:
                 return await self._listed(query)
+            case "GET", ["sources"]:
+                return {"sources": self._origins()}
             case "GET", [identity]:
                 return self._shown(await self._desk.get(identity))
             case "POST", [identity, "retry"]:

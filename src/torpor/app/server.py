@@ -303,6 +303,10 @@ class Server:
             instances=Instances(self.pool, self._clock),
             clock=self._clock,
         )
+        rules = RulesFace(
+            self.resources, self.timers, partial(self._fire, aws.events), events_settings(settings), self._clock
+        )
+        fc = fc_face(settings, parts, self._preparing("function_compute"))
         admin = AdminParts(
             functions=self.functions,
             pool=self.pool,
@@ -312,17 +316,15 @@ class Server:
             provider=self.provider,
             clock=self._clock,
             desk=self._desk,
+            origins=lambda: [*rules.origins(), *fc.origins(), *aws.origins()],
             runtimes=tuple(name for name in self.images.present() if self.images.installed(name)),
             capabilities=self.capabilities,
             allowed=allowed,
         )
-        rules = RulesFace(
-            self.resources, self.timers, partial(self._fire, aws.events), events_settings(settings), self._clock
-        )
         return Faces(
             rules=rules,
             aws=aws,
-            fc=fc_face(settings, parts, self._preparing("function_compute")),
+            fc=fc,
             admin=AdminFace(admin),
             services=ServicesFace(self.services, allowed),
             traffic=Traffic(self.functions, dispatcher),

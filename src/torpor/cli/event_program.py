@@ -20,6 +20,7 @@ def event_program() -> typer.Typer:
     app.callback()(overview)
     commands: dict[str, Callable[..., int]] = {
         "list": list_events,
+        "sources": sources,
         "show": show_event,
         "retry": retry_event,
         "drop": drop_event,
@@ -58,6 +59,13 @@ def list_events(
     from torpor.cli.events import list_events
 
     return list_events(function=function, state=state, limit=limit, before=before, endpoint=endpoint, as_json=json)
+
+
+def sources(endpoint: Endpoint = None, json: Json = False) -> int:
+    """List what makes events without a caller: schedules, timers, queues."""
+    from torpor.cli.events import sources
+
+    return sources(endpoint=endpoint, as_json=json)
 
 
 def show_event(identity: Identity, endpoint: Endpoint = None, json: Json = False) -> int:

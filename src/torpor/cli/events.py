@@ -10,6 +10,8 @@ from torpor.cli.output import seconds_text, show, show_columns, show_json, worki
 _PATH = f"{ADMIN}/events"
 _HEAD = ("FUNCTION", "QUEUED", "RUNNING", "DELIVERING", "SUCCEEDED", "FAILED", "DEAD", "OLDEST", "IN/S", "OUT/S")
 _LIST_HEAD = ("ID", "FUNCTION", "STATE", "RUNS", "AGE", "CONDITION", "REQUEST ID")
+_SOURCES_HEAD = ("SOURCE", "FUNCTION", "STATE", "WHEN", "NEXT", "LAST RESULT")
+_NO_SOURCES = "Nothing makes events by itself: there are no schedules, timers or event source mappings."
 _NONE_YET = "There are no events yet: calls with the invocation type Event, timers and schedules make them."
 
 
@@ -42,6 +44,19 @@ def list_events(
         show_columns(_LIST_HEAD, [_row(entry) for entry in value["events"]])
     else:
         show("No event is like that." if function or state else _NONE_YET)
+    return 0
+
+
+def sources(*, endpoint: str | None, as_json: bool) -> int:
+    """Print what makes events without a caller: schedules, timers, queues."""
+    with working("Asking for what makes events"):
+        value = client(endpoint).get(f"{_PATH}/sources")
+    if as_json:
+        show_json(value)
+    elif value["sources"]:
+        show_columns(_SOURCES_HEAD, [_source_row(entry) for entry in value["sources"]])
+    else:
+        show(_NO_SOURCES)
     return 0
 
 
@@ -103,6 +118,11 @@ def _row(entry: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
+def _source_row(entry: dict[str, Any]) -> tuple[str, ...]:
+    upcoming = _time(entry["next"], "seconds") if entry["next"] else "-"
+    return (entry["name"], entry["function"] or "-", entry["state"], entry["when"], upcoming, entry["told"] or "-")
+
+
 def _named(entry: dict[str, Any]) -> str:
     return f"{entry['function']}:{entry['qualifier']}" if entry["qualifier"] else str(entry["function"])
 
@@ -146,8 +166,8 @@ def _ms(seconds: float) -> str:
     return f"{seconds * 1000:.0f} ms" if seconds < 10 else f"{seconds:.1f} s"
 
 
-def _time(moment: float) -> str:
-    return datetime.fromtimestamp(moment).astimezone().isoformat(timespec="milliseconds")
+def _time(moment: float, exactness: str = "milliseconds") -> str:
+    return datetime.fromtimestamp(moment).astimezone().isoformat(timespec=exactness)
 
 
 def _short(text: str) -> str:

@@ -1,6 +1,6 @@
 """Operations on event source mappings: which queue's messages a function is invoked with."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 from uuid import uuid4
 
@@ -14,6 +14,7 @@ from torpor.contracts.lambda_.names import Place
 from torpor.contracts.lambda_.tenancy import refuse_for
 from torpor.model.clock import Clock
 from torpor.model.errors import NotFound
+from torpor.model.event_origin import EventOrigin, qualified
 from torpor.service.functions import Functions
 from torpor.service.resources import Resources
 
@@ -111,6 +112,20 @@ class EventSourceOperations:
         self._resources.remove(KIND, document["UUID"])
         self._sources.stop(document)
         return Reply(202, wire.shown_mapping(document, wire.DELETING, result))
+
+    def origins(self) -> Sequence[EventOrigin]:
+        """Every mapping."""
+        return [self._origin(document) for _, document in self._resources.list(KIND)]
+
+    def _origin(self, document: Mapping[str, Any]) -> EventOrigin:
+        named, (state, result) = wire.function_of(document), self._sources.state(document["UUID"])
+        return EventOrigin(
+            name=document["EventSourceArn"],
+            function=qualified(named.name, named.qualifier),
+            state=state.lower(),
+            when=f"batches of up to {document['BatchSize']}",
+            told=result,
+        )
 
     def tags(self, arn: str, place: Place) -> Mapping[str, str]:
         """A mapping's tags. Raises ApiFailure."""

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -37,6 +37,7 @@ from torpor.contracts.lambda_.validation import check
 from torpor.contracts.lambda_.wire import ApiRequest, ApiResponse
 from torpor.model.clock import Clock
 from torpor.model.errors import NotFound
+from torpor.model.event_origin import EventOrigin
 from torpor.service.attachments import Attachments
 from torpor.service.events.port import Intake
 from torpor.service.functions import Functions
@@ -153,6 +154,10 @@ class AwsFace:
         """Read the queues of the event source mappings that were kept. Called once the server takes calls."""
         if self._event_sources is not None:
             self._event_sources.resume()
+
+    def origins(self) -> Sequence[EventOrigin]:
+        """What its event source mappings make events of."""
+        return self._event_sources.origins() if self._event_sources is not None else []
 
     def answer(self, request: ApiRequest, reply: Reply, caller: Caller) -> None:
         """Answer one request through `reply`, called once and from the event loop's thread; never raises. An answer

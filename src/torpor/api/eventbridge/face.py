@@ -1,7 +1,7 @@
 """Requests of EventBridge's API in, answers out."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torpor.api.eventbridge.call import Call
@@ -19,6 +19,7 @@ from torpor.contracts.http import ApiRequest
 from torpor.contracts.lambda_.identifiers import new_request_id
 from torpor.contracts.sigv4 import region_of, verify
 from torpor.model.clock import Clock
+from torpor.model.event_origin import EventOrigin
 from torpor.service.resources import Resources
 from torpor.transport import Exchange
 
@@ -52,8 +53,8 @@ class RulesFace:
         self._settings = settings
         self._clock = clock
         rules = Rules(resources)
-        schedules = Schedules(rules, timers, fire, settings.account)
-        operations = (RuleOperations(rules, schedules, clock), TargetOperations(rules))
+        self._schedules = Schedules(rules, timers, fire, settings.account)
+        operations = (RuleOperations(rules, self._schedules, clock), TargetOperations(rules))
         self._handlers = {name: handler for each in operations for name, handler in each.handlers().items()}
 
     def handle(self, exchange: Exchange) -> None:
@@ -67,6 +68,10 @@ class RulesFace:
             exchange.reply(answer.status, answer.headers, answer.body)
             return
         exchange.reply(200, (("Content-Type", CONTENT_TYPE), ("x-amzn-RequestId", request_id)), body)
+
+    def origins(self) -> Sequence[EventOrigin]:
+        """What its rules make events of."""
+        return self._schedules.origins()
 
     def _serve(self, request: ApiRequest) -> bytes:
         if len(request.body) > limits.REQUEST_MAX:

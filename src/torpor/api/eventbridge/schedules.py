@@ -1,17 +1,21 @@
 """Rules that go off: each enabled one has a timer, whose firing becomes an event for each of the rule's targets."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeAlias
 
+from msgspec.structs import replace
+
 from torpor.api.eventbridge.registry import Document, Rules
+from torpor.contracts.api_failure import ApiFailure
 from torpor.contracts.eventbridge.events import scheduled_event, target_payload
 from torpor.contracts.eventbridge.names import Place, target_function
 from torpor.contracts.eventbridge.rendering import ENABLED
 from torpor.contracts.eventbridge.schedule import NextFire, next_fire
 from torpor.contracts.lambda_.identifiers import new_request_id
+from torpor.model.event_origin import EventOrigin, qualified
 
 _LOG = logging.getLogger(__name__)
 
@@ -44,6 +48,10 @@ class TimerService(Protocol):
         """Names that are not there are passed over."""
         ...
 
+    def planned(self, name: str) -> float | None:
+        """When it goes off next; None if there is no such timer, or no such time."""
+        ...
+
 
 class Schedules:
     """The timers of all enabled rules, from the start on."""
@@ -63,6 +71,24 @@ class Schedules:
         elif before is None or not same_schedule(before, after):
             following = next_fire(after["ScheduleExpression"], after["Since"])
             self._timers.put(_timer(name), following, partial(self._go_off, name))
+
+    def origins(self) -> Sequence[EventOrigin]:
+        """Every rule, once for each of its targets."""
+        return [origin for name, document in self._rules.all() for origin in self._origins(name, document)]
+
+    def _origins(self, name: str, document: Document) -> Iterator[EventOrigin]:
+        place = Place(account=self._account, region=document["Region"])
+        rule = EventOrigin(
+            name=_timer(name),
+            function="",
+            state=document["State"].lower(),
+            when=document["ScheduleExpression"],
+            next=self._timers.planned(_timer(name)),
+        )
+        if not document["Targets"]:
+            yield rule
+        for identity, target in sorted(document["Targets"].items()):
+            yield replace(rule, name=f"{rule.name}:{identity}", function=_shown(target["Arn"], place))
 
     def _go_off(self, name: str, planned: float) -> None:
         document = self._rules.find(name)
@@ -89,6 +115,15 @@ def _firing(target: Mapping[str, Any], event: bytes, place: Place, source: str) 
 def same_schedule(before: Document, after: Document) -> bool:
     """Do two documents of a rule go off at the same times?"""
     return all(before[member] == after[member] for member in ("ScheduleExpression", "State"))
+
+
+def _shown(arn: str, place: Place) -> str:
+    """A target's function, or what was put if the server knows it by another name now."""
+    try:
+        found = target_function(arn, place)
+    except ApiFailure:
+        return arn
+    return qualified(found.name, found.qualifier)
 
 
 def _timer(rule: str) -> str:

@@ -41,6 +41,7 @@ from torpor.contracts.function_compute.signing import verify
 from torpor.contracts.http import ApiRequest, ApiResponse
 from torpor.model.clock import Clock
 from torpor.model.event import Event
+from torpor.model.event_origin import EventOrigin
 from torpor.service.events.port import Intake
 from torpor.service.functions import Functions
 from torpor.service.layers import Layers
@@ -123,7 +124,9 @@ class FcFace:
         self._invocations = Invocations(registry, parts.dispatcher, self.events)
         self._functions = FunctionOperations(registry, source, links, settings.prepare)
         self._layers = LayerOperations(registry, source, links)
-        triggers = TriggerOperations(registry, parts.timers, partial(self._fire, registry, parts.timed))
+        self._triggers = triggers = TriggerOperations(
+            registry, parts.timers, partial(self._fire, registry, parts.timed)
+        )
         domains = DomainOperations(registry)
         self._http = HttpCalls(registry, self._invocations, triggers, domains, settings.keys, self._place, self.events)
         self._router = Router(
@@ -139,6 +142,10 @@ class FcFace:
             TaskOperations(registry, parts.desk),
             ResourceOperations(registry, parts.instances),
         )
+
+    def origins(self) -> Sequence[EventOrigin]:
+        """What its timers make events of."""
+        return self._triggers.origins()
 
     def _fire(
         self, registry: Registry, timed: Timed, record: str, qualifier: str, payload: bytes, timer: str, planned: float

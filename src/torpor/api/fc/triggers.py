@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 from uuid import uuid4
 
@@ -13,6 +13,7 @@ from torpor.contracts.function_compute.api_failures import ApiFailure, invalid, 
 from torpor.contracts.function_compute.http_trigger import HttpConfig
 from torpor.contracts.function_compute.names import Generation
 from torpor.model.errors import Conflict, NotFound
+from torpor.model.event_origin import EventOrigin, qualified
 from torpor.service.timers import Timers
 
 HTTP, TIMER = "http", "timer"
@@ -116,6 +117,25 @@ class TriggerOperations:
             if document["triggerType"] == HTTP and document["qualifier"] == (qualifier or names.LATEST):
                 return http_trigger.http_config(document["triggerConfig"])
         return None
+
+    def origins(self) -> Sequence[EventOrigin]:
+        """Every timer."""
+        return [
+            self._origin(key, document)
+            for key, document in self._resources.list(TRIGGER)
+            if document["triggerType"] == TIMER
+        ]
+
+    def _origin(self, key: str, document: Mapping[str, Any]) -> EventOrigin:
+        config = timing.timer_config(document["triggerConfig"])
+        qualifier = document["qualifier"]
+        return EventOrigin(
+            name=f"timer:{_timer(key)}",
+            function=qualified(key.rpartition("/")[0], "" if qualifier == names.LATEST else qualifier),
+            state="enabled" if config.enable else "disabled",
+            when=config.cron_expression,
+            next=self._timers.planned(_timer(key)),
+        )
 
     def _trigger(self, call: Call) -> tuple[str, Mapping[str, Any]]:
         record = self._registry.record(call.function, call.service)
