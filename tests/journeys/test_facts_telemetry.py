@@ -231,14 +231,15 @@ def test_sample_in_node_waits_for_the_runtime_to_be_done(make_server: MakeServer
         pytest.skip("this host has no Node.js")
     files = {"extensions/telemetry-nodejs": (SAMPLES / "telemetry-nodejs").read_text()}
     with layer(server, files) as arn, server.deployed(node(GREETS, runtime=package_runtime), Layers=[arn]) as function:
-        for _ in range(2):
+        for _ in range(3):
             function.invoke()
         function.recycle()
         lines = [line for line in function.lines() if line.startswith("[telemetry-nodejs]")]
     assert lines[0] == "[telemetry-nodejs] subscribed: OK"
     assert lines[-1] == "[telemetry-nodejs] done: spindown"
     events = [json.loads(line.partition("got ")[2]) for line in lines if " got " in line]
-    assert kinds(events).count("platform.runtimeDone") == 2 and kinds(events).count("platform.report") == 2
+    assert kinds(events).count("platform.runtimeDone") == 3
+    assert kinds(events).count("platform.report") >= 2  # it does not wait for the one that comes with its end
     assert any("hello from node" in event["record"] for event in events if event["type"] == "function")
 
 
