@@ -167,7 +167,8 @@ def test_what_is_not_there_or_not_meant_is_told_in_one_line(
 
 def test_only_who_may_use_the_api_sees_events(make_server: MakeServer) -> None:
     server = make_server(access_keys="AKIA1:secret")
-    for method, path in (("GET", "events"), ("GET", "events/1"), ("DELETE", "events/1"), ("POST", "events/1/retry")):
+    gets = ("events", "events/1", "events/sources")
+    for method, path in (*(("GET", path) for path in gets), ("DELETE", "events/1"), ("POST", "events/1/retry")):
         request = urllib.request.Request(f"{server.url}/_torpor/{path}", method=method)
         with pytest.raises(urllib.error.HTTPError) as refusal:
             urllib.request.urlopen(request, timeout=10)

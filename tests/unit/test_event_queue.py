@@ -287,7 +287,7 @@ async def test_ended_events_are_kept_up_to_a_bound(tmp_path: Path) -> None:
     async with running(tmp_path, limits=QueueLimits(history=100)) as bench:
         for _ in range(2500):
             bench.accept_later()
-        await bench.until(lambda: bench.states().get(EventState.SUCCEEDED) == 100, timeout=30)
+        await bench.until(lambda: bench.states() == {EventState.SUCCEEDED: 100}, timeout=30)
 
         assert bench.store.counters() == {("f", "accepted"): 2500, ("f", "succeeded"): 2500, ("f", "success"): 2500}
 
