@@ -200,8 +200,8 @@ def test_a_process_without_rights_joins_every_group_by_the_descriptors(
     pid = _child(groups, "exec sleep 60", uid=65534 if os.geteuid() == 0 else 0)
     try:
         assert _eventually(lambda: controls.processes() == (pid,))
-        for folder in set(groups.folders.values()):
-            assert Path(folder, "cgroup.procs").read_text().split() == [str(pid)]
+        members = [Path(folder, "cgroup.procs") for folder in set(groups.folders.values())]
+        assert _eventually(lambda: all(member.read_text().split() == [str(pid)] for member in members))
     finally:
         assert groups.kill() is None
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL

@@ -248,11 +248,11 @@ class QueueMapping:
         if called:
             verdicts = queue_rules.judged(document, called, await self._runs.run(document, called))
         self._note(replace(verdicts, result=queue_rules.RECURSIVE) if circular else verdicts)
-        if self._is_fifo and len(verdicts.through) < len(records):
-            self._give_back()  # what waits may follow what has failed
         if verdicts.is_refused:
             await batch.give_back()
-        elif verdicts.through:
+        if self._is_fifo and len(verdicts.through) < len(records):
+            self._give_back()  # what waits may follow what has failed
+        if verdicts.through:
             await self._queue.delete(
                 [each["receiptHandle"] for each in called if each["messageId"] in verdicts.through]
             )

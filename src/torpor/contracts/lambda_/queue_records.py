@@ -95,8 +95,8 @@ def failed_in_order(records: Iterable[Mapping[str, Any]], failed: Collection[str
 
 
 def groups_of(records: Iterable[Mapping[str, Any]]) -> set[str]:
-    """The groups that these messages were sent in."""
-    return {group for record in records if (group := record["attributes"].get(_GROUP))}
+    """The groups that these messages were sent in; those without one are a group too."""
+    return {record["attributes"].get(_GROUP, "") for record in records}
 
 
 def _attribute(value: Mapping[str, Any]) -> dict[str, Any]:

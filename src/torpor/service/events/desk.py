@@ -1,8 +1,8 @@
 """Where somebody looks at events, tries them again, takes them out, and reads what became of them."""
 
 import asyncio
+import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from msgspec.structs import replace
 
@@ -21,8 +21,11 @@ _SAID = {
     EventState.DROPPED: "it was dropped",
 }
 
+_ROUNDS = 3
+"""In which what was read and may be old by now is read again."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
     """An event as it stands now."""
 
@@ -33,7 +36,7 @@ class Seen:
     """Seconds since the epoch at which the attempt began that runs; 0 if none does."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class FunctionEvents:
     """The events of one function: how many stand where, and how they come and go."""
 
@@ -130,17 +133,27 @@ class EventDesk:
 
     async def _all_seen(self, rows: Sequence[EventRow]) -> Sequence[Seen]:
         """Those are read again whose end may have been written meanwhile: nothing here knows of that end then."""
-        again: dict[int, EventRow] = {}
-        while unsettled := [row for row in rows if row.id not in again and self._is_unsettled(row)]:
-            again |= await asyncio.to_thread(self._read_again, unsettled)
-        return [self._seen(again.get(row.id, row)) for row in rows]
+        for _ in range(_ROUNDS):
+            unsettled = self._unsettled(rows)
+            if not unsettled:
+                break
+            again = await asyncio.to_thread(self._read_again, unsettled)
+            rows = [again.get(row.id, row) for row in rows]
+        return [self._seen(row) for row in rows]
 
     def _read_again(self, rows: Sequence[EventRow]) -> Mapping[int, EventRow]:
         return {row.id: self._store.get(row.id) or row for row in rows}
 
-    def _is_unsettled(self, row: EventRow) -> bool:
-        is_known = row.id in self._queue.writer.changing or self._running(row) is not None
-        return row.state is EventState.RUNNING and not is_known
+    def _unsettled(self, rows: Sequence[EventRow]) -> Sequence[EventRow]:
+        """Those that were taken up when they were read, and that nothing here has any more."""
+        taken_up = [row for row in rows if row.state is EventState.RUNNING]
+        lanes = [
+            self._queue.lanes[name] for name in {row.event.function for row in taken_up} & self._queue.lanes.keys()
+        ]
+        known = {held.id for lane in lanes for held in (*lane.ready, *lane.running.values())}
+        known |= self._queue.writer.changing.keys()
+        known |= {row.id for row in taken_up if row.progress.owed and row.id in self._queue.deliveries.held}
+        return [row for row in taken_up if row.id not in known]
 
     def _seen(self, row: EventRow) -> Seen:
         newer = self._queue.writer.changing.get(row.id)
@@ -159,10 +172,9 @@ class EventDesk:
     def _with_refusals(self, seen: Seen) -> Seen:
         """Refusals of one that waits are in memory only."""
         lane = self._queue.lanes.get(seen.row.event.function)
-        held = next((held for held in lane.ready if held.id == seen.row.id), None) if lane is not None else None
-        if held is None:
-            return seen
-        return Seen(row=replace(seen.row, progress=held.progress), standing=seen.standing)
+        taken_up = (*lane.ready, *lane.running.values()) if lane is not None else ()
+        held = next((held for held in taken_up if held.id == seen.row.id), None)
+        return seen if held is None else dataclasses.replace(seen, row=replace(seen.row, progress=held.progress))
 
     def wall_of(self, moment: float) -> float | None:
         """Seconds since the epoch of a moment of the queue's own time; None for none."""
