@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torpor.scheduling.windows import CALM, FIRST, Window, looked, refused, share
+from torpor.scheduling.windows import CALM, FIRST, LOOK, Window, looked, refused, share
 
 
 def test_a_function_whose_events_take_long_gets_twice_as_many_each_time_up_to_the_most() -> None:
@@ -23,20 +23,20 @@ def test_what_is_not_used_up_does_not_grow() -> None:
     assert looked(Window(), running=FIRST - 1, finished=0, most=100, now=0.0) == Window()
 
 
-def test_after_a_refusal_no_more_than_then_are_tried_for_a_moment_and_then_one_more_each_time() -> None:
+def test_after_a_refusal_no_more_than_then_are_tried_for_a_moment() -> None:
     window = refused(5, now=10.0)
 
     assert looked(window, running=5, finished=0, most=100, now=10.0 + CALM / 2) == window
-    assert looked(window, running=5, finished=0, most=100, now=10.0 + CALM).size == 6
+    assert looked(window, running=5, finished=0, most=100, now=10.0 + CALM) == Window(10)
 
 
-def test_a_quick_function_gets_back_what_it_had_before_a_refusal() -> None:
-    window, now = refused(1, now=0.0), 0.0
-    while window.size < FIRST:
-        now += CALM
-        window = looked(window, running=window.size, finished=1000, most=100, now=now)
+def test_a_quick_function_soon_gets_back_what_it_had_before_a_refusal_and_no_more() -> None:
+    window, sizes = refused(1, now=0.0), []
+    for number in range(6):
+        window = looked(window, running=window.size, finished=1000, most=100, now=CALM + number * LOOK)
+        sizes.append(window.size)
 
-    assert looked(window, running=FIRST, finished=1000, most=100, now=now + CALM).size == FIRST
+    assert sizes == [2, 4, 8, FIRST, FIRST, FIRST]
 
 
 @given(st.integers(0, 2000), st.integers(1, 2000), st.integers(0, 5000), st.integers(1, 1000))

@@ -24,15 +24,11 @@ def refused(running: int, now: float) -> Window:
 
 def looked(window: Window, *, running: int, finished: int, most: int, now: float) -> Window:
     """After `LOOK` seconds in which `finished` events ended and others waited all the time. A function whose events end
-    more often than that keeps up by itself; for others more are tried: twice as many, or one more after a refusal."""
+    more often than that keeps up by itself; for others twice as many are tried, once a refusal is some time ago."""
     keeps_up = finished > window.size and window.size >= FIRST
     if running < window.size or keeps_up:
         return window
-    if window.refused_at == float("-inf"):
-        return Window(min(window.size * 2, most))
-    if now - window.refused_at < CALM:
-        return window
-    return Window(min(window.size + 1, most), now)
+    return window if now - window.refused_at < CALM else Window(min(window.size * 2, most))
 
 
 def share(running: int, lanes: int) -> int:
