@@ -5,7 +5,7 @@ from typing import Any
 from urllib.parse import quote
 
 from torpor.cli.client import ADMIN, client
-from torpor.cli.output import seconds_text, show, show_columns, show_json, working
+from torpor.cli.output import seconds_text, show, show_entries, show_json, working
 
 _PATH = f"{ADMIN}/events"
 _HEAD = ("FUNCTION", "QUEUED", "RUNNING", "DELIVERING", "SUCCEEDED", "FAILED", "DEAD", "OLDEST", "IN/S", "OUT/S")
@@ -19,12 +19,7 @@ def overview(*, endpoint: str | None, as_json: bool) -> int:
     """Print how many events of each function stand where, how old they are and how they come and go."""
     with working("Asking for the events"):
         value = client(endpoint).get(_PATH)
-    if as_json:
-        show_json(value)
-    elif value["functions"]:
-        show_columns(_HEAD, [_overview_row(entry) for entry in value["functions"]])
-    else:
-        show(_NONE_YET)
+    show_entries(value, "functions", _HEAD, _overview_row, nothing=_NONE_YET, as_json=as_json)
     return 0
 
 
@@ -38,12 +33,8 @@ def list_events(
     query |= {"before": str(before)} if before is not None else {}
     with working("Asking for the events"):
         value = client(endpoint).request("GET", f"{_PATH}/list", query=query).json
-    if as_json:
-        show_json(value)
-    elif value["events"]:
-        show_columns(_LIST_HEAD, [_row(entry) for entry in value["events"]])
-    else:
-        show("No event is like that." if function or state else _NONE_YET)
+    nothing = "No event is like that." if function or state else _NONE_YET
+    show_entries(value, "events", _LIST_HEAD, _row, nothing=nothing, as_json=as_json)
     return 0
 
 
@@ -51,12 +42,7 @@ def sources(*, endpoint: str | None, as_json: bool) -> int:
     """Print what makes events without a caller: schedules, timers, queues."""
     with working("Asking for what makes events"):
         value = client(endpoint).get(f"{_PATH}/sources")
-    if as_json:
-        show_json(value)
-    elif value["sources"]:
-        show_columns(_SOURCES_HEAD, [_source_row(entry) for entry in value["sources"]])
-    else:
-        show(_NO_SOURCES)
+    show_entries(value, "sources", _SOURCES_HEAD, _source_row, nothing=_NO_SOURCES, as_json=as_json)
     return 0
 
 

@@ -3,8 +3,9 @@
 import json
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 _SPINNER_AFTER = 0.7
 _GAP = "  "
@@ -30,6 +31,24 @@ def show_columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
     for row in (head, *rows):
         show(_GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def show_entries(
+    value: Mapping[str, Any],
+    entries: str,
+    head: Sequence[str],
+    row: Callable[[Any], Sequence[str]],
+    *,
+    nothing: str,
+    as_json: bool,
+) -> None:
+    """What a server has listed: as it is for programs, else its `entries` in rows, or the line for none of them."""
+    if as_json:
+        show_json(value)
+    elif value[entries]:
+        show_columns(head, [row(entry) for entry in value[entries]])
+    else:
+        show(nothing)
 
 
 def bytes_text(count: float | None) -> str:

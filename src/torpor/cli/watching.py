@@ -5,7 +5,7 @@ from typing import Any
 
 from torpor.cli.client import ADMIN, Client, client, function_path
 from torpor.cli.functions import missing
-from torpor.cli.output import bytes_text, seconds_text, show, show_columns, show_json, working
+from torpor.cli.output import bytes_text, seconds_text, show, show_entries, show_json, working
 from torpor.cli.web_services import find_service
 from torpor.model.errors import NotFound
 
@@ -39,12 +39,8 @@ def environments(*, endpoint: str | None, as_json: bool) -> int:
     """Print the environments that exist now."""
     with working("Asking for the environments"):
         value = client(endpoint).get(f"{ADMIN}/environments")
-    if as_json:
-        show_json(value)
-    elif value["environments"]:
-        show_columns(_HEAD, [_row(entry) for entry in value["environments"]])
-    else:
-        show("No environment exists now: the next invocation makes one.")
+    nothing = "No environment exists now: the next invocation makes one."
+    show_entries(value, "environments", _HEAD, _row, nothing=nothing, as_json=as_json)
     return 0
 
 

@@ -41,7 +41,7 @@ class QueueMapping:
     ) -> None:
         """Raises ApiFailure if the document names no queue."""
         self._arn: str = document["EventSourceArn"]
-        self._is_fifo = event_source.queue_of(self._arn).is_fifo
+        self._source = event_source.queue_of(self._arn)
         self._runs = runs
         self._now = clock.monotonic
         self._receiving = Tasks(f"reading {self._arn}", self._pump)
@@ -125,7 +125,9 @@ class QueueMapping:
         if not self._on:
             self._tell_gone()
             return
-        while self._may_begin() and (batch := self._shelf.take(self._running, in_order=self._is_fifo)) is not None:
+        while (
+            self._may_begin() and (batch := self._shelf.take(self._running, in_order=self._source.is_fifo)) is not None
+        ):
             self._running.add(batch)
             self._working.start(self._run(batch))
         while self._may_receive():
@@ -154,7 +156,7 @@ class QueueMapping:
     def _may_receive(self) -> bool:
         if not self._pauses.are_over(*Cause):
             return False
-        if self._receiving and (self._is_fifo or self._facts is None or self._has_trouble):
+        if self._receiving and (self._source.is_fifo or self._facts is None or self._has_trouble):
             return False  # in order; and one is enough to see whether things work
         return len(self._receiving) + len(self._running) + len(self._shelf.ready) < self._readers.count
 
@@ -240,9 +242,7 @@ class QueueMapping:
 
     async def _handle(self, batch: Batch) -> None:
         document, records = self._document, batch.records
-        circular = queue_rules.left_in_order(
-            event_source.queue_of(self._arn), records, self._runs.circular(document, records)
-        )
+        circular = queue_rules.left_in_order(self._source, records, self._runs.circular(document, records))
         called = [record for record in records if record["messageId"] not in circular]
         verdicts = Verdicts(result=queue_rules.RECURSIVE)
         if called:
@@ -250,7 +250,7 @@ class QueueMapping:
         self._note(replace(verdicts, result=queue_rules.RECURSIVE) if circular else verdicts)
         if verdicts.is_refused:
             await batch.give_back()
-        if self._is_fifo and len(verdicts.through) < len(records):
+        if self._source.is_fifo and len(verdicts.through) < len(records):
             self._give_back()  # what waits may follow what has failed
         if verdicts.through:
             await self._queue.delete(
